@@ -1,0 +1,151 @@
+/* base_test.c - clock, strings, buffers, errors, files. */
+#include "test/unit/unit.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "vfs/base/buf.h"
+#include "vfs/base/clock.h"
+#include "vfs/base/io.h"
+#include "vfs/base/str.h"
+#include "vfs/base/stream.h"
+
+static void time_round_trip(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    static const struct {
+        const char *in;
+        const char *out;
+    } rows[] = {
+        {"1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000000000Z"},
+        {"2026-02-28T23:59:59.5+01:00", "2026-02-28T22:59:59.500000000Z"},
+        {"2024-02-29t00:00:00.123456789z", "2024-02-29T00:00:00.123456789Z"},
+        {"1999-12-31 23:59:59Z", "1999-12-31T23:59:59.000000000Z"},
+    };
+    for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {
+        int64_t ns = 0;
+        char text[LJ_CLOCK_TEXT_MAX];
+        assert_ok(lj_clock_parse(rows[i].in, &ns, &err), &err);
+        lj_clock_format_ns(ns, text);
+        assert_string_equal(text, rows[i].out);
+    }
+    static const char *const bad[] = {"", "2026-02-29T00:00:00Z", "2026-01-01", "2026-01-01T24:00:00Z",
+                                      "2026-01-01T00:00:00", "2026-01-01T00:00:00Zx", "now"};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(bad); i++) {
+        int64_t ns = 7;
+        assert_int_equal(lj_clock_parse(bad[i], &ns, &err), LJ_INVALID);
+        assert_int_equal(ns, 7);
+        assert_true(err.hint[0] != 0);
+    }
+}
+
+static void durations(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    static const struct {
+        const char *in;
+        int64_t ns;
+    } rows[] = {{"1h30m", 5400 * LJ_NS_PER_S}, {"500ms", 500 * LJ_NS_PER_MS}, {"0", 0},
+                {"1.5s", 1500 * LJ_NS_PER_MS}, {"10us", 10000},              {"72h", 259200 * LJ_NS_PER_S}};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {
+        int64_t ns = -1;
+        assert_ok(lj_clock_parse_duration(rows[i].in, &ns, &err), &err);
+        assert_int_equal(ns, rows[i].ns);
+    }
+    static const char *const bad[] = {"", "1", "1x", "-1s", "s", "1s ", "9999999999h", "1..5s"};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(bad); i++) {
+        int64_t ns = 7;
+        assert_int_equal(lj_clock_parse_duration(bad[i], &ns, &err), LJ_INVALID);
+    }
+    char text[LJ_CLOCK_TEXT_MAX];
+    lj_clock_format_duration(5400 * LJ_NS_PER_S, text);
+    assert_string_equal(text, "1h30m0s");
+    lj_clock_format_duration(250 * LJ_NS_PER_MS, text);
+    assert_string_equal(text, "250ms");
+}
+
+static void hex_is_strict(void **state)
+{
+    (void)state;
+    uint64_t v = 5;
+    assert_true(lj_str_hex("00ff", 4, &v));
+    assert_int_equal(v, 255);
+    assert_false(lj_str_hex("00FF", 4, &v));
+    assert_false(lj_str_hex("00f", 4, &v));
+    assert_false(lj_str_hex("0x1", 3, &v));
+    assert_int_equal(v, 255);
+}
+
+static void json_text(void **state)
+{
+    (void)state;
+    char out[64];
+    lj_str_json(out, sizeof(out), "a\"b\\c\n\x01");
+    assert_string_equal(out, "\"a\\\"b\\\\c\\n\\u0001\"");
+    char tiny[6];
+    lj_str_json(tiny, sizeof(tiny), "abc\"d");
+    assert_string_equal(tiny, "\"abc\"");
+}
+
+static void buffers_have_a_maximum(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    LJ_CLEANUP(lj_buf_free) lj_buf buf = LJ_BUF_INIT(10);
+    assert_ok(lj_buf_append(&buf, "12345", 5, &err), &err);
+    assert_int_equal(lj_buf_append(&buf, "678901", 6, &err), LJ_INVALID);
+    assert_string_equal(lj_buf_text(&buf), "12345");
+    assert_ok(lj_buf_printf(&buf, &err, "%s", "67890"), &err);
+    assert_string_equal(lj_buf_text(&buf), "1234567890");
+}
+
+static void errors_keep_the_root(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    assert_int_equal(lj_error_errno(&err, ENOSPC, "cannot write %s", "x"), LJ_NOSPACE);
+    assert_true(err.retryable);
+    lj_error_context(&err, "segment 1");
+    assert_string_equal(err.message, "segment 1: cannot write x: No space left on device");
+    assert_true(strstr(err.hint, "free space") != NULL);
+    char long_text[2000];
+    memset(long_text, 'a', sizeof(long_text) - 1);
+    long_text[sizeof(long_text) - 1] = 0;
+    lj_error_context(&err, "%s", long_text);
+    assert_int_equal(strlen(err.message), LJ_ERROR_MESSAGE_MAX - 1);
+}
+
+static void files_are_replaced_whole(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    char dir[] = "/tmp/lj_base_XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    LJ_CLEANUP(lj_freep) char *sub = lj_str_printf("%s/a/b", dir);
+    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s/f", sub);
+    assert_ok(lj_io_mkdirs(sub, 0700, &err), &err);
+    assert_ok(lj_io_replace_file(path, "one", 3, 0600, true, &err), &err);
+    assert_ok(lj_io_replace_file(path, "two2", 4, 0600, false, &err), &err);
+    LJ_CLEANUP(lj_freep) char *data = NULL;
+    size_t len = 0;
+    assert_ok(lj_io_read_file(path, 100, &data, &len, &err), &err);
+    assert_string_equal(data, "two2");
+    LJ_CLEANUP(lj_freep) char *none = NULL;
+    assert_int_equal(lj_io_read_file(path, 3, &none, &len, &err), LJ_INVALID);
+    assert_int_equal(lj_io_mkdirs(path, 0700, &err), LJ_NOTFOUND);
+    LJ_CLEANUP(lj_freep) char *cleanup = lj_str_printf("rm -r %s", dir);
+    assert_int_equal(system(cleanup), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(time_round_trip),       cmocka_unit_test(durations),
+        cmocka_unit_test(hex_is_strict),         cmocka_unit_test(json_text),
+        cmocka_unit_test(buffers_have_a_maximum), cmocka_unit_test(errors_keep_the_root),
+        cmocka_unit_test(files_are_replaced_whole),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,40 @@
+/*
+ * io.h - whole reads and writes, folders, and files that appear atomically and survive a power cut.
+ *
+ * Layer: base. Thread-safety: pure functions over file descriptors and paths. EINTR is handled here and
+ * nowhere else. Every descriptor is opened O_CLOEXEC. None of these may ever be used on a database file or
+ * its -shm from inside an application process (closing it would drop the process's POSIX locks).
+ */
+#ifndef LJ_IO_H
+#define LJ_IO_H
+
+#include <sys/stat.h>
+#include "vfs/base/error.h"
+
+/* open(2) with O_CLOEXEC; on success *ret_fd is owned by the caller. `path` is named in the error. */
+LJ_WARN_UNUSED lj_code lj_io_open(const char *path, int flags, mode_t mode, int *ret_fd, lj_error *err);
+/* Reads up to len bytes at `off`; *ret_n is short only at end of file. */
+LJ_WARN_UNUSED lj_code lj_io_pread(int fd, void *data, size_t len, uint64_t off, size_t *ret_n,
+                                   lj_error *err);
+/* Reads up to len bytes at the descriptor's position; short only at end of file. */
+LJ_WARN_UNUSED lj_code lj_io_read(int fd, void *data, size_t len, size_t *ret_n, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_io_write(int fd, const void *data, size_t len, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_io_pwrite(int fd, const void *data, size_t len, uint64_t off, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_io_fsync(int fd, lj_error *err);
+/* fsync of a folder, so that a rename, link or unlink in it is durable. */
+LJ_WARN_UNUSED lj_code lj_io_fsync_dir(const char *dir, lj_error *err);
+/* mkdir -p. Existing folders keep their mode. New ones are fsynced into their parents. */
+LJ_WARN_UNUSED lj_code lj_io_mkdirs(const char *dir, mode_t mode, lj_error *err);
+/* Whole file into a new NUL-terminated buffer (free()); LJ_INVALID above max_bytes. */
+LJ_WARN_UNUSED lj_code lj_io_read_file(const char *path, size_t max_bytes, char **ret_data,
+                                       size_t *ret_len, lj_error *err);
+/*
+ * Replaces `path` by `data`: writes PATH.tmp beside it, fsync if `durable`, rename, fsync of the folder if
+ * `durable`. After a crash the file holds the old or the new content, never a mixture.
+ */
+LJ_WARN_UNUSED lj_code lj_io_replace_file(const char *path, const void *data, size_t len, mode_t mode,
+                                          bool durable, lj_error *err);
+/* Random bytes from the kernel. */
+void lj_io_random(void *out, size_t len);
+
+#endif

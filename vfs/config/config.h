@@ -1,0 +1,98 @@
+/*
+ * config.h - every option of the product, from one table, read from four places.
+ *
+ * Precedence, highest first: URI parameters of the database name, LITEJOIN_* environment, litejoin.yaml (the file
+ * that LITEJOIN_CONFIG names) or the C API's struct, defaults. Whatever is not understood is an error that names
+ * the key, the value and what is allowed; nothing is accepted and ignored.
+ *
+ * Layer: config. Thread-safety: a config is immutable once made and belongs to its maker.
+ */
+#ifndef LJ_CONFIG_H
+#define LJ_CONFIG_H
+
+#include "vfs/base/error.h"
+#include "vfs/base/log.h"
+
+typedef enum { LJ_MODE_SIDECAR, LJ_MODE_EMBEDDED } lj_mode;
+
+/* Where a value came from; higher wins. */
+typedef enum {
+    LJ_ORIGIN_DEFAULT,
+    LJ_ORIGIN_FILE, /* litejoin.yaml */
+    LJ_ORIGIN_API,  /* the C API's struct */
+    LJ_ORIGIN_ENV,
+    LJ_ORIGIN_URI,
+} lj_origin;
+
+typedef struct {
+    bool enabled;             /* default false; true by itself when replica_url comes from API, ENV or URI */
+    lj_mode mode;             /* default sidecar; embedded when replica_url comes from API, ENV or URI */
+    char *replica_url;        /* base URL; NULL = none */
+    char *replica_name;       /* last part of the replica's URL; NULL = file name without ".db" */
+    int64_t sync_interval_ns; /* 1s */
+    bool restore_on_boot;     /* true */
+    int64_t snapshot_interval_ns; /* 1h, 0 = none after the first */
+    int64_t retention_ns;         /* 72h, 0 = keep everything */
+    uint64_t max_wal_size_bytes;   /* 1GiB: past it a WAL restart is allowed and unshipped frames are spooled */
+    uint64_t max_spool_size_bytes; /* 4GiB */
+    int64_t shutdown_timeout_ns;   /* 10s */
+    int64_t io_timeout_ns;         /* 30s */
+    unsigned upload_workers;       /* 4, 1..64: threads of the process, the first opener decides */
+    lj_log_level log_level;        /* info */
+    char *log_file;                /* NULL = sqlite3_log only */
+    char *base_vfs;                /* NULL = the default VFS at registration */
+    bool default_vfs;              /* only from LITEJOIN_DEFAULT_VFS: register as the default VFS */
+    bool fsync_before_ship;        /* false */
+    lj_origin replica_url_origin;
+} lj_config;
+
+/* Looks a key up; NULL when it is not set. E.g. getenv, or sqlite3_uri_parameter on a file name. */
+typedef const char *(*lj_config_lookup)(void *ctx, const char *key);
+/* The i-th key (0-based) that is set, NULL past the last: for finding unknown ones. */
+typedef const char *(*lj_config_key_at)(void *ctx, int i);
+
+void lj_config_init(lj_config *config); /* all defaults */
+void lj_config_clear(lj_config *config);
+LJ_WARN_UNUSED lj_code lj_config_copy(const lj_config *from, lj_config *ret_to, lj_error *err);
+
+/*
+ * Sets one option by its name ("sync_interval") from text, as coming from `origin`; a lower origin never overwrites
+ * a higher one. Errors: LJ_INVALID with key, value and what is allowed.
+ */
+LJ_WARN_UNUSED lj_code lj_config_set(lj_config *config, lj_origin origin, const char *key,
+                                     const char *value, lj_error *err);
+/* Reads the `replication:` block of a litejoin.yaml; the other top-level keys are left alone. */
+LJ_WARN_UNUSED lj_code lj_config_load_yaml(lj_config *config, const char *path, lj_error *err);
+/* Reads LITEJOIN_<OPTION> for every option. An unknown LITEJOIN_* variable is an error too. */
+LJ_WARN_UNUSED lj_code lj_config_load_env(lj_config *config, char *const *environ_block,
+                                          lj_error *err);
+/*
+ * Reads URI parameters: an option's name, with or without the prefix "litejoin_". Names that start with
+ * "replica_" or "litejoin_" and are no option are errors; any other unknown name belongs to SQLite.
+ */
+LJ_WARN_UNUSED lj_code lj_config_load_uri(lj_config *config, lj_config_lookup lookup,
+                                          lj_config_key_at key_at, void *ctx, lj_error *err);
+/* Cross-field checks and the defaults that depend on where replica_url came from. To be called last. */
+LJ_WARN_UNUSED lj_code lj_config_finish(lj_config *config, lj_error *err);
+
+/* True when databases opened through the shim are to be replicated by it. */
+bool lj_config_embedded(const lj_config *config);
+/*
+ * "<replica_url>/<replica_name or file name without .db>", allocated. `db_path` may be relative.
+ * Errors: LJ_INVALID when the name would be empty or has a '/'.
+ */
+LJ_WARN_UNUSED lj_code lj_config_replica_url(const lj_config *config, const char *db_path,
+                                             char **ret_url, lj_error *err);
+
+/* For help texts and the README's table (checked by a test): one row per option. */
+typedef struct {
+    const char *name;
+    const char *type;          /* "bool", "duration", "size", "string", "one of ...", "number" */
+    const char *default_text;
+    const char *allowed;
+    const char *help;
+} lj_config_option_info;
+/* NULL past the last. */
+const lj_config_option_info *lj_config_option_at(size_t i);
+
+#endif

@@ -1,0 +1,120 @@
+/*
+ * storage.h - the object-store interface every replica kind implements, and the checked calls above it.
+ *
+ * An object is a key (relative, '/'-separated, no leading slash, printable, no "." or ".." parts) and bytes. Objects
+ * appear whole or not at all. A driver is one folder under vfs/storage/ and fills one lj_storage_ops. The
+ * callers use the lj_storage_* functions, which check arguments, count, and add "<url>: <key>" to errors.
+ * No function retries: the one level of retries is the shipper's (vfs/ship) and the restorer's (vfs/restore).
+ *
+ * Layer: storage. Thread-safety: one lj_storage may be used by several threads at once; a driver sees to it.
+ * Times are int64_t ns UTC. Errors: LJ_NOTFOUND, LJ_EXISTS, LJ_DENIED, LJ_NOSPACE, LJ_UNAVAILABLE, LJ_TIMEOUT,
+ * LJ_CORRUPT, LJ_IO, as error.h says; `retryable` is set by the driver.
+ */
+#ifndef LJ_STORAGE_H
+#define LJ_STORAGE_H
+
+#include "vfs/base/stream.h"
+
+#define LJ_STORAGE_KEY_MAX 1024u
+
+typedef struct lj_storage lj_storage;
+
+typedef struct {
+    const char *key;      /* valid during the callback only */
+    uint64_t size_bytes;  /* as stored */
+    int64_t created_ns;   /* the time Litestream v0.3.13 would use: file and sftp mtime, object time elsewhere */
+} lj_storage_entry;
+
+typedef enum {
+    LJ_STORAGE_IF_ABSENT = 1u << 0,   /* put can refuse to overwrite, atomically */
+    LJ_STORAGE_SET_TIME = 1u << 1,    /* put can set created_ns */
+    LJ_STORAGE_SORTED_LIST = 1u << 2, /* list comes in byte order of the key */
+} lj_storage_feature;
+
+typedef struct {
+    bool if_absent;     /* LJ_EXISTS instead of overwriting */
+    int64_t created_ns; /* the object's time, 0 = now; ignored without LJ_STORAGE_SET_TIME */
+} lj_storage_put_options;
+
+/*
+ * list callback. Return LJ_OK to go on; any other code ends the listing and is returned by lj_storage_list with
+ * whatever *err the callback wrote.
+ */
+typedef lj_code (*lj_storage_list_fn)(void *ctx, const lj_storage_entry *entry, lj_error *err);
+
+/* delete_many callback: called once per key with its own result; *err is NULL on success. */
+typedef void (*lj_storage_delete_fn)(void *ctx, const char *key, const lj_error *err);
+
+/* What a driver implements. `self` is the driver's object. The contracts are those of lj_storage_* below. */
+typedef struct {
+    const char *name; /* "file", "s3", ... */
+    unsigned features;
+    lj_code (*put)(void *self, const char *key, lj_source *source,
+                   const lj_storage_put_options *options, lj_error *err);
+    lj_code (*get)(void *self, const char *key, uint64_t offset, int64_t length, lj_sink *sink,
+                   lj_error *err);
+    lj_code (*head)(void *self, const char *key, lj_storage_entry *ret_entry, lj_error *err);
+    lj_code (*list)(void *self, const char *prefix, const char *after, lj_storage_list_fn fn,
+                    void *ctx, lj_error *err);
+    lj_code (*delete_many)(void *self, const char *const *keys, size_t count,
+                           lj_storage_delete_fn fn, void *ctx, lj_error *err);
+    void (*close)(void *self);
+} lj_storage_ops;
+
+/* Options every driver takes. A field that is 0 or NULL means the default. */
+typedef struct {
+    int64_t io_timeout_ns; /* deadline of one request without progress; default 30 s */
+} lj_storage_options;
+
+/*
+ * Opens the store that `url` names: "file:///abs/dir" (also "file://dir/x" == "/dir/x": v0.3.13 glues the host on),
+ * later s3://, gcs://, gs://, abs://, sftp://. No request is made. Errors: LJ_INVALID for a malformed URL or an
+ * unknown scheme (the hint lists the known ones). *ret_storage is freed with lj_storage_close.
+ */
+LJ_WARN_UNUSED lj_code lj_storage_open(const char *url, const lj_storage_options *options,
+                                       lj_storage **ret_storage, lj_error *err);
+/* For drivers and tests: wraps a driver object. `display_url` is what errors show (no secrets in it). */
+LJ_WARN_UNUSED lj_code lj_storage_wrap(const lj_storage_ops *ops, void *self, const char *display_url,
+                                       lj_storage **ret_storage, lj_error *err);
+void lj_storage_close(lj_storage *storage);
+
+/* The URL without secrets, for messages. Owned by the storage. */
+const char *lj_storage_url(const lj_storage *storage);
+/* The driver's name: "file", "s3", ... */
+const char *lj_storage_type(const lj_storage *storage);
+unsigned lj_storage_features(const lj_storage *storage);
+
+/*
+ * Creates the object from the whole source. Atomic: a reader sees nothing or all of it, also after a crash (file: fsync
+ * of the file and of its folder before it is visible under its name). With if_absent and the key present: LJ_EXISTS,
+ * and the present object is untouched. A failure of the source itself ends the put with the source's error and leaves
+ * no object. May be called again with the source rewound.
+ */
+LJ_WARN_UNUSED lj_code lj_storage_put(lj_storage *storage, const char *key, lj_source *source,
+                                      const lj_storage_put_options *options, lj_error *err);
+/*
+ * Sends bytes offset..offset+length-1 to the sink (length -1: to the end). Fewer bytes than asked for because the object
+ * ends is not an error; fewer because the transfer broke is (LJ_UNAVAILABLE, retryable; go on at offset + bytes received).
+ */
+LJ_WARN_UNUSED lj_code lj_storage_get(lj_storage *storage, const char *key, uint64_t offset,
+                                      int64_t length, lj_sink *sink, lj_error *err);
+/* Size and time of one object; ret_entry->key is the caller's `key`. */
+LJ_WARN_UNUSED lj_code lj_storage_head(lj_storage *storage, const char *key,
+                                       lj_storage_entry *ret_entry, lj_error *err);
+/*
+ * Calls fn for every object whose key starts with `prefix` (a plain string prefix, not a folder) and is greater than
+ * `after` (NULL: all), in byte order where LJ_STORAGE_SORTED_LIST is set, else in any order. An absent prefix is
+ * an empty list. Never shows unfinished puts.
+ */
+LJ_WARN_UNUSED lj_code lj_storage_list(lj_storage *storage, const char *prefix, const char *after,
+                                       lj_storage_list_fn fn, void *ctx, lj_error *err);
+/*
+ * Deletes in the given order, one after another where the store can (the order matters to readers that list
+ * meanwhile). A key that is not there counts as deleted. Returns LJ_OK when every key is gone, else the first error;
+ * fn (may be NULL) is told about each key.
+ */
+LJ_WARN_UNUSED lj_code lj_storage_delete_many(lj_storage *storage, const char *const *keys,
+                                              size_t count, lj_storage_delete_fn fn, void *ctx,
+                                              lj_error *err);
+
+#endif
