@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/str.h"
 
@@ -41,7 +42,7 @@ static void prune(const lj_file *file, char *folder)
         if (rmdir(folder) != 0 && errno != ENOENT) {
             if (errno != ENOTEMPTY && errno != EEXIST)
                 return;
-            lj_file_sweep(folder); /* what a dead process left must not keep it for ever */
+            lj_file_sweep(folder, lj_clock_wall_ns()); /* what a dead process left must not keep it for ever */
             if (rmdir(folder) != 0)
                 return;
         }

@@ -34,8 +34,8 @@ LJ_WARN_UNUSED lj_code lj_file_check_root(const lj_file *file, lj_error *err);
 bool lj_file_is_temp(const char *name);
 /* The name of a new temporary file beside `name`, allocated. */
 char *lj_file_temp_name(const char *name);
-/* Removes temporary files in `folder` that were last touched more than a day ago. Best effort. */
-void lj_file_sweep(const char *folder);
+/* Removes temporary files in `folder` that were last touched more than a day before `now_ns`. Best effort. */
+void lj_file_sweep(const char *folder, int64_t now_ns);
 
 /* How a file gets a name that must be free; the next one is for file systems that do not have the one before. */
 typedef enum {

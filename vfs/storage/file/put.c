@@ -60,12 +60,11 @@ char *lj_file_temp_name(const char *name)
                          name, (unsigned long long)random);
 }
 
-void lj_file_sweep(const char *folder)
+void lj_file_sweep(const char *folder, int64_t now_ns)
 {
     DIR *dir = opendir(folder);
     if (dir == NULL)
         return;
-    int64_t now = lj_clock_wall_ns();
     for (struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
         struct stat st;
         if (!lj_file_is_temp(entry->d_name) ||
@@ -74,7 +73,7 @@ void lj_file_sweep(const char *folder)
             continue;
         /* ctime, because a put sets mtime to the object's time just before it gives it its name */
         int64_t touched = (int64_t)st.st_ctim.tv_sec * LJ_NS_PER_S;
-        if (now - touched > STALE_NS)
+        if (now_ns - touched > STALE_NS)
             (void)unlinkat(dirfd(dir), entry->d_name, 0);
     }
     closedir(dir);
@@ -94,7 +93,7 @@ static void sweep_once(lj_file *file, const char *folder)
         file->swept[file->swept_count++ % LJ_FILE_SWEPT_MAX] = hash;
     pthread_mutex_unlock(&file->mutex);
     if (!known)
-        lj_file_sweep(folder);
+        lj_file_sweep(folder, lj_clock_wall_ns());
 }
 
 /* A temporary file that is removed unless it got its name. */
