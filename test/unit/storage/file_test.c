@@ -363,12 +363,30 @@ static void write_that_fails(void **state)
 
 enum { CHILD_OK = 0, CHILD_FAILED = 1, CHILD_CANNOT = 77 };
 
+static bool write_map(const char *path, const char *text)
+{
+    LJ_CLEANUP(lj_closep) int fd = open(path, O_WRONLY | O_CLOEXEC);
+    return fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+}
+
+/* A mount namespace of our own; without root's rights inside a user namespace where we keep our number. */
+static bool own_mounts(void)
+{
+    char uid[40];
+    char gid[40];
+    snprintf(uid, sizeof(uid), "%u %u 1", (unsigned)geteuid(), (unsigned)geteuid());
+    snprintf(gid, sizeof(gid), "%u %u 1", (unsigned)getegid(), (unsigned)getegid());
+    if (geteuid() == 0)
+        return unshare(CLONE_NEWNS) == 0;
+    return unshare(CLONE_NEWNS | CLONE_NEWUSER) == 0 && write_map("/proc/self/uid_map", uid) &&
+           write_map("/proc/self/setgroups", "deny") && write_map("/proc/self/gid_map", gid);
+}
+
 /* In a process of its own: mounts 1 MiB and fills it. */
 static int fill_a_disk(const char *where)
 {
     lj_error err = LJ_ERROR_INIT;
-    if (unshare(CLONE_NEWNS | (geteuid() == 0 ? 0 : CLONE_NEWUSER)) != 0 ||
-        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+    if (!own_mounts() || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
         mount("tmpfs", where, "tmpfs", 0, "size=1m") != 0)
         return CHILD_CANNOT;
     LJ_CLEANUP(lj_freep) char *url = lj_str_printf("file://%s/r", where);
