@@ -82,11 +82,13 @@ static lj_code by_table(lj_config *config, lj_error *err)
     return lj_config_render_table(&table, err);
 }
 
+typedef lj_code (*load_way)(lj_config *config, lj_error *err);
+
 static void every_allocation_may_fail(void **state)
 {
     (void)state;
-    lj_code (*const ways[])(lj_config *, lj_error *) = {by_yaml, by_env,         by_uri,  by_set,
-                                                        by_copy, by_replica_url, by_table};
+    static const load_way ways[] = {by_yaml, by_env,         by_uri,  by_set,
+                                    by_copy, by_replica_url, by_table};
     for (size_t w = 0; w < LJ_ARRAY_LEN(ways); w++) {
         lj_code code = LJ_NOMEM;
         for (long n = 0; code != LJ_OK; n++) {
