@@ -79,6 +79,9 @@ LJ_WARN_UNUSED lj_code lj_config_set(lj_config *config, lj_origin origin, const 
  * loaders.
  */
 LJ_WARN_UNUSED lj_code lj_config_load_yaml(lj_config *config, const char *path, lj_error *err);
+/* The same from `len` bytes of text; errors show `path` as the file's name. */
+LJ_WARN_UNUSED lj_code lj_config_parse_yaml(lj_config *config, const char *path, const char *text,
+                                            size_t len, lj_error *err);
 /*
  * Reads LITEJOIN_<OPTION> for every option. An unknown LITEJOIN_* variable is an error too. A variable that is empty
  * counts as not set. LITEJOIN_CONFIG is known and not followed: the caller loads that file (lj_config_load_yaml).
