@@ -2,7 +2,8 @@
  * inventory.h - what a replica holds: generations, their snapshots and segments, read from one listing.
  *
  * Layer: replica. Thread-safety: an inventory is immutable after lj_inventory_read and belongs to its maker.
- * Objects that are not of the layout are ignored. The listing may come in any order; the arrays are sorted.
+ * Objects that are not of the layout are ignored. The listing may come in any order; the arrays are sorted. Two names
+ * of one position (00001038 and 000001038) count once: the one with fewer digits, which v0.3.13 can see too, wins.
  */
 #ifndef LJ_INVENTORY_H
 #define LJ_INVENTORY_H
@@ -18,6 +19,7 @@ typedef struct {
 
 typedef struct {
     uint32_t index;
+    uint8_t offset_digits; /* of the name: 8, or 9..16 where another writer used more */
     uint64_t offset;
     uint64_t size_bytes; /* compressed */
     int64_t created_ns;
@@ -38,10 +40,19 @@ typedef struct {
     size_t generation_count;
 } lj_inventory;
 
-/* Lists the whole replica (generation == NULL) or one generation. Cost: one LIST. */
+/* More objects than this in one listing are an error: nothing that works writes that many. */
+#define LJ_INVENTORY_OBJECTS_MAX (UINT64_C(1) << 26)
+
+/*
+ * Lists the whole replica (generation == NULL) or one generation. Cost: one LIST, 32 bytes per object. An absent replica
+ * is an empty inventory. Errors: LJ_INVALID for a generation that is not 16 hex digits; those of lj_storage_list.
+ */
 LJ_WARN_UNUSED lj_code lj_inventory_read(lj_storage *storage, const char *generation,
                                          lj_inventory **ret_inventory, lj_error *err);
 void lj_inventory_free(lj_inventory *inventory);
+/* The object's key, with as many digits as it was listed with. */
+void lj_inventory_segment_key(const char *generation, const lj_segment_info *segment,
+                              char out[LJ_NAME_MAX]);
 /* NULL when it is not there. */
 const lj_generation_info *lj_inventory_find(const lj_inventory *inventory, const char *generation);
 

@@ -1,8 +1,9 @@
 /*
  * storage.h - the object-store interface every replica kind implements, and the checked calls above it.
  *
- * An object is a key (relative, '/'-separated, no leading slash, printable, no "." or ".." parts) and bytes. Objects
- * appear whole or not at all. A driver is one folder under vfs/storage/ and fills one lj_storage_ops. The
+ * An object is a key and bytes. A key is relative, at most LJ_STORAGE_KEY_MAX bytes, '/'-separated without a leading or
+ * trailing slash, has no empty, "." or ".." parts and no control characters; bytes from 0x80 on are taken as they
+ * are. Objects appear whole or not at all. A driver is one folder under vfs/storage/ and fills one lj_storage_ops. The
  * callers use the lj_storage_* functions, which check arguments, count, and add "<url>: <key>" to errors.
  * No function retries: the one level of retries is the shipper's (vfs/ship) and the restorer's (vfs/restore).
  *
@@ -45,7 +46,12 @@ typedef lj_code (*lj_storage_list_fn)(void *ctx, const lj_storage_entry *entry, 
 /* delete_many callback: called once per key with its own result; *err is NULL on success. */
 typedef void (*lj_storage_delete_fn)(void *ctx, const char *key, const lj_error *err);
 
-/* What a driver implements. `self` is the driver's object. The contracts are those of lj_storage_* below. */
+/*
+ * What a driver implements. `self` is the driver's object. The contracts are those of lj_storage_* below, and the
+ * callers' mistakes are caught before: keys and prefixes are well-formed, `options`, `source`, `sink` and `fn` are never
+ * NULL, offset + length does not overflow, count is not 0, ret_entry->key is filled in above. A driver's list may give
+ * entries that are not asked for (they are dropped above) and its errors need not name the URL and the key.
+ */
 typedef struct {
     const char *name; /* "file", "s3", ... */
     unsigned features;
@@ -73,10 +79,16 @@ typedef struct {
  */
 LJ_WARN_UNUSED lj_code lj_storage_open(const char *url, const lj_storage_options *options,
                                        lj_storage **ret_storage, lj_error *err);
-/* For drivers and tests: wraps a driver object. `display_url` is what errors show (no secrets in it). */
+/*
+ * For drivers and tests: wraps a driver object, which is closed with the storage; on failure it stays the caller's.
+ * `display_url` is what errors show; it goes through lj_storage_redact first.
+ */
 LJ_WARN_UNUSED lj_code lj_storage_wrap(const lj_storage_ops *ops, void *self, const char *display_url,
                                        lj_storage **ret_storage, lj_error *err);
 void lj_storage_close(lj_storage *storage);
+
+/* A copy of `url` with "***" for the password of its userinfo, for messages (free()). NULL when out of memory. */
+char *lj_storage_redact(const char *url);
 
 /* The URL without secrets, for messages. Owned by the storage. */
 const char *lj_storage_url(const lj_storage *storage);
@@ -84,17 +96,38 @@ const char *lj_storage_url(const lj_storage *storage);
 const char *lj_storage_type(const lj_storage *storage);
 unsigned lj_storage_features(const lj_storage *storage);
 
+typedef enum {
+    LJ_STORAGE_OP_PUT,
+    LJ_STORAGE_OP_GET,
+    LJ_STORAGE_OP_HEAD,
+    LJ_STORAGE_OP_LIST,
+    LJ_STORAGE_OP_DELETE,
+    LJ_STORAGE_OP_COUNT
+} lj_storage_op;
+
+typedef struct {
+    uint64_t calls[LJ_STORAGE_OP_COUNT];
+    /* calls the store failed; not LJ_NOTFOUND and LJ_EXISTS, not failures of the caller's source, sink or callback */
+    uint64_t errors[LJ_STORAGE_OP_COUNT];
+    uint64_t put_bytes; /* of puts that succeeded */
+    uint64_t get_bytes; /* handed to sinks */
+} lj_storage_counters;
+
+/* What was done since the storage was opened. Each number is exact, together they are no snapshot. */
+void lj_storage_counters_get(lj_storage *storage, lj_storage_counters *ret_counters);
+
 /*
  * Creates the object from the whole source. Atomic: a reader sees nothing or all of it, also after a crash (file: fsync
  * of the file and of its folder before it is visible under its name). With if_absent and the key present: LJ_EXISTS,
  * and the present object is untouched. A failure of the source itself ends the put with the source's error and leaves
- * no object. May be called again with the source rewound.
+ * no object; so does a source that gives more or fewer bytes than its `size` says (LJ_IO, retryable). The source is read
+ * from where it stands; for another try the caller rewinds it. `options` may be NULL.
  */
 LJ_WARN_UNUSED lj_code lj_storage_put(lj_storage *storage, const char *key, lj_source *source,
                                       const lj_storage_put_options *options, lj_error *err);
 /*
  * Sends bytes offset..offset+length-1 to the sink (length -1: to the end). Fewer bytes than asked for because the object
- * ends is not an error; fewer because the transfer broke is (LJ_UNAVAILABLE, retryable; go on at offset + bytes received).
+ * ends is not an error (none at all when offset is at or behind the end); fewer because the transfer broke is (LJ_UNAVAILABLE, retryable; go on at offset + bytes received).
  */
 LJ_WARN_UNUSED lj_code lj_storage_get(lj_storage *storage, const char *key, uint64_t offset,
                                       int64_t length, lj_sink *sink, lj_error *err);
@@ -104,14 +137,15 @@ LJ_WARN_UNUSED lj_code lj_storage_head(lj_storage *storage, const char *key,
 /*
  * Calls fn for every object whose key starts with `prefix` (a plain string prefix, not a folder) and is greater than
  * `after` (NULL: all), in byte order where LJ_STORAGE_SORTED_LIST is set, else in any order. An absent prefix is
- * an empty list. Never shows unfinished puts.
+ * an empty list. Never shows unfinished puts, nor objects of others whose name is not a key as above.
  */
 LJ_WARN_UNUSED lj_code lj_storage_list(lj_storage *storage, const char *prefix, const char *after,
                                        lj_storage_list_fn fn, void *ctx, lj_error *err);
 /*
  * Deletes in the given order, one after another where the store can (the order matters to readers that list
- * meanwhile). A key that is not there counts as deleted. Returns LJ_OK when every key is gone, else the first error;
- * fn (may be NULL) is told about each key.
+ * meanwhile). Such a store stops at the first failure and tells LJ_CANCELLED for the keys behind it, so that what is left
+ * is always what an interrupted deletion in that order leaves. A key that is not there counts as deleted. Returns LJ_OK
+ * when every key is gone, else the first error; fn (may be NULL) is told about each key, on the calling thread.
  */
 LJ_WARN_UNUSED lj_code lj_storage_delete_many(lj_storage *storage, const char *const *keys,
                                               size_t count, lj_storage_delete_fn fn, void *ctx,

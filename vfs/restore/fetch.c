@@ -1,0 +1,122 @@
+/*
+ * fetch.c - see fetch.h. This is the restore's only level of retries.
+ *
+ * Layer: restore. Thread-safety: the state of a call is on its stack.
+ */
+#include "vfs/restore/fetch.h"
+
+#include <inttypes.h>
+
+#include "vfs/base/clock.h"
+#include "vfs/base/io.h"
+#include "vfs/base/log.h"
+
+#define ATTEMPTS_WITHOUT_PROGRESS 6u
+#define FIRST_PAUSE_NS            (100 * LJ_NS_PER_MS)
+#define LONGEST_PAUSE_NS          (5 * LJ_NS_PER_S)
+#define POLL_NS                   (50 * LJ_NS_PER_MS)
+
+/* Stands between the storage and the decoder. */
+typedef struct {
+    const lj_fetch *fetch;
+    lj_sink *decoder;
+    uint64_t received;
+    bool failed; /* behind us, not the transfer: trying again cannot help */
+    lj_error error;
+} counter;
+
+static bool flagged(const bool *flag)
+{
+    return flag != NULL && __atomic_load_n(flag, __ATOMIC_RELAXED);
+}
+
+lj_code lj_fetch_check(const lj_fetch *fetch, lj_error *err)
+{
+    if (flagged(fetch->cancel) || flagged(fetch->abort))
+        return lj_error_set(err, LJ_CANCELLED, "the restore was cancelled");
+    return LJ_OK;
+}
+
+static lj_code counter_write(void *ctx, const void *data, size_t len, lj_error *err)
+{
+    counter *c = ctx;
+    lj_code code = lj_fetch_check(c->fetch, &c->error);
+    if (code == LJ_OK)
+        code = c->decoder->write(c->decoder->ctx, data, len, &c->error);
+    if (code != LJ_OK) {
+        c->failed = true;
+        if (err != NULL)
+            *err = c->error;
+        return code;
+    }
+    c->received += len;
+    if (c->fetch->received != NULL)
+        c->fetch->received(c->fetch->ctx, len);
+    return LJ_OK;
+}
+
+/* A pause that ends early when the restore is cancelled. Full jitter: anything from 0 to the bound. */
+static lj_code pause_before(const lj_fetch *fetch, unsigned attempt, int64_t retry_after_ns,
+                            lj_error *err)
+{
+    int64_t bound = LJ_MIN(FIRST_PAUSE_NS << LJ_MIN(attempt, 10u), LONGEST_PAUSE_NS);
+    uint32_t random = 0;
+    lj_io_random(&random, sizeof(random));
+    int64_t pause = LJ_MAX((int64_t)((double)bound * random / UINT32_MAX),
+                           LJ_MIN(retry_after_ns, 60 * LJ_NS_PER_S));
+    int64_t end = lj_clock_mono_ns() + pause;
+    for (;;) {
+        LJ_TRY(lj_fetch_check(fetch, err));
+        int64_t left = end - lj_clock_mono_ns();
+        if (left <= 0)
+            return LJ_OK;
+        lj_clock_sleep_ns(LJ_MIN(left, POLL_NS));
+    }
+}
+
+/* Permission and space do not come back by themselves within seconds; everything marked transient does. */
+static bool worth_retrying(const lj_error *err)
+{
+    return err->retryable &&
+           (err->code == LJ_UNAVAILABLE || err->code == LJ_TIMEOUT || err->code == LJ_IO);
+}
+
+static lj_code transfer(const lj_fetch *fetch, const char *key, counter *c, lj_error *err)
+{
+    lj_sink sink = {.ctx = c, .write = counter_write};
+    unsigned attempt = 0;
+    for (;;) {
+        uint64_t before = c->received;
+        lj_code code = lj_storage_get(fetch->storage, key, before, -1, &sink, err);
+        if (code == LJ_OK)
+            return LJ_OK;
+        if (c->failed) {
+            *err = c->error;
+            return err->code;
+        }
+        if (c->received > before)
+            attempt = 0;
+        if (!worth_retrying(err) || ++attempt >= ATTEMPTS_WITHOUT_PROGRESS)
+            return code;
+        lj_log(LJ_LOG_INFO, "%s: going on at byte %" PRIu64 " after: %s", key, c->received,
+               err->message);
+        LJ_TRY(pause_before(fetch, attempt - 1, err->retry_after_ns, err));
+    }
+}
+
+lj_code lj_fetch_object(const lj_fetch *fetch, const char *key, lj_sink *sink, lj_error *err)
+{
+    lj_error local = LJ_ERROR_INIT;
+    lj_error *error = err != NULL ? err : &local;
+    lj_lz4_decoder *decoder = NULL;
+    lj_sink compressed;
+    LJ_TRY(lj_lz4_decoder_new(sink, &decoder, &compressed, error));
+    counter c = {.fetch = fetch, .decoder = &compressed, .error = LJ_ERROR_INIT};
+    lj_code code = transfer(fetch, key, &c, error);
+    if (code == LJ_OK)
+        code = lj_lz4_decoder_finish(decoder, error);
+    if (code == LJ_OK && lj_lz4_decoder_trailing(decoder))
+        lj_log(LJ_LOG_WARN, "%s: bytes behind the LZ4 frame were ignored", key);
+    lj_lz4_decoder_free(decoder);
+    return code;
+}

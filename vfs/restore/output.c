@@ -1,0 +1,150 @@
+/*
+ * output.c - see output.h.
+ *
+ * Layer: restore. Thread-safety: one owner.
+ */
+#include "vfs/restore/output.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "vfs/base/io.h"
+#include "vfs/base/str.h"
+
+static const char *const companions[] = {"-wal", "-shm", "-journal"};
+
+static lj_code check_companions(const char *path, lj_error *err)
+{
+    for (size_t i = 0; i < LJ_ARRAY_LEN(companions); i++) {
+        LJ_CLEANUP(lj_freep) char *name = lj_str_printf("%s%s", path, companions[i]);
+        struct stat st;
+        if (name == NULL)
+            return lj_error_nomem(err);
+        if (lstat(name, &st) != 0)
+            continue;
+        lj_error_set(err, LJ_EXISTS,
+                     "cannot restore, %s exists: SQLite would apply it to the restored database",
+                     name);
+        return lj_error_hint(err, "it is left over from a database that is gone; move it away or "
+                                  "remove it, then restore again");
+    }
+    return LJ_OK;
+}
+
+lj_code lj_output_check(const char *path, const lj_restore_options *options, lj_error *err)
+{
+    struct stat st;
+    if (path == NULL || path[0] == 0)
+        return lj_error_set(err, LJ_INVALID, "output path required");
+    if (lstat(path, &st) == 0) {
+        bool empty = S_ISREG(st.st_mode) && st.st_size == 0;
+        if (!options->overwrite_empty || !empty) {
+            lj_error_set(err, LJ_EXISTS, "cannot restore, output path already exists: %s", path);
+            return lj_error_hint(err, "a restore never overwrites; name another file with -o, or "
+                                      "move this one away");
+        }
+    } else if (errno != ENOENT) {
+        return lj_error_errno(err, errno, "cannot look at %s", path);
+    }
+    return options->remove_stale_wal ? LJ_OK : check_companions(path, err);
+}
+
+lj_code lj_output_open(lj_output *output, const char *path, const lj_restore_options *options,
+                       lj_error *err)
+{
+    LJ_TRY(lj_output_check(path, options, err));
+    output->path = path;
+    output->remove_stale = options->remove_stale_wal;
+    output->overwrite_empty = options->overwrite_empty;
+    output->dir = lj_str_dirname(path);
+    uint64_t random = 0;
+    lj_io_random(&random, sizeof(random));
+    LJ_CLEANUP(lj_freep) char *temp = lj_str_printf("%s.tmp-restore-%016" PRIx64, path, random);
+    if (output->dir == NULL || temp == NULL)
+        return lj_error_nomem(err);
+    LJ_TRY(lj_io_mkdirs(output->dir, 0700, err));
+    mode_t mode = options->mode != 0 ? options->mode : 0600;
+    LJ_TRY(lj_io_open(temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode, &output->db_fd, err));
+    output->temp = temp;
+    temp = NULL;
+    if (options->mode != 0 && fchmod(output->db_fd, options->mode) != 0)
+        return lj_error_errno(err, errno, "cannot set the mode of %s", output->temp);
+    return LJ_OK;
+}
+
+lj_code lj_output_open_wal(lj_output *output, lj_error *err)
+{
+    output->wal_fd = open(output->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (output->wal_fd >= 0)
+        return LJ_OK;
+    LJ_CLEANUP(lj_freep) char *name = lj_str_printf("%s-wal", output->temp);
+    if (name == NULL)
+        return lj_error_nomem(err);
+    LJ_TRY(lj_io_open(name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600, &output->wal_fd, err));
+    if (unlink(name) != 0)
+        return lj_error_errno(err, errno, "cannot unlink %s", name);
+    return LJ_OK;
+}
+
+static lj_code remove_companions(const char *path, lj_error *err)
+{
+    for (size_t i = 0; i < LJ_ARRAY_LEN(companions); i++) {
+        LJ_CLEANUP(lj_freep) char *name = lj_str_printf("%s%s", path, companions[i]);
+        if (name == NULL)
+            return lj_error_nomem(err);
+        if (unlink(name) != 0 && errno != ENOENT)
+            return lj_error_errno(err, errno, "cannot remove the stale %s", name);
+    }
+    return LJ_OK;
+}
+
+/* Gives the file its name; whoever created that name meanwhile keeps it. */
+static lj_code rename_new(const lj_output *output, lj_error *err)
+{
+    struct stat st;
+    bool replace = output->overwrite_empty && lstat(output->path, &st) == 0 &&
+                   S_ISREG(st.st_mode) && st.st_size == 0;
+    int rc = replace ? rename(output->temp, output->path)
+                     : renameat2(AT_FDCWD, output->temp, AT_FDCWD, output->path, RENAME_NOREPLACE);
+    if (rc != 0 && !replace && (errno == EINVAL || errno == ENOSYS)) {
+        /* a file system without RENAME_NOREPLACE: link refuses to overwrite too */
+        rc = link(output->temp, output->path);
+        if (rc == 0)
+            unlink(output->temp);
+    }
+    if (rc == 0)
+        return LJ_OK;
+    if (errno == EEXIST)
+        return lj_error_set(err, LJ_EXISTS, "cannot restore, output path already exists: %s",
+                            output->path);
+    return lj_error_errno(err, errno, "cannot rename %s to %s", output->temp, output->path);
+}
+
+lj_code lj_output_publish(lj_output *output, lj_error *err)
+{
+    if (lj_io_fsync(output->db_fd, err) != LJ_OK)
+        return lj_error_context(err, "%s", output->temp);
+    lj_closep(&output->db_fd);
+    LJ_TRY(output->remove_stale ? remove_companions(output->path, err)
+                                : check_companions(output->path, err));
+    LJ_TRY(rename_new(output, err));
+    free(output->temp);
+    output->temp = NULL;
+    return lj_io_fsync_dir(output->dir, err);
+}
+
+void lj_output_close(lj_output *output)
+{
+    lj_closep(&output->db_fd);
+    lj_closep(&output->wal_fd);
+    if (output->temp != NULL)
+        unlink(output->temp);
+    free(output->temp);
+    free(output->dir);
+    output->temp = NULL;
+    output->dir = NULL;
+}

@@ -1,0 +1,301 @@
+/*
+ * run.c - lj_restore_run: carries a plan out. Snapshot and WAL are fetched, decompressed and verified side by side; when
+ * both are there, the last version of every page goes over the snapshot, and the file gets its name.
+ *
+ * Layer: restore. Thread-safety: one call owns its state; callbacks of lj_parallel run on its workers. The snapshot side
+ * touches only `snapshot` and the database's descriptor, the WAL side only `fold`, until the snapshot is complete.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vfs/base/io.h"
+#include "vfs/base/log.h"
+#include "vfs/restore/fetch.h"
+#include "vfs/restore/fold.h"
+#include "vfs/restore/output.h"
+#include "vfs/restore/parallel.h"
+#include "vfs/restore/plan.h"
+#include "vfs/restore/progress.h"
+#include "vfs/restore/snapshot.h"
+#include "vfs/wal/wal.h"
+
+#define DEFAULT_PARALLELISM 8u
+#define PLANS_AT_MOST       3u
+/* The temporary file is folded into the database when it has grown to this. */
+#define WAL_FILE_LIMIT (UINT64_C(1) << 30)
+
+typedef struct {
+    const lj_plan_choice *choice;
+    const lj_restore_options *options;
+    lj_output output;
+    lj_snapshot_writer snapshot;
+    lj_fold *fold;
+    lj_fetch fetch;
+    lj_progress progress;
+    bool abort;
+    char vanished
+        [LJ_NAME_MAX]; /* key of an object that is listed but not there; by the failing thread only */
+} restore;
+
+static void received(void *ctx, size_t bytes)
+{
+    lj_progress_bytes(&((restore *)ctx)->progress, bytes);
+}
+
+/* "<key>: " in front, unless a layer below already said which object it was. */
+static lj_code about(const char *key, lj_code code, lj_error *err)
+{
+    if (code != LJ_OK && code != LJ_CANCELLED && strstr(err->message, key) == NULL)
+        (void)lj_error_context(err, "%s", key);
+    return code;
+}
+
+static lj_code fetch_snapshot(void *ctx, lj_error *err)
+{
+    restore *r = ctx;
+    char key[LJ_NAME_MAX];
+    lj_name_snapshot(r->choice->generation->generation, r->choice->snapshot.index, key);
+    lj_sink sink = lj_snapshot_writer_start(&r->snapshot, r->output.db_fd);
+    lj_code code = lj_fetch_object(&r->fetch, key, &sink, err);
+    if (code == LJ_OK)
+        code = lj_snapshot_writer_finish(&r->snapshot, err);
+    if (code != LJ_OK) {
+        (void)about(key, code, err);
+        return code == LJ_CANCELLED ? code : lj_error_context(err, "cannot restore snapshot");
+    }
+    lj_progress_object(&r->progress);
+    lj_progress_phase(&r->progress, LJ_PHASE_WAL);
+    return LJ_OK;
+}
+
+static void segment_key(const restore *r, size_t i, char key[LJ_NAME_MAX])
+{
+    lj_inventory_segment_key(r->choice->generation->generation, &r->choice->segments[i], key);
+}
+
+static lj_code fetch_segment(void *ctx, size_t i, lj_sink *sink, lj_error *err)
+{
+    restore *r = ctx;
+    char key[LJ_NAME_MAX];
+    segment_key(r, i, key);
+    return about(key, lj_fetch_object(&r->fetch, key, sink, err), err);
+}
+
+static lj_code begin_segment(void *ctx, size_t i, lj_error *err)
+{
+    restore *r = ctx;
+    return lj_fold_begin(r->fold, r->choice->segments[i].index, r->choice->segments[i].offset, err);
+}
+
+static lj_code segment_data(void *ctx, size_t i, const void *data, size_t len, lj_error *err)
+{
+    restore *r = ctx;
+    lj_code code = lj_fold_data(r->fold, data, len, err);
+    if (code == LJ_OK)
+        return LJ_OK;
+    char key[LJ_NAME_MAX];
+    segment_key(r, i, key);
+    return about(key, code, err);
+}
+
+static lj_code apply(restore *r, lj_error *err)
+{
+    lj_fold_state state;
+    lj_fold_get_state(r->fold, &state);
+    if (state.page_size != 0 && r->snapshot.page_size != 0 &&
+        state.page_size != r->snapshot.page_size)
+        return lj_error_set(err, LJ_CORRUPT,
+                            "the WAL has pages of %" PRIu32 " bytes, the snapshot of %" PRIu32,
+                            state.page_size, r->snapshot.page_size);
+    return lj_fold_apply(r->fold, r->output.db_fd, err);
+}
+
+static lj_code end_segment(void *ctx, lj_parallel *parallel, size_t i, lj_error *err)
+{
+    (void)i;
+    restore *r = ctx;
+    lj_progress_object(&r->progress);
+    if (!lj_fold_wants_apply(r->fold, WAL_FILE_LIMIT))
+        return LJ_OK;
+    LJ_TRY(lj_parallel_wait_aside(parallel, err));
+    return apply(r, err);
+}
+
+/* Puts the way out into the hint of an error that is about the replica's content. */
+static void add_hint(restore *r, const lj_inventory *inventory, size_t failed, lj_error *err)
+{
+    const lj_plan_choice *choice = r->choice;
+    if (err->code == LJ_NOTFOUND) {
+        if (failed == LJ_PARALLEL_ASIDE)
+            lj_name_snapshot(choice->generation->generation, choice->snapshot.index, r->vanished);
+        else
+            segment_key(r, failed, r->vanished);
+    }
+    bool content = err->code == LJ_CORRUPT || err->code == LJ_GAP || err->code == LJ_NOTFOUND;
+    if (!content)
+        return;
+    if (failed == LJ_PARALLEL_ASIDE)
+        lj_plan_hint_snapshot(inventory, r->options, choice->generation, &choice->snapshot, err);
+    else
+        lj_plan_hint_segment(inventory, choice->generation, &choice->segments[failed], err);
+}
+
+static lj_code fetch_all(restore *r, const lj_inventory *inventory, lj_error *err)
+{
+    const lj_restore_options *options = r->options;
+    lj_parallel_job job = {
+        .count = r->choice->segment_count,
+        .workers = options->parallelism != 0 ? options->parallelism : DEFAULT_PARALLELISM,
+        .ctx = r,
+        .abort = &r->abort,
+        .aside = fetch_snapshot,
+        .fetch = fetch_segment,
+        .begin = begin_segment,
+        .data = segment_data,
+        .end = end_segment,
+    };
+    size_t failed = 0;
+    lj_code code = lj_parallel_run(&job, &failed, err);
+    if (code != LJ_OK)
+        add_hint(r, inventory, failed, err);
+    return code;
+}
+
+/* The first page may have come from the WAL: the result must still be a database of the expected shape. */
+static lj_code verify_result(restore *r, uint64_t *ret_bytes, uint32_t *ret_page_size,
+                             lj_error *err)
+{
+    struct stat st;
+    if (fstat(r->output.db_fd, &st) != 0)
+        return lj_error_set(err, LJ_IO, "cannot stat the restored database");
+    uint8_t header[LJ_SNAPSHOT_HEADER_BYTES] = {0};
+    size_t n = 0;
+    LJ_TRY(lj_io_pread(r->output.db_fd, header, sizeof(header), 0, &n, err));
+    uint32_t page_size = 0;
+    if (n > 0 && lj_snapshot_header(header, n, &page_size, err) != LJ_OK)
+        return lj_error_context(err, "the restored database");
+    lj_fold_state state;
+    lj_fold_get_state(r->fold, &state);
+    if (state.db_pages != 0 && page_size != state.page_size)
+        return lj_error_set(err, LJ_CORRUPT,
+                            "the restored database says its pages have %" PRIu32
+                            " bytes, its WAL said %" PRIu32,
+                            page_size, state.page_size);
+    *ret_bytes = (uint64_t)st.st_size;
+    *ret_page_size = page_size;
+    return LJ_OK;
+}
+
+static lj_code carry_out(restore *r, const lj_restore_plan *plan, const char *path,
+                         lj_restore_result *ret_result, lj_error *err)
+{
+    const lj_plan_choice *choice = r->choice;
+    LJ_TRY(lj_output_open(&r->output, path, r->options, err));
+    if (choice->segment_count > 0)
+        LJ_TRY(lj_output_open_wal(&r->output, err));
+    lj_fold_setup setup = {.generation = choice->generation->generation,
+                           .temp_fd = r->output.wal_fd,
+                           .cancel = r->options->cancel};
+    LJ_TRY(lj_fold_new(&setup, &r->fold, err));
+    LJ_TRY(fetch_all(r, plan->inventory, err));
+    lj_progress_phase(&r->progress, LJ_PHASE_WRITE);
+    LJ_TRY(lj_fold_finish(r->fold, err));
+    LJ_TRY(apply(r, err));
+
+    lj_restore_result result;
+    lj_fold_state state;
+    lj_restore_plan_describe(plan, &result);
+    lj_fold_get_state(r->fold, &state);
+    LJ_TRY(verify_result(r, &result.db_bytes, &result.page_size, err));
+    LJ_TRY(lj_fetch_check(&r->fetch, err));
+    LJ_TRY(lj_output_publish(&r->output, err));
+    result.wal_bytes = state.wal_bytes;
+    result.position.offset = state.offset;
+    result.at_end = result.at_end && !state.tail_ignored;
+    *ret_result = result;
+    lj_progress_end(&r->progress);
+    return LJ_OK;
+}
+
+static lj_code attempt(lj_storage *storage, const lj_restore_plan *plan, const char *path,
+                       const lj_restore_options *options, char vanished[LJ_NAME_MAX],
+                       lj_restore_result *ret_result, lj_error *err)
+{
+    lj_restore_result planned;
+    lj_restore_plan_describe(plan, &planned);
+    restore r = {
+        .choice = &plan->choice,
+        .options = options,
+        .output = LJ_OUTPUT_INIT,
+        .fetch = {.storage = storage, .cancel = options->cancel, .received = received},
+        .progress = {.fn = options->progress,
+                     .ctx = options->progress_ctx,
+                     .objects_total = planned.segments + 1,
+                     .bytes_total = planned.fetch_bytes},
+    };
+    r.fetch.ctx = &r;
+    r.fetch.abort = &r.abort;
+    lj_code code = carry_out(&r, plan, path, ret_result, err);
+    lj_fold_free(r.fold);
+    lj_output_close(&r.output);
+    memcpy(vanished, r.vanished, LJ_NAME_MAX);
+    return code;
+}
+
+/* Whether a plan still wants the object. */
+static bool plan_uses(const lj_restore_plan *plan, const char *key)
+{
+    const lj_plan_choice *choice = &plan->choice;
+    lj_name name;
+    lj_name_parse(key, &name);
+    if (strcmp(name.position.generation, choice->generation->generation) != 0)
+        return false;
+    if (name.kind == LJ_NAME_SNAPSHOT)
+        return name.position.index == choice->snapshot.index;
+    for (size_t i = 0; i < choice->segment_count; i++)
+        if (choice->segments[i].index == name.position.index &&
+            choice->segments[i].offset == name.position.offset)
+            return true;
+    return false;
+}
+
+/*
+ * An object of the plan is gone: retention ran meanwhile, or it never was readable. Not LJ_NOTFOUND, which says that the
+ * replica holds nothing and would let a caller begin with an empty database.
+ */
+static lj_code vanished_error(const char *key, lj_error *err)
+{
+    char hint[LJ_ERROR_HINT_MAX];
+    memcpy(hint, err->hint, sizeof(hint));
+    lj_error_set(err, LJ_GAP, "%s was listed but is gone", key);
+    lj_error_hint(err, "%s", hint);
+    return LJ_GAP;
+}
+
+lj_code lj_restore_run(lj_storage *storage, const lj_restore_plan *plan, const char *output,
+                       const lj_restore_options *options, lj_restore_result *ret_result,
+                       lj_error *err)
+{
+    lj_error local = LJ_ERROR_INIT;
+    lj_error *error = err != NULL ? err : &local;
+    lj_restore_plan *fresh = NULL;
+    lj_code code;
+    for (unsigned plans = 1;; plans++) {
+        char vanished[LJ_NAME_MAX] = "";
+        code = attempt(storage, fresh != NULL ? fresh : plan, output, options, vanished, ret_result,
+                       error);
+        if (code == LJ_OK || vanished[0] == 0)
+            break;
+        code = vanished_error(vanished, error);
+        lj_restore_plan_free(fresh);
+        fresh = NULL;
+        if (plans == PLANS_AT_MOST ||
+            lj_restore_plan_make(storage, options, &fresh, NULL) != LJ_OK ||
+            plan_uses(fresh, vanished))
+            break;
+        lj_log(LJ_LOG_WARN, "%s: making a new plan", error->message);
+    }
+    lj_restore_plan_free(fresh);
+    return code;
+}

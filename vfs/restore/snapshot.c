@@ -1,0 +1,68 @@
+/*
+ * snapshot.c - see snapshot.h.
+ *
+ * Layer: restore. Thread-safety: one owner.
+ */
+#include "vfs/restore/snapshot.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "vfs/base/io.h"
+#include "vfs/wal/wal.h"
+
+lj_code lj_snapshot_header(const uint8_t *header, size_t len, uint32_t *ret_page_size,
+                           lj_error *err)
+{
+    static const char magic[16] = "SQLite format 3";
+    if (len < LJ_SNAPSHOT_HEADER_BYTES)
+        return lj_error_set(err, LJ_CORRUPT, "%zu bytes are too few for an SQLite database", len);
+    if (memcmp(header, magic, sizeof(magic)) != 0)
+        return lj_error_set(err, LJ_CORRUPT,
+                            "not an SQLite database: it starts with the bytes %02x %02x %02x %02x",
+                            header[0], header[1], header[2], header[3]);
+    /* two bytes; 1 stands for 65536, which does not fit */
+    uint32_t page_size = lj_get_be16(header + 16);
+    if (page_size == 1)
+        page_size = LJ_WAL_PAGE_MAX;
+    if (!lj_wal_page_size_ok(page_size))
+        return lj_error_set(err, LJ_CORRUPT, "the database header has page size %" PRIu32,
+                            page_size);
+    *ret_page_size = page_size;
+    return LJ_OK;
+}
+
+static lj_code snapshot_write(void *ctx, const void *data, size_t len, lj_error *err)
+{
+    lj_snapshot_writer *writer = ctx;
+    if (writer->bytes < LJ_SNAPSHOT_HEADER_BYTES) {
+        size_t n = LJ_MIN(len, LJ_SNAPSHOT_HEADER_BYTES - (size_t)writer->bytes);
+        memcpy(writer->header + writer->bytes, data, n);
+    }
+    LJ_TRY(lj_io_pwrite(writer->fd, data, len, writer->bytes, err));
+    writer->bytes += len;
+    return LJ_OK;
+}
+
+lj_sink lj_snapshot_writer_start(lj_snapshot_writer *writer, int fd)
+{
+    *writer = (lj_snapshot_writer){.fd = fd};
+    return (lj_sink){.ctx = writer, .write = snapshot_write};
+}
+
+lj_code lj_snapshot_writer_finish(lj_snapshot_writer *writer, lj_error *err)
+{
+    if (writer->bytes == 0)
+        return LJ_OK;
+    uint32_t page_size = 0;
+    size_t len = (size_t)LJ_MIN(writer->bytes, (uint64_t)LJ_SNAPSHOT_HEADER_BYTES);
+    LJ_TRY(lj_snapshot_header(writer->header, len, &page_size, err));
+    if (writer->bytes % page_size != 0)
+        return lj_error_set(err, LJ_CORRUPT,
+                            "%" PRIu64 " bytes are not a whole number of pages of %" PRIu32
+                            " bytes",
+                            writer->bytes, page_size);
+    writer->page_size = page_size;
+    return LJ_OK;
+}

@@ -1,0 +1,209 @@
+/*
+ * list.c - the file driver's list: a walk below the folder part of the prefix, in byte order of the keys.
+ *
+ * Layer: storage. Thread-safety: as storage.h; the callback runs without any lock.
+ * Invariants: within a folder, sorting names with a '/' behind those of folders makes the keys of the whole walk come
+ * in byte order. Links are not followed, so the walk ends. A folder that cannot be read is an error, never an empty
+ * list. One descriptor is open per level, and the names of one folder per level are in memory (about 35 bytes each).
+ */
+#include "vfs/storage/file/internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vfs/base/buf.h"
+#include "vfs/base/io.h"
+#include "vfs/base/str.h"
+
+#define NAMES_BYTES_MAX ((size_t)512 * 1024 * 1024)
+
+typedef struct {
+    const lj_file *file;
+    const char *prefix;
+    const char *after;
+    lj_storage_list_fn fn;
+    void *ctx;
+    char key[LJ_STORAGE_KEY_MAX +
+             1]; /* of the folder or object at hand; a folder's ends in '/' ("" for the root) */
+} walk_state;
+
+static void dir_closep(DIR **dir)
+{
+    if (*dir != NULL)
+        closedir(*dir);
+}
+
+/* Puts `name` behind the folder's key. False when that is no key of ours any more. */
+static bool set_key(walk_state *walk, size_t folder_len, const char *name)
+{
+    size_t len = strlen(name);
+    if (len > LJ_STORAGE_KEY_MAX - folder_len)
+        return false;
+    memcpy(walk->key + folder_len, name, len + 1);
+    return true;
+}
+
+/* Whether walk->key, or something below it when it is a folder, is asked for. */
+static bool wanted(const walk_state *walk, bool is_folder)
+{
+    const char *key = walk->key;
+    if (!lj_str_starts(key, walk->prefix) && !(is_folder && lj_str_starts(walk->prefix, key)))
+        return false;
+    if (walk->after == NULL)
+        return true;
+    /* a folder is passed over when even the greatest key in it comes before `after` */
+    return is_folder ? strncmp(key, walk->after, strlen(key)) >= 0 : strcmp(key, walk->after) > 0;
+}
+
+typedef enum { KIND_OTHER, KIND_FILE, KIND_FOLDER } entry_kind;
+
+static entry_kind kind_of(int dir_fd, const struct dirent *entry)
+{
+    if (entry->d_type == DT_REG)
+        return KIND_FILE;
+    if (entry->d_type == DT_DIR)
+        return KIND_FOLDER;
+    struct stat st;
+    if (entry->d_type != DT_UNKNOWN ||
+        fstatat(dir_fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return KIND_OTHER;
+    return S_ISREG(st.st_mode) ? KIND_FILE : S_ISDIR(st.st_mode) ? KIND_FOLDER : KIND_OTHER;
+}
+
+/* Appends the names that are asked for, NUL-terminated, to `names`; folders with a '/' behind. */
+static lj_code read_names(walk_state *walk, DIR *dir, size_t folder_len, lj_buf *names,
+                          size_t *ret_count, lj_error *err)
+{
+    size_t count = 0;
+    for (;;) {
+        errno = 0;
+        const struct dirent *entry = readdir(dir);
+        if (entry == NULL && errno != 0)
+            return lj_error_errno(err, errno, "cannot read folder %s of %s", walk->key,
+                                  walk->file->root);
+        if (entry == NULL)
+            break;
+        const char *name = entry->d_name;
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+            continue;
+        entry_kind kind = kind_of(dirfd(dir), entry);
+        if (kind == KIND_OTHER || (kind == KIND_FILE && lj_file_is_temp(name)))
+            continue;
+        bool is_folder = kind == KIND_FOLDER;
+        char shown[NAME_MAX + 2];
+        size_t len = strnlen(name, NAME_MAX);
+        memcpy(shown, name, len);
+        if (is_folder)
+            shown[len++] = '/';
+        shown[len] = 0;
+        if (!set_key(walk, folder_len, shown) || !wanted(walk, is_folder))
+            continue;
+        LJ_TRY(lj_buf_append(names, shown, len + 1, err));
+        count++;
+    }
+    walk->key[folder_len] = 0;
+    *ret_count = count;
+    return LJ_OK;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static lj_code walk_folder(walk_state *walk, int fd, size_t folder_len, lj_error *err);
+
+static lj_code walk_child(walk_state *walk, int parent_fd, const char *name, lj_error *err)
+{
+    size_t len = strlen(walk->key);
+    LJ_CLEANUP(lj_freep) char *plain = lj_str_dup(name);
+    if (plain == NULL)
+        return lj_error_nomem(err);
+    plain[strlen(plain) - 1] = 0; /* O_NOFOLLOW has no effect with a '/' behind */
+    int fd = openat(parent_fd, plain, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0)
+        return walk_folder(walk, fd, len, err);
+    /* it went away, or turned into something else, since it was listed */
+    if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)
+        return LJ_OK;
+    return lj_error_errno(err, errno, "cannot open folder %s of %s", walk->key, walk->file->root);
+}
+
+static lj_code show_file(walk_state *walk, int dir_fd, const char *name, lj_error *err)
+{
+    struct stat st;
+    if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+        if (errno == ENOENT)
+            return LJ_OK;
+        return lj_error_errno(err, errno, "cannot stat %s of %s", walk->key, walk->file->root);
+    }
+    if (!S_ISREG(st.st_mode))
+        return LJ_OK;
+    lj_storage_entry entry = {.key = walk->key,
+                              .size_bytes = (uint64_t)st.st_size,
+                              .created_ns =
+                                  (int64_t)st.st_mtim.tv_sec * LJ_NS_PER_S + st.st_mtim.tv_nsec};
+    return walk->fn(walk->ctx, &entry, err);
+}
+
+/* Walks the folder whose key is the first folder_len bytes of walk->key. Takes `fd`. */
+static lj_code walk_folder(walk_state *walk, int fd, size_t folder_len, lj_error *err)
+{
+    LJ_CLEANUP(dir_closep) DIR *dir = fdopendir(fd);
+    if (dir == NULL) {
+        lj_code code = lj_error_errno(err, errno, "cannot read folder %s", walk->file->root);
+        close(fd);
+        return code;
+    }
+    LJ_CLEANUP(lj_buf_free) lj_buf names = LJ_BUF_INIT(NAMES_BYTES_MAX);
+    size_t count = 0;
+    LJ_TRY(read_names(walk, dir, folder_len, &names, &count, err));
+    if (count == 0)
+        return LJ_OK;
+    LJ_CLEANUP(lj_freep) const char **sorted = calloc(count, sizeof(*sorted));
+    if (sorted == NULL)
+        return lj_error_nomem(err);
+    const char *name = (const char *)names.data;
+    for (size_t i = 0; i < count; i++, name += strlen(name) + 1)
+        sorted[i] = name;
+    qsort(sorted, count, sizeof(*sorted), compare_names);
+    for (size_t i = 0; i < count; i++) {
+        (void)set_key(walk, folder_len, sorted[i]); /* fits: it did before */
+        if (lj_str_ends(sorted[i], "/"))
+            LJ_TRY(walk_child(walk, dirfd(dir), sorted[i], err));
+        else
+            LJ_TRY(show_file(walk, dirfd(dir), sorted[i], err));
+    }
+    walk->key[folder_len] = 0;
+    return LJ_OK;
+}
+
+lj_code lj_file_list(void *self, const char *prefix, const char *after, lj_storage_list_fn fn,
+                     void *ctx, lj_error *err)
+{
+    lj_file *file = self;
+    walk_state walk = {.file = file, .prefix = prefix, .after = after, .fn = fn, .ctx = ctx};
+    const char *slash = strrchr(prefix, '/');
+    size_t len = slash != NULL ? (size_t)(slash + 1 - prefix) : 0;
+    memcpy(walk.key, prefix, len);
+    walk.key[len] = 0;
+    LJ_CLEANUP(lj_freep) char *path = lj_file_path(file, walk.key);
+    if (path == NULL)
+        return lj_error_nomem(err);
+    lj_error why = LJ_ERROR_INIT;
+    int fd = -1;
+    if (lj_io_open(path, O_RDONLY | O_DIRECTORY, 0, &fd, &why) == LJ_OK)
+        return walk_folder(&walk, fd, len, err);
+    /* nothing there, or an object where the prefix has a folder: no such keys */
+    if (why.sys_errno == ENOENT || why.sys_errno == ENOTDIR)
+        return lj_file_check_root(file, err);
+    if (err != NULL)
+        *err = why;
+    return why.code;
+}
