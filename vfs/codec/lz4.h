@@ -4,8 +4,8 @@
  * decompresses.
  *
  * Written frames are what Litestream v0.3.13 and v0.5 accept; both take every block size. Litestream itself writes
- * blocks of 4 MiB (header 04 22 4D 18 64 70 B9). This encoder writes blocks of 64 KiB when `source->size` is known and at
- * most that, of 256 KiB likewise, and of 1 MiB otherwise: next to 4 MiB that costs 0.1 % to 0.6 % of size on ordinary
+ * blocks of 4 MiB (header 04 22 4D 18 64 70 B9). This encoder writes blocks of 64 KiB when `source->size` is known and
+ * at most that, of 256 KiB likewise, and of 1 MiB otherwise: next to 4 MiB that costs 0.1 % to 0.6 % of size on ordinary
  * databases (3 % on content that shrinks to a fortieth) and saves 6 MiB of memory. 64 KiB or 256 KiB for everything
  * would cost up to half on content that compresses very well.
  *
@@ -40,8 +40,8 @@ uint64_t lj_lz4_encoder_bytes_out(const lj_lz4_encoder *encoder);
 void lj_lz4_encoder_free(lj_lz4_encoder *encoder);
 
 /*
- * A decompressor in front of `sink`, which must outlive it: write compressed bytes, in pieces of any size, to *ret_sink.
- * Errors while writing: LJ_CORRUPT (damaged, not LZ4, wrong checksum), LJ_UNSUPPORTED (age-encrypted, legacy format,
+ * A decompressor in front of `sink`, which must outlive it: write compressed bytes, in pieces of any size, to
+ * *ret_sink. Errors while writing: LJ_CORRUPT (damaged, not LZ4, wrong checksum), LJ_UNSUPPORTED (age-encrypted, legacy format,
  * dictionary), LJ_NOMEM, and those of the sink. Content is handed out block by block, before the checksum behind it
  * was seen: it is good only when lj_lz4_decoder_finish says so.
  */

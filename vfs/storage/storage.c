@@ -2,8 +2,8 @@
  * storage.c - see storage.h: what stands once above all drivers.
  *
  * Layer: storage. Thread-safety: a lj_storage is constant after it was made, but for its counters, which are atomic.
- * Invariants: no driver sees a malformed key, and no caller sees an object under a malformed key; the display URL has no
- * password; an error of a driver carries the URL and the key, an error of the caller's list callback is left alone.
+ * Invariants: no driver sees a malformed key, and no caller sees an object under a malformed key; the display URL has
+ * no password; an error of a driver carries the URL and the key, one of the caller's list callback is left alone.
  */
 #include "vfs/storage/storage.h"
 
@@ -80,7 +80,8 @@ lj_code lj_storage_open(const char *url, const lj_storage_options *options,
 
 /*
  * Where the password ends: at the last '@' of the authority. A password with a raw '/' or '?' would cut the authority
- * short; when what follows the ':' cannot be a port, the last '@' of the whole URL is taken, rather too much than too little.
+ * short; when what follows the ':' cannot be a port, the last '@' of the whole URL is taken: rather too much than too
+ * little.
  */
 static const char *password_end(const char *password)
 {

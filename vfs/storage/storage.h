@@ -48,9 +48,9 @@ typedef void (*lj_storage_delete_fn)(void *ctx, const char *key, const lj_error 
 
 /*
  * What a driver implements. `self` is the driver's object. The contracts are those of lj_storage_* below, and the
- * callers' mistakes are caught before: keys and prefixes are well-formed, `options`, `source`, `sink` and `fn` are never
- * NULL, offset + length does not overflow, count is not 0, ret_entry->key is filled in above. A driver's list may give
- * entries that are not asked for (they are dropped above) and its errors need not name the URL and the key.
+ * callers' mistakes are caught before: keys and prefixes are well-formed, `options`, `source`, `sink` and `fn` are
+ * never NULL, offset + length does not overflow, count is not 0, ret_entry->key is filled in above. A driver's list
+ * may give entries that are not asked for (they are dropped above), and its errors need not name the URL and the key.
  */
 typedef struct {
     const char *name; /* "file", "s3", ... */
@@ -120,14 +120,15 @@ void lj_storage_counters_get(lj_storage *storage, lj_storage_counters *ret_count
  * Creates the object from the whole source. Atomic: a reader sees nothing or all of it, also after a crash (file: fsync
  * of the file and of its folder before it is visible under its name). With if_absent and the key present: LJ_EXISTS,
  * and the present object is untouched. A failure of the source itself ends the put with the source's error and leaves
- * no object; so does a source that gives more or fewer bytes than its `size` says (LJ_IO, retryable). The source is read
- * from where it stands; for another try the caller rewinds it. `options` may be NULL.
+ * no object; so does a source that gives more or fewer bytes than its `size` says (LJ_IO, retryable). The source is
+ * read from where it stands; for another try the caller rewinds it. `options` may be NULL.
  */
 LJ_WARN_UNUSED lj_code lj_storage_put(lj_storage *storage, const char *key, lj_source *source,
                                       const lj_storage_put_options *options, lj_error *err);
 /*
- * Sends bytes offset..offset+length-1 to the sink (length -1: to the end). Fewer bytes than asked for because the object
- * ends is not an error (none at all when offset is at or behind the end); fewer because the transfer broke is (LJ_UNAVAILABLE, retryable; go on at offset + bytes received).
+ * Sends bytes offset..offset+length-1 to the sink (length -1: to the end). Fewer bytes than asked for because the
+ * object ends is not an error (none at all when offset is at or behind the end); fewer because the transfer broke is
+ * (LJ_UNAVAILABLE, retryable; go on at offset + bytes received).
  */
 LJ_WARN_UNUSED lj_code lj_storage_get(lj_storage *storage, const char *key, uint64_t offset,
                                       int64_t length, lj_sink *sink, lj_error *err);
@@ -143,9 +144,9 @@ LJ_WARN_UNUSED lj_code lj_storage_list(lj_storage *storage, const char *prefix, 
                                        lj_storage_list_fn fn, void *ctx, lj_error *err);
 /*
  * Deletes in the given order, one after another where the store can (the order matters to readers that list
- * meanwhile). Such a store stops at the first failure and tells LJ_CANCELLED for the keys behind it, so that what is left
- * is always what an interrupted deletion in that order leaves. A key that is not there counts as deleted. Returns LJ_OK
- * when every key is gone, else the first error; fn (may be NULL) is told about each key, on the calling thread.
+ * meanwhile). Such a store stops at the first failure and tells LJ_CANCELLED for the keys behind it, so that what is
+ * left is always what an interrupted deletion in that order leaves. A key that is not there counts as deleted. Returns
+ * LJ_OK when every key is gone, else the first error; fn (may be NULL) is told about each key, on the calling thread.
  */
 LJ_WARN_UNUSED lj_code lj_storage_delete_many(lj_storage *storage, const char *const *keys,
                                               size_t count, lj_storage_delete_fn fn, void *ctx,

@@ -90,7 +90,7 @@ static void expect_content(const void *packed, size_t packed_len, const void *da
 {
     const size_t pieces[] = {SIZE_MAX / 2, 65536, 16384 + 1, 7, 1};
     for (size_t i = 0; i < LJ_ARRAY_LEN(pieces); i++) {
-        if (pieces[i] < 1000 && packed_len > MIB)
+        if (pieces[i] < 1000 && packed_len > 64 * KIB)
             continue; /* only slow */
         LJ_CLEANUP(lj_buf_free) lj_buf out = LJ_BUF_INIT(TEST_MAX);
         outcome got = expand(packed, packed_len, pieces[i], &out);
@@ -215,7 +215,7 @@ static void reads_every_kind_of_frame(void **state)
     for (int block = 4; block <= 7; block++)
         for (int flags = 0; flags < 32; flags++) {
             LZ4F_preferences_t prefs = LZ4F_INIT_PREFERENCES;
-            size_t used = (flags & 16) != 0 && block == 7 ? len : 300 * KIB + 1;
+            size_t used = flags == 16 && block == 7 ? len : 300 * KIB + 1;
             prefs.frameInfo.blockSizeID = (LZ4F_blockSizeID_t)block;
             prefs.frameInfo.blockMode = (flags & 1) != 0 ? LZ4F_blockLinked : LZ4F_blockIndependent;
             prefs.frameInfo.contentChecksumFlag = (LZ4F_contentChecksum_t)((flags & 2) != 0);
@@ -291,7 +291,7 @@ static void names_what_it_cannot_read(void **state)
     assert_non_null(strstr(got.err.hint, "identity"));
 }
 
-/* A frame cut anywhere is noticed, also one without a content checksum that is cut between blocks. */
+/* A frame cut anywhere is noticed, also one without a content checksum that is cut between its two blocks. */
 static void truncation_is_noticed_everywhere(void **state)
 {
     (void)state;
@@ -304,7 +304,7 @@ static void truncation_is_noticed_everywhere(void **state)
     make_frame(data, 66 * KIB, &bare, &without);
     for (size_t cut = 0; cut < ours.len; cut++)
         expect_failure(ours.data, cut, LJ_CORRUPT, cut == 0 ? "empty" : "truncated");
-    for (size_t cut = 1; cut < without.len; cut++) {
+    for (size_t cut = 1; cut < without.len; cut += without.len - cut < 3000 ? 1 : 61) {
         LJ_CLEANUP(lj_buf_free) lj_buf out = LJ_BUF_INIT(TEST_MAX);
         assert_int_equal(expand(without.data, cut, SIZE_MAX / 2, &out).code, LJ_CORRUPT);
     }

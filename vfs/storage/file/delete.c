@@ -42,7 +42,9 @@ static void prune(const lj_file *file, char *folder)
         if (rmdir(folder) != 0 && errno != ENOENT) {
             if (errno != ENOTEMPTY && errno != EEXIST)
                 return;
-            lj_file_sweep(folder, lj_clock_wall_ns()); /* what a dead process left must not keep it for ever */
+            lj_file_sweep(
+                folder,
+                lj_clock_wall_ns()); /* what a dead process left must not keep it for ever */
             if (rmdir(folder) != 0)
                 return;
         }
@@ -97,7 +99,7 @@ lj_code lj_file_delete_many(void *self, const char *const *keys, size_t count,
             parent = NULL;
             deleted = false;
         }
-        if (code == LJ_OK)
+        if (code == LJ_OK && path != NULL)
             code = delete_one(file, path, &deleted, &why);
         fn(ctx, keys[i], code == LJ_OK ? NULL : &why);
     }
