@@ -149,7 +149,7 @@ static const struct {
     {"replication:\n  mode: both\n",
      ":2: replication.mode = \"both\" is none of them; allowed: sidecar, embedded", ""},
     {"replication:\n  max_wal_size: lots\n",
-     ":2: replication.max_wal_size = \"lots\" is not a size; allowed: 4KiB to 1024GiB",
+     ":2: replication.max_wal_size = \"lots\" is not a size; allowed: 0 to 1024GiB",
      "write it like 512KiB, 64MiB, 1GiB, or as a number of bytes"},
     {"replication:\n  upload_workers: 100\n",
      ":2: replication.upload_workers = \"100\" is out of range; allowed: 1 to 64", ""},
