@@ -220,7 +220,7 @@ static void bad_config(void)
         {{.sync_interval = "fast"}, {"sync_interval", "fast", "1ms to 24h"}, SQLITE_MISUSE},
         {{.retention = "-1h"}, {"retention", "-1h", "0 to 87600h"}, SQLITE_MISUSE},
         {{.mode = "both"}, {"mode", "both", "sidecar, embedded"}, SQLITE_MISUSE},
-        {{.max_wal_size = "big"}, {"max_wal_size", "big", "4KiB"}, SQLITE_MISUSE},
+        {{.max_wal_size = "big"}, {"max_wal_size", "big", "1024GiB"}, SQLITE_MISUSE},
         {{.upload_workers = "1000"}, {"upload_workers", "1000", "1 to 64"}, SQLITE_MISUSE},
         {{.replica_url = "/backup"}, {"replica_url", "/backup", "file:///path"}, SQLITE_MISUSE},
         {{.log_level = "loud"}, {"log_level", "loud", "error, warn, info, debug"}, SQLITE_MISUSE},
@@ -316,6 +316,7 @@ static void registers_again(void)
     CHECK(status_of(db).replicating == 0, "an open database changed");
     close_db(db);
     db = open_db(db_path, "litejoin");
+    check_rows(db, ROWS);
     CHECK(litejoin_sync(db, NULL, 10000) == SQLITE_OK,
           "litejoin_sync after the second registration");
     CHECK(status_of(db).replicating == 1, "the second registration did not count");
