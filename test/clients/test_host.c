@@ -143,6 +143,8 @@ static void sync_and_status(void)
     register_replica("1h");
     sqlite3 *db = open_db(db_path, "litejoin");
     fill(db);
+    /* the first snapshot may hold it all, then the replica's position is still the beginning of the WAL */
+    CHECK(litejoin_sync(db, NULL, 10000) == SQLITE_OK, "first litejoin_sync");
     run(db, "INSERT INTO t VALUES(10000, 'unshipped')");
     CHECK(litejoin_sync(db, NULL, 10000) == SQLITE_OK, "litejoin_sync");
     litejoin_status s = status_of(db);
