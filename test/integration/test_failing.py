@@ -638,7 +638,7 @@ def errors_go_to_the_log_and_never_to_stdout(t):
     code = ("import sys, time\n"
             "from ljtest import chain, shim\n"
             "import random, os\n"
-            "con = shim.open_wal(sys.argv[1], sys.argv[2], log_file=sys.argv[3], log_level='debug',\n"
+            "con = shim.open_wal(sys.argv[1], sys.argv[2],\n"
             "                    shutdown_timeout='200ms')\n"
             "chain.create(con)\n"
             "shim.sync(con)\n"
@@ -647,7 +647,8 @@ def errors_go_to_the_log_and_never_to_stdout(t):
             "for _ in range(10): chain.commit_one(con, random.Random(1))\n"
             "time.sleep(0.5)\n"
             "con.close()\n")
-    status, out, errors = python(code, arguments=(t.path("shard_0.db"), t.folder("replica"), log))
+    status, out, errors = python(code, env={"LITEJOIN_LOG_FILE": log, "LITEJOIN_LOG_LEVEL": "debug"},
+                                 arguments=(t.path("shard_0.db"), t.folder("replica")))
     check_equal((status, out, errors), (0, "", ""), "process")
     text = pages.read(log).decode()
     check(("irectory" in text or "is a file" in text) and "shard_0" in text, "log file: " + text[-500:])
