@@ -290,6 +290,7 @@ void lj_db_shipped(lj_db *db, const lj_position *next, uint64_t life, uint64_t f
 {
     pthread_mutex_lock(&db->mutex);
     db->pos = *next;
+    db->last_error[0] = 0; /* who waits for this acknowledgement must not find the error before it in the status */
     if (life > db->shipped_life || (life == db->shipped_life && frames > db->shipped_frames)) {
         db->shipped_life = life;
         db->shipped_frames = frames;
