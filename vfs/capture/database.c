@@ -438,7 +438,7 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
     pthread_mutex_lock(&db->mutex);
     s.state = db->state;
     state_text_locked(db, &s);
-    if (db->established)
+    if (db->established || (db->chain.active && db->attached))
         memcpy(s.generation, db->pos.generation, sizeof(s.generation));
     s.replica_index = db->pos.index;
     s.replica_offset = db->pos.offset;
