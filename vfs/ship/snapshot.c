@@ -7,6 +7,9 @@
  * only after every frame up to M is in the replica. An index gets one snapshot: restoring begins at the index's offset 0
  * whatever the snapshot holds, so a second one would only take a restore point away.
  *
+ * A WAL that does not verify (image.h) cannot be shipped. Its generations are snapshots alone: the chain stays inactive, and
+ * every later commit makes the next one due, not more often than once a second, until the WAL restarts.
+ *
  * Layer: ship. Runs in the snapshot task. Source: replica-format sections 2 and 9.2 to 9.5.
  */
 #include <inttypes.h>
@@ -61,7 +64,7 @@ static void begin_chain_locked(lj_db *db, const lj_freeze *f, uint64_t life_befo
     const lj_life *life = &db->life;
     const bool begun = f->frames == 0 && life->known && life->number != life_before;
     const bool in_life = life->known && (begun || (f->frames > 0 && lj_wal_salt_eq(life->salt, f->salt)));
-    db->chain = (lj_chain){.active = true,
+    db->chain = (lj_chain){.active = !f->broken,
                            .has_life = f->frames > 0 || begun,
                            .salt = begun ? life->salt : f->salt,
                            .unused = !begun && f->frames > 0 && life->frames <= f->frames,
@@ -150,12 +153,18 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
     lj_image *image = NULL;
     LJ_TRY(activate(s, &image, &fresh, err));
     int64_t created_ns = LJ_MAX(lj_clock_wall_ns(), fresh.saved.last_object_ns + 1);
+    bool broken = lj_image_freeze(image)->broken;
     lj_code code = put_snapshot(s, image, fresh.saved.at.generation, 0, created_ns, err);
     lj_image_end(image);
     if (code != LJ_OK) {
         deactivate(s, fresh.saved.at.generation);
         return code;
     }
+    if (broken)
+        lj_log(LJ_LOG_WARN,
+               "%s: SQLite wrote frames whose checksums do not hold (fixed in 3.50.2); until the WAL restarts, "
+               "what is committed is replicated by snapshots",
+               db->path);
     fresh.saved.last_object_ns = created_ns;
     fresh.saved.snapshot_ns = created_ns;
     fresh.saved.snapshot_at = fresh.saved.at;
@@ -165,6 +174,7 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
     pthread_mutex_lock(&db->mutex);
     s->fresh = fresh;
     s->want_generation = false;
+    s->unshippable = broken;
     pthread_mutex_unlock(&db->mutex);
     return LJ_OK;
 }
