@@ -170,14 +170,11 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
 }
 
 /* A life begins: decides whether it continues the chain (I3). Returns false when the chain broke. */
-static bool begin_life_locked(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_size)
+static bool begin_life_locked(lj_db *db, lj_wal_salt salt, uint32_t page_size)
 {
     lj_life old = db->life;
-    db->life = (lj_life){.known = true,
-                         .number = old.number + 1,
-                         .salt = salt,
-                         .page_size = page_size};
-    (void)frames;
+    db->life =
+        (lj_life){.known = true, .number = old.number + 1, .salt = salt, .page_size = page_size};
     lj_chain *chain = &db->chain;
     if (!chain->active)
         return true;
@@ -226,44 +223,70 @@ static void extend_life_locked(lj_db *db, uint64_t frames)
         lj_db_chain_store_locked(db);
 }
 
-void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_size,
-                   uint32_t db_pages)
+/* What has to be done once the mutex is released. */
+typedef struct {
+    bool broke;
+    int64_t due_ns; /* wake the shipper, -1 = no need */
+    char reason[sizeof(((lj_db *)NULL)->broken_reason)];
+} aftermath;
+
+static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
 {
-    if (frames == 0)
-        return;
-    bool intact = true;
-    int64_t due_ns = -1;
-    char reason[sizeof(db->broken_reason)] = "";
-    pthread_mutex_lock(&db->mutex);
     lj_life *life = &db->life;
-    if (life->known && lj_wal_salt_eq(life->salt, salt) && life->frames == frames) {
-        pthread_mutex_unlock(&db->mutex);
+    bool same_life = life->known && lj_wal_salt_eq(life->salt, end->salt);
+    if (end->frames == 0 || (same_life && life->frames == end->frames))
         return;
+    if (!same_life && !begin_life_locked(db, end->salt, end->page_size)) {
+        after->broke = true;
+        after->due_ns = 0;
+        memcpy(after->reason, db->broken_reason, sizeof(after->reason));
     }
-    if (!life->known || !lj_wal_salt_eq(life->salt, salt))
-        intact = begin_life_locked(db, salt, frames, page_size);
-    extend_life_locked(db, frames);
-    life->frames = frames;
-    life->db_pages = db_pages;
+    extend_life_locked(db, end->frames);
+    life->frames = end->frames;
+    life->db_pages = end->db_pages;
     db->commits++;
     int64_t now_ns = lj_clock_wall_ns();
     lj_commit commit = {.life = life->number,
-                        .frame = frames,
+                        .frame = end->frames,
                         .first_ns = now_ns,
                         .last_ns = now_ns,
-                        .db_pages = db_pages};
+                        .db_pages = end->db_pages};
     lj_ring_push(&db->ring, &commit);
     if (db->want_wake) {
         db->want_wake = false;
-        due_ns = db->not_before_ns;
+        after->due_ns = after->broke ? 0 : db->not_before_ns;
     }
-    if (!intact)
-        memcpy(reason, db->broken_reason, sizeof(reason));
+}
+
+bool lj_db_publish_seen(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *ret_end)
+{
+    aftermath after = {.due_ns = -1};
+    lj_wal_end end;
+    pthread_mutex_lock(&db->mutex);
+    bool seen = look(ctx, &end);
+    if (seen)
+        publish_locked(db, &end, &after);
     pthread_mutex_unlock(&db->mutex);
-    if (!intact)
-        lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, reason);
-    if (due_ns >= 0 || !intact)
-        db->wake(db, LJ_MAX(due_ns, 0));
+    if (after.broke)
+        lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, after.reason);
+    if (after.due_ns >= 0)
+        db->wake(db, after.due_ns);
+    if (seen && ret_end != NULL)
+        *ret_end = end;
+    return seen;
+}
+
+static bool look_given(void *ctx, lj_wal_end *ret_end)
+{
+    *ret_end = *(const lj_wal_end *)ctx;
+    return true;
+}
+
+void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_size,
+                   uint32_t db_pages)
+{
+    lj_wal_end end = {.salt = salt, .frames = frames, .page_size = page_size, .db_pages = db_pages};
+    (void)lj_db_publish_seen(db, look_given, &end, NULL);
 }
 
 void lj_db_journal_mode(lj_db *db, const char *mode)

@@ -130,6 +130,22 @@ void lj_db_ready(lj_db *db);
 void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_size,
                    uint32_t db_pages);
 
+/* A committed end of the WAL. */
+typedef struct {
+    lj_wal_salt salt;
+    uint64_t frames;
+    uint32_t page_size;
+    uint32_t db_pages;
+} lj_wal_end;
+
+/* Reads the committed end from memory that others change; false = not now. Called under the mutex: no I/O, no lock. */
+typedef bool (*lj_db_look_fn)(void *ctx, lj_wal_end *ret_end);
+/*
+ * Publishes what `look` sees. Several connections look at one wal-index; because they look under the mutex, one that looked
+ * earlier cannot publish later and take a commit back. *ret_end (if not NULL) is what was seen. false = nothing was.
+ */
+bool lj_db_publish_seen(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *ret_end);
+
 typedef enum { LJ_GATE_ALLOW, LJ_GATE_VETO } lj_gate;
 /*
  * Somebody wants to restart the WAL. `checkpoint`: it is an application's RESTART or TRUNCATE checkpoint (never refused).

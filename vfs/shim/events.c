@@ -15,14 +15,15 @@
 #include "vfs/shim/handle.h"
 #include "vfs/shim/walindex.h"
 
-static void publish_index(lj_file *file)
+/* false: the wal-index is being written at this moment. */
+static bool publish_index(lj_file *file)
 {
-    lj_walindex index;
-    if (!lj_walindex_read(file->index, &index))
-        return;
-    file->seen_salt = index.salt;
-    file->seen_frames = index.frames;
-    lj_db_publish(file->open->db, index.salt, index.frames, index.page_size, index.db_pages);
+    lj_wal_end end;
+    if (!lj_db_publish_seen(file->open->db, lj_walindex_look, (void *)(uintptr_t)file->index, &end))
+        return false;
+    file->seen_salt = end.salt;
+    file->seen_frames = (uint32_t)end.frames;
+    return true;
 }
 
 static bool index_moved(const lj_file *file)
@@ -36,15 +37,15 @@ static bool index_moved(const lj_file *file)
 void lj_event_publish(lj_file *file)
 {
     if (file->index != NULL && index_moved(file))
-        publish_index(file);
+        (void)publish_index(file);
 }
 
 void lj_event_read_lock(lj_file *file)
 {
     if (file->index == NULL)
         return;
-    if (index_moved(file))
-        publish_index(file);
+    if (index_moved(file) && !publish_index(file))
+        return; /* what was not seen cannot be decided upon; the next read lock looks again */
     if (!atomic_load_explicit(&file->open->db->ready, memory_order_acquire))
         lj_db_ready(file->open->db);
 }
@@ -55,7 +56,7 @@ void lj_event_exclusive_commit(lj_file *file)
         return; /* published when the write lock was released */
     lj_file *wal = file->partner;
     if (file->index != NULL) {
-        publish_index(file);
+        (void)publish_index(file);
     } else if (wal != NULL && wal->commit_frame != 0 && wal->wal_page_size != 0) {
         lj_db_publish(file->open->db, wal->wal_salt, wal->commit_frame, wal->wal_page_size,
                       wal->commit_pages);
