@@ -58,6 +58,8 @@ void lj_event_exclusive_commit(lj_file *file)
     if (file->index != NULL) {
         (void)publish_index(file);
     } else if (wal != NULL && wal->commit_frame != 0 && wal->wal_page_size != 0) {
+        /* what stood in the WAL at open was published then; this commit must not look like a part of it */
+        lj_db_ready(file->open->db);
         lj_db_publish(file->open->db, wal->wal_salt, wal->commit_frame, wal->wal_page_size,
                       wal->commit_pages);
         wal->commit_frame = 0;
