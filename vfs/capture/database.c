@@ -62,6 +62,7 @@ lj_code lj_db_new(const char *path, const char *replica_url, const lj_db_options
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&db->mutex, NULL);
+    pthread_mutex_init(&db->ready_mutex, NULL);
     pthread_cond_init(&db->cond, &attr);
     pthread_condattr_destroy(&attr);
     *ret_db = db;
@@ -74,6 +75,7 @@ void lj_db_free(lj_db *db)
         return;
     pthread_cond_destroy(&db->cond);
     pthread_mutex_destroy(&db->mutex);
+    pthread_mutex_destroy(&db->ready_mutex);
     free_db(db);
 }
 
@@ -102,10 +104,8 @@ static void stop_locked(lj_db *db, const lj_error *err)
     lj_error_format(err, db->last_error, sizeof(db->last_error));
 }
 
-void lj_db_ready(lj_db *db)
+static void attach_once(lj_db *db)
 {
-    if (atomic_exchange(&db->ready, true))
-        return;
     lj_error err = LJ_ERROR_INIT;
     int lock_fd = -1;
     lj_shared *shared = NULL;
@@ -131,6 +131,18 @@ void lj_db_ready(lj_db *db)
     db->attached = true;
     pthread_mutex_unlock(&db->mutex);
     db->wake(db, 0);
+}
+
+void lj_db_ready(lj_db *db)
+{
+    if (atomic_load_explicit(&db->ready, memory_order_acquire))
+        return;
+    pthread_mutex_lock(&db->ready_mutex);
+    if (!atomic_load_explicit(&db->ready, memory_order_relaxed)) {
+        attach_once(db);
+        atomic_store_explicit(&db->ready, true, memory_order_release);
+    }
+    pthread_mutex_unlock(&db->ready_mutex);
 }
 
 void lj_db_chain_store_locked(lj_db *db)

@@ -69,7 +69,9 @@ struct lj_db {
     lj_identity opened_identity; /* of the database file before SQLite touched it; valid if has_opened_identity */
     bool has_opened_identity;
 
-    atomic_bool ready;  /* the wal-index was valid once */
+    atomic_bool ready; /* the attach is over */
+    pthread_mutex_t
+        ready_mutex; /* rank 1, held once, during the attach: no connection gets past its first read before */
 
     pthread_mutex_t mutex;
     pthread_cond_t cond; /* shipped, state or attempts changed */
@@ -116,8 +118,8 @@ LJ_WARN_UNUSED lj_code lj_db_new(const char *path, const char *replica_url,
 void lj_db_free(lj_db *db);
 /*
  * The wal-index is valid for the first time: creates the state folder, elects the uploader, maps the shared page, decides
- * whether the replica is continued (attach.h), wakes the shipper. Some local I/O once per open, cheap when called again. A
- * failure is kept in state and reason; the application goes on.
+ * whether the replica is continued (attach.h), wakes the shipper. Some local I/O once per open, for which other connections
+ * wait (they could commit or restart the WAL before it is decided); cheap when called again. A failure is kept in state and reason; the application goes on.
  */
 void lj_db_ready(lj_db *db);
 
