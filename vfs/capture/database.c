@@ -22,8 +22,10 @@ static void free_db(lj_db *db)
 {
     lj_ring_free(&db->ring);
     lj_shared_close(db->shared);
-    if (db->lock_fd >= 0)
+    if (db->lock_fd >= 0) {
+        flock(db->lock_fd, LOCK_UN); /* a child of fork() may still have the descriptor */
         close(db->lock_fd);
+    }
     free(db->path);
     free(db->wal_path);
     free(db->state_dir);
