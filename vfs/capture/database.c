@@ -135,12 +135,12 @@ static void attach_once(lj_db *db)
     db->wake(db, 0);
 }
 
-void lj_db_ready(lj_db *db)
+void lj_db_ready(lj_db *db, lj_db_first_look_fn look, void *ctx)
 {
     if (atomic_load_explicit(&db->ready, memory_order_acquire))
         return;
     pthread_mutex_lock(&db->ready_mutex);
-    if (!atomic_load_explicit(&db->ready, memory_order_relaxed)) {
+    if (!atomic_load_explicit(&db->ready, memory_order_relaxed) && (look == NULL || look(ctx))) {
         attach_once(db);
         atomic_store_explicit(&db->ready, true, memory_order_release);
     }

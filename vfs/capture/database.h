@@ -117,11 +117,14 @@ LJ_WARN_UNUSED lj_code lj_db_new(const char *path, const char *replica_url,
                                  lj_error *err);
 void lj_db_free(lj_db *db);
 /*
- * The wal-index is valid for the first time: creates the state folder, elects the uploader, maps the shared page, decides
+ * The database can be looked at for the first time: publishes what is in the WAL (`look` does; NULL = nothing to publish;
+ * false = not now, somebody will try again), creates the state folder, elects the uploader, maps the shared page, decides
  * whether the replica is continued (attach.h), wakes the shipper. Some local I/O once per open, for which other connections
- * wait (they could commit or restart the WAL before it is decided); cheap when called again. A failure is kept in state and reason; the application goes on.
+ * wait (they could commit or restart the WAL before it is decided); cheap when called again. A failure is kept in state and
+ * reason; the application goes on.
  */
-void lj_db_ready(lj_db *db);
+typedef bool (*lj_db_first_look_fn)(void *ctx);
+void lj_db_ready(lj_db *db, lj_db_first_look_fn look, void *ctx);
 
 /* ---- events, in application threads ---- */
 
