@@ -175,6 +175,8 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
     pthread_mutex_lock(&db->mutex);
     bool was_active = db->chain.active;
     db->touched = db->touched || !db->attached;
+    db->disturbed =
+        db->disturbed || db->freezing; /* a generation that is about to begin must not miss it */
     break_locked(db, reason);
     pthread_mutex_unlock(&db->mutex);
     if (was_active) {
