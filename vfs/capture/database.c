@@ -435,15 +435,14 @@ lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_error *err)
         return code;
     }
     uint64_t mine = ++db->snapshot_requests;
-    uint64_t failed = db->snapshot_failed;
     pthread_mutex_unlock(&db->mutex);
     db->wake(db, 0);
     pthread_mutex_lock(&db->mutex);
     int rc = 0;
-    while (db->snapshot_done < mine && db->snapshot_failed == failed && rc == 0)
+    while (db->snapshot_done < mine && db->snapshot_failed < mine && rc == 0)
         rc = pthread_cond_timedwait(&db->cond, &db->mutex, &deadline);
     if (db->snapshot_done < mine) {
-        code = db->snapshot_failed != failed ? LJ_UNAVAILABLE : LJ_TIMEOUT;
+        code = db->snapshot_failed >= mine ? LJ_UNAVAILABLE : LJ_TIMEOUT;
         lj_error_set(err, code, "no snapshot: %s",
                      db->last_error[0] != 0 ? db->last_error : "it is still being written");
     }

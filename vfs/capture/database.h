@@ -104,7 +104,8 @@ struct lj_db {
     bool urgent;        /* ... unless the WAL is growing towards max_wal_size */
     uint64_t attempts, failures; /* shipping attempts ended, of them failed */
     uint64_t flush_waiters;
-    uint64_t snapshot_requests, snapshot_done, snapshot_failed; /* counters: a request is over when done + failed reaches it */
+    uint64_t snapshot_requests;              /* numbered from 1 ... */
+    uint64_t snapshot_done, snapshot_failed; /* ... and over, well or badly, up to here */
     char last_error[640]; /* "" after a good attempt */
     uint64_t segments, snapshots, shipped_bytes;
     int64_t last_snapshot_ns;
@@ -186,6 +187,11 @@ LJ_WARN_UNUSED lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_err
 void lj_db_shipped(lj_db *db, const lj_position *next, uint64_t life, uint64_t frames);
 /* Remembers the chain in shared memory. Caller holds the mutex. */
 void lj_db_chain_store_locked(lj_db *db);
+/* A snapshot was asked for and has not been tried since. Caller holds the mutex. */
+static inline bool lj_db_snapshot_asked_locked(const lj_db *db)
+{
+    return db->snapshot_requests > LJ_MAX(db->snapshot_done, db->snapshot_failed);
+}
 /* One attempt is over. err NULL or code OK: it was good. */
 void lj_db_attempt(lj_db *db, const lj_error *err);
 

@@ -320,7 +320,7 @@ static bool changed_since_snapshot_locked(const lj_db *db)
 static int64_t snapshot_due_locked(const lj_shipper *s)
 {
     const lj_db *db = s->db;
-    if (s->want_generation || db->snapshot_requests > db->snapshot_done + db->snapshot_failed)
+    if (s->want_generation || lj_db_snapshot_asked_locked(db))
         return s->snapshot_not_before_ns;
     if (!db->established || db->options.snapshot_interval_ns <= 0 || s->snapshot_noted ||
         !changed_since_snapshot_locked(db))
@@ -384,7 +384,7 @@ static int64_t ship_run(lj_task *task)
     bool early = db->flush_waiters == 0 && !db->urgent && s->loaded && db->established &&
                  lj_clock_mono_ns() < db->not_before_ns && !s->fresh.pending && s->failures == 0;
     int64_t not_before_ns = db->not_before_ns;
-    bool asked = db->snapshot_requests > db->snapshot_done + db->snapshot_failed;
+    bool asked = lj_db_snapshot_asked_locked(db);
     pthread_mutex_unlock(&db->mutex);
     if (!may)
         return LJ_TASK_IDLE;
@@ -417,7 +417,7 @@ static void settle_requests(lj_shipper *s, uint64_t upto, bool failed)
     lj_db *db = s->db;
     pthread_mutex_lock(&db->mutex);
     if (failed)
-        db->snapshot_failed++;
+        db->snapshot_failed = LJ_MAX(db->snapshot_failed, upto);
     else
         db->snapshot_done = LJ_MAX(db->snapshot_done, upto);
     pthread_cond_broadcast(&db->cond);
@@ -485,7 +485,7 @@ static int64_t snapshot_run(lj_task *task)
         lj_db_attempt(db, &err);
         if (s->snapshot_failures == 1 || code == LJ_BUSY)
             lj_log_error(LJ_LOG_WARN, db->path, &err);
-        settle_requests(s, requests, requests > db->snapshot_done);
+        settle_requests(s, requests, true);
     }
     return again_ns;
 }
