@@ -124,7 +124,8 @@ static bool needs_generation(lj_shipper *s)
         db->state = LJ_DB_STARTING;
         db->spool_bytes = 0;
     }
-    bool want = s->want_generation;
+    /* one that is ready since take_over() looked is taken over first: s->saved is still of the old generation */
+    bool want = s->want_generation || s->fresh.pending;
     pthread_mutex_unlock(&db->mutex);
     if (given_up)
         lj_spool_clear(db->spool_dir); /* nothing spools while no chain is active */
@@ -287,7 +288,7 @@ static lj_code work(lj_shipper *s, lj_error *err)
         establish(s, &fresh);
     if (needs_generation(s)) {
         pthread_mutex_lock(&s->db->mutex);
-        int64_t due_ns = s->snapshot_not_before_ns;
+        int64_t due_ns = s->db->flush_waiters > 0 ? 0 : s->snapshot_not_before_ns;
         pthread_mutex_unlock(&s->db->mutex);
         lj_task_wake(&s->snapshot_task, due_ns);
         return LJ_OK;
