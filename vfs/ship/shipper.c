@@ -191,7 +191,9 @@ static lj_code drain_spool(lj_shipper *s, const lj_chain *chain, const lj_life *
 static lj_code next_index(lj_shipper *s, const lj_chain *chain, lj_error *err)
 {
     lj_saved_position *saved = &s->saved;
-    if (saved->at.index + 1 == chain->index && saved->at.offset != chain->prev_end)
+    /* an index without a frame does not exist, and the end of the last one is known */
+    if (saved->at.offset == 0 ||
+        (saved->at.index + 1 == chain->index && saved->at.offset != chain->prev_end))
         return lj_error_set(err, LJ_CONFLICT, "frames behind offset %" PRIu64 " of index %" PRIu32 " are gone",
                             saved->at.offset, saved->at.index);
     saved->at.index++;
@@ -232,6 +234,18 @@ static lj_code ship_live(lj_shipper *s, const lj_chain *chain, const lj_life *li
     return LJ_OK;
 }
 
+/* An acknowledgement that could not be written into the position file at first is told to the database when it is. */
+static void tell_if_behind(lj_shipper *s, const lj_chain *chain, const lj_life *life,
+                           const lj_position *known)
+{
+    const lj_position *at = &s->saved.at;
+    if (at->offset == 0 || s->unsaved || strcmp(at->generation, chain->generation) != 0 ||
+        lj_position_compare(known, at) >= 0)
+        return;
+    lj_db_shipped(s->db, at, life_of(chain, life, at->index),
+                  lj_wal_frames_below(s->saved.page_size, at->offset));
+}
+
 /* One step of shipping. *ret_more: call again. */
 static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
 {
@@ -240,10 +254,12 @@ static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
     lj_chain chain = db->chain;
     lj_life life = db->life;
     uint64_t spooled = db->spool_bytes;
+    lj_position known = db->pos;
     pthread_mutex_unlock(&db->mutex);
     *ret_more = false;
     if (!chain.active)
         return LJ_OK;
+    tell_if_behind(s, &chain, &life, &known);
     if (spooled > 0) {
         LJ_TRY(drain_spool(s, &chain, &life, ret_more, err));
         if (*ret_more)
