@@ -186,6 +186,7 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
     if (fresh.saved.has_base)
         fresh.saved.snapshot_at.offset =
             lj_wal_frame_offset(fresh.saved.page_size, fresh.saved.base_frames + 1);
+    s->verified_index = 0; /* that was of another generation */
     pthread_mutex_lock(&db->mutex);
     s->fresh = fresh;
     s->want_generation = false;
