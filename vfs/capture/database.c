@@ -359,6 +359,8 @@ void lj_db_attempt(lj_db *db, const lj_error *err)
 
 static bool reached_locked(const lj_db *db, uint64_t life, uint64_t frames)
 {
+    if (db->state == LJ_DB_IDLE)
+        return life == 0; /* a database without a WAL */
     if (!db->established || db->broken)
         return false;
     return life == 0 || db->shipped_life > life ||
