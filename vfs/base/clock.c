@@ -91,6 +91,9 @@ static bool take_char(const char **p, const char *allowed)
     return true;
 }
 
+/* Whole seconds that fit into 64 bits of nanoseconds: the years 1677 to 2262. */
+#define SECONDS_MAX (INT64_MAX / LJ_NS_PER_S)
+
 static int64_t days_from_civil(int64_t y, int m, int d)
 {
     y -= m <= 2;
@@ -151,9 +154,11 @@ static bool parse_time(const char *p, int64_t *ret)
               take_digits(&p, 2, &h) && take_char(&p, ":") && take_digits(&p, 2, &mi) &&
               take_char(&p, ":") && take_digits(&p, 2, &s) && parse_fraction(&p, &ns) &&
               parse_zone(&p, &offset) && *p == 0;
-    if (!ok || !days_in_month_ok(y, mo, d) || h > 23 || mi > 59 || s > 60 || y < 1678 || y > 2261)
+    if (!ok || !days_in_month_ok(y, mo, d) || h > 23 || mi > 59 || s > 60)
         return false;
     int64_t seconds = days_from_civil(y, mo, d) * 86400 + h * 3600 + mi * 60 + s - offset;
+    if (seconds <= -SECONDS_MAX || seconds >= SECONDS_MAX)
+        return false;
     *ret = seconds * LJ_NS_PER_S + ns;
     return true;
 }
@@ -223,28 +228,35 @@ lj_code lj_clock_parse_duration(const char *text, int64_t *ret_ns, lj_error *err
     return LJ_OK;
 }
 
+/* Appends "<whole>.<fraction><unit>" to out, the fraction (so many digits) without its trailing zeros. */
+static void append_decimal(char out[LJ_CLOCK_TEXT_MAX], int64_t whole, int64_t fraction, int digits,
+                           const char *unit)
+{
+    for (; digits > 0 && fraction % 10 == 0; digits--)
+        fraction /= 10;
+    size_t n = strlen(out);
+    if (digits == 0)
+        snprintf(out + n, LJ_CLOCK_TEXT_MAX - n, "%lld%s", (long long)whole, unit);
+    else
+        snprintf(out + n, LJ_CLOCK_TEXT_MAX - n, "%lld.%0*lld%s", (long long)whole, digits,
+                 (long long)fraction, unit);
+}
+
 void lj_clock_format_duration(int64_t ns, char out[LJ_CLOCK_TEXT_MAX])
 {
-    if (ns == 0) {
-        snprintf(out, LJ_CLOCK_TEXT_MAX, "0s");
-        return;
-    }
-    if (ns < LJ_NS_PER_MS) {
-        snprintf(out, LJ_CLOCK_TEXT_MAX, "%lldns", (long long)ns);
-        return;
-    }
-    if (ns < LJ_NS_PER_S) {
-        snprintf(out, LJ_CLOCK_TEXT_MAX, "%gms", (double)ns / (double)LJ_NS_PER_MS);
-        return;
-    }
+    out[0] = 0;
     int64_t s = ns / LJ_NS_PER_S;
-    double rest = (double)(s % 60) + (double)(ns % LJ_NS_PER_S) / (double)LJ_NS_PER_S;
-    int64_t h = s / 3600;
-    int64_t m = s / 60 % 60;
-    if (h > 0)
-        snprintf(out, LJ_CLOCK_TEXT_MAX, "%lldh%lldm%gs", (long long)h, (long long)m, rest);
-    else if (m > 0)
-        snprintf(out, LJ_CLOCK_TEXT_MAX, "%lldm%gs", (long long)m, rest);
-    else
-        snprintf(out, LJ_CLOCK_TEXT_MAX, "%gs", rest);
+    if (ns == 0)
+        append_decimal(out, 0, 0, 0, "s");
+    else if (ns < LJ_NS_PER_MS)
+        append_decimal(out, ns, 0, 0, "ns");
+    else if (s == 0)
+        append_decimal(out, ns / LJ_NS_PER_MS, ns % LJ_NS_PER_MS, 6, "ms");
+    else {
+        if (s >= 3600)
+            append_decimal(out, s / 3600, 0, 0, "h");
+        if (s >= 60)
+            append_decimal(out, s / 60 % 60, 0, 0, "m");
+        append_decimal(out, s % 60, ns % LJ_NS_PER_S, 9, "s");
+    }
 }

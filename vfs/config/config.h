@@ -10,8 +10,14 @@
 #ifndef LJ_CONFIG_H
 #define LJ_CONFIG_H
 
+#include "vfs/base/buf.h"
 #include "vfs/base/error.h"
 #include "vfs/base/log.h"
+
+#define LJ_CONFIG_OPTION_MAX 32u      /* more than the table has */
+#define LJ_CONFIG_FILE_MAX   4194304u /* bytes of a litejoin.yaml */
+#define LJ_CONFIG_ENV_PREFIX "LITEJOIN_"
+#define LJ_CONFIG_ENV_FILE   "LITEJOIN_CONFIG" /* names the litejoin.yaml; no option of its own */
 
 typedef enum { LJ_MODE_SIDECAR, LJ_MODE_EMBEDDED } lj_mode;
 
@@ -25,15 +31,15 @@ typedef enum {
 } lj_origin;
 
 typedef struct {
-    bool enabled;             /* default false; true by itself when replica_url comes from API, ENV or URI */
-    lj_mode mode;             /* default sidecar; embedded when replica_url comes from API, ENV or URI */
+    bool enabled; /* default false; true by itself when replica_url comes from API, ENV or URI */
+    lj_mode mode; /* default sidecar; embedded when replica_url comes from API, ENV or URI */
     char *replica_url;        /* base URL; NULL = none */
     char *replica_name;       /* last part of the replica's URL; NULL = file name without ".db" */
     int64_t sync_interval_ns; /* 1s */
     bool restore_on_boot;     /* true */
     int64_t snapshot_interval_ns; /* 1h, 0 = none after the first */
     int64_t retention_ns;         /* 72h, 0 = keep everything */
-    uint64_t max_wal_size_bytes;   /* 1GiB: past it a WAL restart is allowed and unshipped frames are spooled */
+    uint64_t max_wal_size_bytes;   /* 64MiB: past it the WAL may restart, unshipped frames are spooled */
     uint64_t max_spool_size_bytes; /* 4GiB */
     int64_t shutdown_timeout_ns;   /* 10s */
     int64_t io_timeout_ns;         /* 30s */
@@ -44,6 +50,8 @@ typedef struct {
     bool default_vfs;              /* only from LITEJOIN_DEFAULT_VFS: register as the default VFS */
     bool fsync_before_ship;        /* false */
     lj_origin replica_url_origin;
+    uint8_t
+        origins[LJ_CONFIG_OPTION_MAX]; /* lj_origin of each option, in table order; config/ only */
 } lj_config;
 
 /* Looks a key up; NULL when it is not set. E.g. getenv, or sqlite3_uri_parameter on a file name. */
@@ -57,29 +65,48 @@ LJ_WARN_UNUSED lj_code lj_config_copy(const lj_config *from, lj_config *ret_to, 
 
 /*
  * Sets one option by its name ("sync_interval") from text, as coming from `origin`; a lower origin never overwrites
- * a higher one. Errors: LJ_INVALID with key, value and what is allowed.
+ * a higher one, whatever the order of the calls. The value is checked even when it does not win. `value` NULL leaves
+ * the option as it is. Errors: LJ_INVALID with key, value and what is allowed; also for an option that may not come
+ * from there (info.where).
  */
 LJ_WARN_UNUSED lj_code lj_config_set(lj_config *config, lj_origin origin, const char *key,
                                      const char *value, lj_error *err);
-/* Reads the `replication:` block of a litejoin.yaml; the other top-level keys are left alone. */
+/*
+ * Reads the `replication:` block of a litejoin.yaml (at most LJ_CONFIG_FILE_MAX bytes); the other top-level keys are
+ * left alone. The block may be missing or empty, but not be there twice. Errors: LJ_INVALID with
+ * "file:line: replication.key"; what lj_io_read_file gives. The config is untouched on failure, as with the other
+ * loaders.
+ */
 LJ_WARN_UNUSED lj_code lj_config_load_yaml(lj_config *config, const char *path, lj_error *err);
-/* Reads LITEJOIN_<OPTION> for every option. An unknown LITEJOIN_* variable is an error too. */
+/* The same from `len` bytes of text; errors show `path` as the file's name. */
+LJ_WARN_UNUSED lj_code lj_config_parse_yaml(lj_config *config, const char *path, const char *text,
+                                            size_t len, lj_error *err);
+/*
+ * Reads LITEJOIN_<OPTION> for every option. An unknown LITEJOIN_* variable is an error too. A variable that is empty
+ * counts as not set. LITEJOIN_CONFIG is known and not followed: the caller loads that file (lj_config_load_yaml).
+ */
 LJ_WARN_UNUSED lj_code lj_config_load_env(lj_config *config, char *const *environ_block,
                                           lj_error *err);
 /*
- * Reads URI parameters: an option's name, with or without the prefix "litejoin_". Names that start with
- * "replica_" or "litejoin_" and are no option are errors; any other unknown name belongs to SQLite.
+ * Reads URI parameters: an option's name, with or without the prefix "litejoin_"; `mode` only with it, because "mode"
+ * is SQLite's own (mode=ro). Names that start with "replica_" or "litejoin_" and are no option, options that may not
+ * come from a URI, and an option given twice are errors; any other unknown name belongs to SQLite.
  */
 LJ_WARN_UNUSED lj_code lj_config_load_uri(lj_config *config, lj_config_lookup lookup,
                                           lj_config_key_at key_at, void *ctx, lj_error *err);
-/* Cross-field checks and the defaults that depend on where replica_url came from. To be called last. */
+/*
+ * Cross-field checks and the defaults that depend on where replica_url came from. To be called last; again after more
+ * was loaded into a copy. When replica_url comes from API, ENV or URI: `mode` is embedded unless it was set anywhere, and
+ * `enabled` is true unless it was set by the same or a higher origin.
+ */
 LJ_WARN_UNUSED lj_code lj_config_finish(lj_config *config, lj_error *err);
 
 /* True when databases opened through the shim are to be replicated by it. */
 bool lj_config_embedded(const lj_config *config);
 /*
- * "<replica_url>/<replica_name or file name without .db>", allocated. `db_path` may be relative.
- * Errors: LJ_INVALID when the name would be empty or has a '/'.
+ * "<replica_url>/<replica_name or file name without .db>", allocated. `db_path` may be relative. A query of the URL
+ * stays behind the name. Errors: LJ_INVALID when there is no replica_url, or when the name would be empty, "." or "..",
+ * or has a '/', '?', '#' or a control character.
  */
 LJ_WARN_UNUSED lj_code lj_config_replica_url(const lj_config *config, const char *db_path,
                                              char **ret_url, lj_error *err);
@@ -87,12 +114,15 @@ LJ_WARN_UNUSED lj_code lj_config_replica_url(const lj_config *config, const char
 /* For help texts and the README's table (checked by a test): one row per option. */
 typedef struct {
     const char *name;
-    const char *type;          /* "bool", "duration", "size", "string", "one of ...", "number" */
+    const char *type; /* "bool", "duration", "size", "string", "one of ...", "number" */
     const char *default_text;
     const char *allowed;
+    const char *where; /* "anywhere", "URI only", ... */
     const char *help;
 } lj_config_option_info;
 /* NULL past the last. */
 const lj_config_option_info *lj_config_option_at(size_t i);
+/* Appends the README's table of options: Markdown, a heading row and one row per option. */
+LJ_WARN_UNUSED lj_code lj_config_render_table(lj_buf *out, lj_error *err);
 
 #endif

@@ -64,6 +64,37 @@ static void durations(void **state)
     assert_string_equal(text, "1h30m0s");
     lj_clock_format_duration(250 * LJ_NS_PER_MS, text);
     assert_string_equal(text, "250ms");
+    /* exact and never "60s": what is printed reads back as the same duration */
+    static const struct {
+        int64_t ns;
+        const char *text;
+    } exact[] = {{INT64_C(59999999900), "59.9999999s"}, {INT64_C(3599999999999), "59m59.999999999s"},
+                 {999999999, "999.999999ms"},           {INT64_C(3600000000001), "1h0m0.000000001s"},
+                 {999999, "999999ns"},                  {0, "0s"}};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(exact); i++) {
+        lj_clock_format_duration(exact[i].ns, text);
+        assert_string_equal(text, exact[i].text);
+        int64_t back = -1;
+        assert_ok(lj_clock_parse_duration(text, &back, &err), &err);
+        assert_int_equal(back, exact[i].ns);
+    }
+}
+
+static void times_at_the_ends(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    int64_t ns = 7;
+    assert_ok(lj_clock_parse("1677-09-21T00:12:45Z", &ns, &err), &err);
+    char text[LJ_CLOCK_TEXT_MAX];
+    lj_clock_format_ns(ns, text);
+    assert_string_equal(text, "1677-09-21T00:12:45.000000000Z");
+    ns = 7;
+    static const char *const bad[] = {"1677-09-21T00:12:43Z", "2262-04-11T23:47:16Z",
+                                      "0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z"};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(bad); i++)
+        assert_int_equal(lj_clock_parse(bad[i], &ns, &err), LJ_INVALID);
+    assert_int_equal(ns, 7);
 }
 
 static void hex_is_strict(void **state)
@@ -145,7 +176,7 @@ int main(void)
         cmocka_unit_test(time_round_trip),       cmocka_unit_test(durations),
         cmocka_unit_test(hex_is_strict),         cmocka_unit_test(json_text),
         cmocka_unit_test(buffers_have_a_maximum), cmocka_unit_test(errors_keep_the_root),
-        cmocka_unit_test(files_are_replaced_whole),
+        cmocka_unit_test(files_are_replaced_whole), cmocka_unit_test(times_at_the_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

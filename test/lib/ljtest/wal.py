@@ -1,0 +1,95 @@
+"""wal.py - SQLite's WAL format, straight from its description, for checking what was shipped."""
+
+import struct
+
+HEADER_BYTES = 32
+FRAME_HEADER_BYTES = 24
+VERSION = 3007000
+
+
+class WalError(ValueError):
+    """The bytes are not the WAL they should be."""
+
+
+def checksum(data, little, s0=0, s1=0):
+    """The cumulative checksum over data (a multiple of 8 bytes)."""
+    words = struct.unpack("%s%dI" % ("<" if little else ">", len(data) // 4), data)
+    for i in range(0, len(words), 2):
+        s0 = (s0 + words[i] + s1) & 0xFFFFFFFF
+        s1 = (s1 + words[i + 1] + s0) & 0xFFFFFFFF
+    return s0, s1
+
+
+class Header:
+    """The 32 bytes at offset 0, checked."""
+
+    def __init__(self, data):
+        if len(data) < HEADER_BYTES:
+            raise WalError("WAL header has %d bytes" % len(data))
+        (magic, version, self.page_size, self.sequence, self.salt1, self.salt2, ck0, ck1) = struct.unpack_from(
+            ">8I", data)
+        if magic not in (0x377F0682, 0x377F0683):
+            raise WalError("WAL magic %08x" % magic)
+        if version != VERSION:
+            raise WalError("WAL version %d" % version)
+        size = self.page_size
+        if size < 512 or size > 65536 or size & (size - 1):
+            raise WalError("WAL page size %d" % size)
+        self.little = magic == 0x377F0682
+        self.seed = checksum(bytes(data[:24]), self.little)
+        if self.seed != (ck0, ck1):
+            raise WalError("WAL header checksum")
+        self.frame_bytes = FRAME_HEADER_BYTES + size
+
+
+class Frame:
+    __slots__ = ("number", "page", "commit_pages", "offset", "end")
+
+    def __init__(self, number, page, commit_pages, offset, end):
+        self.number = number            # 1-based
+        self.page = page                # page number
+        self.commit_pages = commit_pages  # database size in pages if the frame ends a transaction, else 0
+        self.offset = offset            # of the frame header in the WAL
+        self.end = end
+
+
+def frames(data, strict=True):
+    """
+    (header, list of Frame) of a WAL image. With strict every byte must belong to a valid frame and the last frame must
+    end a transaction; else the list stops at the last valid commit, as SQLite's recovery does.
+    """
+    header = Header(data)
+    found = []
+    committed = 0
+    state = header.seed
+    offset = HEADER_BYTES
+    view = memoryview(data)
+    while offset + header.frame_bytes <= len(data):
+        page, commit, salt1, salt2, ck0, ck1 = struct.unpack_from(">6I", data, offset)
+        problem = ""
+        if (salt1, salt2) != (header.salt1, header.salt2):
+            problem = "salts %08x %08x, header has %08x %08x" % (salt1, salt2, header.salt1, header.salt2)
+        else:
+            end = offset + header.frame_bytes
+            following = checksum(bytes(view[offset:offset + 8]), header.little, *state)
+            following = checksum(bytes(view[offset + FRAME_HEADER_BYTES:end]), header.little, *following)
+            if following != (ck0, ck1):
+                problem = "checksum chain broken"
+            elif not page:
+                problem = "page number 0"
+        if problem:
+            if strict:
+                raise WalError("frame %d at offset %d: %s" % (len(found) + 1, offset, problem))
+            break
+        state = following
+        found.append(Frame(len(found) + 1, page, commit, offset, end))
+        if commit:
+            committed = len(found)
+        offset = end
+    if strict:
+        if offset != len(data):
+            raise WalError("%d bytes behind the last whole frame" % (len(data) - offset))
+        if found and committed != len(found):
+            raise WalError("ends in the middle of a transaction (frame %d of %d is the last commit)"
+                           % (committed, len(found)))
+    return header, found[:committed]

@@ -1,0 +1,220 @@
+/*
+ * attach.c - see attach.h.
+ */
+#include "vfs/capture/attach.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "vfs/base/io.h"
+#include "vfs/base/log.h"
+#include "vfs/capture/spool.h"
+#include "vfs/capture/walfile.h"
+
+typedef struct {
+    lj_db *db;
+    lj_saved_position saved;
+    lj_chain record; /* of the shared page; valid if has_record */
+    bool has_record;
+    lj_life life;
+    bool touched;
+    lj_chain chain;       /* what comes out */
+    uint64_t safe_frames;
+    char reason[192];     /* why not */
+} decision;
+
+static bool refuse(decision *d, const char *fmt, ...) LJ_PRINTF(2, 3);
+static bool refuse(decision *d, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(d->reason, sizeof(d->reason), fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+/* The frame in front of the shipped offset is the one that was shipped. */
+static bool shipped_frame_unchanged(const decision *d)
+{
+    lj_error err = LJ_ERROR_INIT;
+    LJ_CLEANUP(lj_walfile_close) lj_walfile file = LJ_WALFILE_INIT;
+    if (lj_walfile_refresh(&file, d->db->wal_path, &err) != LJ_OK ||
+        !lj_wal_salt_eq(file.header.salt, d->life.salt))
+        return false;
+    uint64_t frames = lj_wal_frames_below(d->saved.page_size, d->saved.at.offset);
+    if (frames == 0)
+        return lj_wal_cksum_eq(file.header.cksum, d->saved.sum);
+    lj_wal_frame frame;
+    if (lj_walfile_frame(file.fd, d->saved.page_size, frames, &frame, &err) != LJ_OK)
+        return false;
+    return lj_wal_cksum_eq(frame.cksum, d->saved.sum) && lj_wal_salt_eq(frame.salt, d->saved.salt);
+}
+
+static bool continue_in_life(decision *d)
+{
+    const lj_saved_position *saved = &d->saved;
+    uint64_t shipped = lj_wal_frames_below(saved->page_size, saved->at.offset);
+    if (d->life.frames < shipped)
+        return refuse(d, "the replica is ahead: it has %" PRIu64 " frames of this WAL, the local file %" PRIu64,
+                      shipped, d->life.frames);
+    if (saved->page_size != d->life.page_size || !shipped_frame_unchanged(d))
+        return refuse(d, "the local WAL is not the one that was shipped up to offset %" PRIu64,
+                      saved->at.offset);
+    d->chain.index = saved->at.index;
+    d->safe_frames = shipped;
+    return true;
+}
+
+static bool continue_from_base(decision *d)
+{
+    const lj_saved_position *saved = &d->saved;
+    if (d->life.frames < saved->base_frames)
+        return refuse(d, "the replica is ahead: its snapshot has %" PRIu64 " frames of this WAL, the local file %" PRIu64,
+                      saved->base_frames, d->life.frames);
+    d->chain.index = saved->at.index;
+    d->chain.base_frames = saved->base_frames;
+    d->chain.unused = d->life.frames == saved->base_frames;
+    d->safe_frames = saved->base_frames;
+    return true;
+}
+
+/* Between the position and the begin of index `next` nothing is missing: the rest is in the spool, or there is no rest. */
+static bool spool_reaches(decision *d, uint32_t next, uint64_t end_of_last)
+{
+    lj_position at = d->saved.at;
+    if (at.index > next)
+        return refuse(d, "the position file is ahead of the shared page");
+    if (at.index < next && !lj_spool_holds(d->db->spool_dir, &at) && at.index + 1 == next &&
+        at.offset != end_of_last)
+        return refuse(d, "frames behind offset %" PRIu64 " of index %" PRIu32 " are gone", at.offset,
+                      at.index);
+    for (at.index++, at.offset = 0; at.index < next; at.index++) {
+        if (!lj_spool_holds(d->db->spool_dir, &at))
+            return refuse(d, "frames of index %" PRIu32 " are gone from the spool", at.index);
+    }
+    return true;
+}
+
+static bool continue_in_later_life(decision *d)
+{
+    const lj_chain *record = &d->record;
+    if (record->index != d->saved.at.index)
+        return spool_reaches(d, record->index, record->prev_end);
+    /* the index had not begun when the position was written, or the snapshot's own life went by unused */
+    return d->saved.at.offset == 0 ||
+           refuse(d, "the local WAL is not the one that was shipped up to offset %" PRIu64,
+                  d->saved.at.offset);
+}
+
+static bool decide_with_frames(decision *d)
+{
+    const lj_saved_position *saved = &d->saved;
+    d->chain.has_life = true;
+    d->chain.salt = d->life.salt;
+    if (saved->at.offset > 0 && lj_wal_salt_eq(saved->salt, d->life.salt))
+        return continue_in_life(d);
+    if (saved->has_base && lj_wal_salt_eq(saved->base_salt, d->life.salt))
+        return continue_from_base(d);
+    if (d->has_record && d->record.has_life && lj_wal_salt_eq(d->record.salt, d->life.salt)) {
+        if (!continue_in_later_life(d))
+            return false;
+        d->chain.index = d->record.index;
+        d->chain.prev_end = d->record.prev_end;
+        return true;
+    }
+    return refuse(d, "the WAL (salts %08" PRIx32 " %08" PRIx32 ") was begun by somebody else", d->life.salt.salt1,
+                  d->life.salt.salt2);
+}
+
+/* The next life has not begun: the shared page keeps saying so. */
+static bool still_empty(decision *d)
+{
+    d->chain.sealed = true;
+    d->chain.emptied = true;
+    d->chain.identity = d->db->opened_identity;
+    return true;
+}
+
+static bool decide_without_frames(decision *d)
+{
+    const lj_saved_position *saved = &d->saved;
+    const lj_identity *now = &d->db->opened_identity;
+    if (!d->db->has_opened_identity)
+        return refuse(d, "the database file is new");
+    if (saved->at.offset == 0 && !saved->has_base && saved->has_identity &&
+        lj_identity_eq(&saved->identity, now)) {
+        d->chain.index = saved->at.index;
+        return still_empty(d);
+    }
+    if (!d->has_record || !d->record.emptied || !d->record.sealed ||
+        !lj_identity_eq(&d->record.identity, now))
+        return refuse(d, "the database file changed while nobody replicated it");
+    const lj_chain *record = &d->record;
+    uint64_t page_size = saved->page_size;
+    uint64_t end = page_size == 0 || !record->has_life
+                       ? 0
+                       : lj_wal_frame_offset((uint32_t)page_size, record->sealed_frames + 1);
+    uint32_t next = record->has_life && !record->unused ? record->index + 1 : record->index;
+    if (next == saved->at.index && saved->at.offset != 0)
+        return refuse(d, "the position file is ahead of the shared page");
+    if (next != saved->at.index && !spool_reaches(d, next, end))
+        return false;
+    d->chain.index = next;
+    d->chain.prev_end = next == record->index ? record->prev_end : end;
+    return still_empty(d);
+}
+
+static bool decide(decision *d)
+{
+    lj_error err = LJ_ERROR_INIT;
+    lj_code code = lj_saved_position_load(d->db->position_path, &d->saved, &err);
+    if (code == LJ_NOTFOUND)
+        return refuse(d, "nothing was replicated from here before");
+    if (code != LJ_OK)
+        return refuse(d, "%.150s", err.message);
+    if (d->touched)
+        return refuse(d, "the database was written outside of WAL mode");
+    d->has_record = lj_shared_load(d->db->shared, &d->record) && d->record.active &&
+                    strcmp(d->record.generation, d->saved.at.generation) == 0;
+    d->chain.active = true;
+    memcpy(d->chain.generation, d->saved.at.generation, LJ_GENERATION_MAX);
+    return d->life.known ? decide_with_frames(d) : decide_without_frames(d);
+}
+
+void lj_attach(lj_db *db, lj_saved_position *ret_saved)
+{
+    pthread_mutex_lock(&db->mutex);
+    decision d = {.db = db, .life = db->life, .touched = db->touched};
+    pthread_mutex_unlock(&db->mutex);
+    bool go_on = decide(&d);
+    uint64_t spooled = go_on ? lj_spool_bytes(db->spool_dir, d.saved.at.generation) : 0;
+    char at[LJ_POSITION_TEXT_MAX];
+    lj_position_format(&d.saved.at, at);
+
+    pthread_mutex_lock(&db->mutex);
+    if (go_on) {
+        db->chain = d.chain;
+        db->pos = d.saved.at;
+        db->safe_frames = d.safe_frames;
+        db->spool_bytes = spooled;
+        db->shipped_life = db->life.known && d.chain.index == d.saved.at.index ? db->life.number : 0;
+        db->shipped_frames = db->shipped_life != 0 ? d.safe_frames : 0;
+        db->last_snapshot_ns = d.saved.snapshot_ns;
+    } else {
+        db->chain = (lj_chain){.active = false};
+        db->broken = true;
+        snprintf(db->broken_reason, sizeof(db->broken_reason), "%s", d.reason);
+    }
+    lj_db_chain_store_locked(db);
+    pthread_mutex_unlock(&db->mutex);
+    *ret_saved = d.saved;
+    if (go_on)
+        lj_log(LJ_LOG_INFO, "%s: continuing at %s", db->path, at);
+    else if (d.saved.at.generation[0] != 0)
+        lj_log(LJ_LOG_WARN, "%s: a new generation begins, %s cannot be continued: %s", db->path, at,
+               d.reason);
+    else
+        lj_log(LJ_LOG_INFO, "%s: a new generation begins: %s", db->path, d.reason);
+}

@@ -1,0 +1,31 @@
+/*
+ * attach.h - at open: does the local database continue what the replica has, or is a new generation due?
+ *
+ * Decided from local files alone (position file, shared page, WAL, spool, identity of the database file), in the thread
+ * that reads the database first, so that nothing can be overwritten before the decision. Whatever cannot be proven to be
+ * a continuation is a new generation; its reason names both positions.
+ *
+ *   WAL has committed frames
+ *     same salts as shipped, same checksum at the shipped offset, not shorter     -> continue there
+ *     same salts as the generation's first snapshot, not shorter                  -> continue at (index, 0)
+ *     salts the shared page knows as a later index of this generation, and the
+ *     spool (or the position) reaches its begin without a gap                     -> continue
+ *   WAL is empty or gone
+ *     the database file is as it was when the last life was sealed and emptied,
+ *     or as it was restored                                                       -> continue with the next index
+ *   anything else                                                                 -> new generation
+ *
+ * Layer: capture. Thread-safety: called once per open, before the shipper runs.
+ */
+#ifndef LJ_ATTACH_H
+#define LJ_ATTACH_H
+
+#include "vfs/capture/database.h"
+
+/*
+ * Sets chain, pos, safe_frames, spool_bytes and broken of the database and *ret_saved (the position to go on from;
+ * with a new generation only its lineage and times count).
+ */
+void lj_attach(lj_db *db, lj_saved_position *ret_saved);
+
+#endif

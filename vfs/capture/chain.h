@@ -1,0 +1,63 @@
+/*
+ * chain.h - how the lives of one WAL file follow each other in a generation, and the page of shared memory that
+ * remembers it through kill -9.
+ *
+ * A "life" of the WAL begins with a new header (new salts) and ends when the file is restarted, truncated or deleted. In
+ * the replica a life is an index. The chain says which index the current life is, whether its end is known to be safe
+ * (sealed: everything committed in it is in the replica or in the spool), and, when the WAL is empty, what the database
+ * file looked like at that moment. With it, the next open can tell "the next life follows without a gap" from "something
+ * happened that we did not see", without asking anybody.
+ *
+ * Stored in `.NAME-litejoin/shared` (mmap, two slots with a checksum each, so that a process killed in the middle of a
+ * store leaves the older one valid). A store costs some dozen nanoseconds and no system call, so it can happen under
+ * the WAL write lock. After a power cut it may be stale; every use is cross-checked with salts or file identity.
+ *
+ * Layer: capture. Thread-safety: none of its own; guarded by lj_db.mutex.
+ */
+#ifndef LJ_CHAIN_H
+#define LJ_CHAIN_H
+
+#include "vfs/replica/name.h"
+#include "vfs/wal/wal.h"
+
+/* What tells one state of a database file from another. Without st_dev and st_ctime: they change when a volume is
+ * attached again or an entrypoint runs chown, and a new generation at each container start would be the price. */
+typedef struct {
+    uint64_t inode;
+    uint64_t size_bytes;
+    int64_t mtime_ns;
+} lj_identity;
+
+static inline bool lj_identity_eq(const lj_identity *a, const lj_identity *b)
+{
+    return a->inode == b->inode && a->size_bytes == b->size_bytes && a->mtime_ns == b->mtime_ns;
+}
+
+/* stat(2) of a path (never open: closing a descriptor of a database drops its locks). false = not there. */
+bool lj_identity_of(const char *path, lj_identity *ret_identity);
+
+typedef struct {
+    bool active; /* a generation is being continued; else the frames in the WAL need no protection */
+    char generation[LJ_GENERATION_MAX];
+    uint32_t index;       /* of the current life, or of the next one while has_life is false */
+    bool has_life;
+    lj_wal_salt salt;     /* of the current life */
+    bool unused;          /* the current life holds nothing behind the base: the next life takes over its index */
+    uint64_t base_frames; /* frames of the current life that the generation's first snapshot contains */
+    bool sealed;          /* every committed frame of the current life is safe ... */
+    uint64_t sealed_frames; /* ... and this is how many there were */
+    uint64_t prev_end;    /* end offset of index - 1 */
+    bool emptied;         /* the WAL was deleted or truncated after the seal ... */
+    lj_identity identity; /* ... and the database file looked like this then */
+} lj_chain;
+
+typedef struct lj_shared lj_shared;
+
+/* Maps `path`, creating it. *ret_shared is freed with lj_shared_close. */
+LJ_WARN_UNUSED lj_code lj_shared_open(const char *path, lj_shared **ret_shared, lj_error *err);
+void lj_shared_close(lj_shared *shared);
+/* The newest valid slot; false when there is none. */
+bool lj_shared_load(const lj_shared *shared, lj_chain *ret_chain);
+void lj_shared_store(lj_shared *shared, const lj_chain *chain);
+
+#endif

@@ -1,0 +1,188 @@
+/*
+ * database.h - one object per replicated database and process: what was committed, what is safe, who waits.
+ *
+ * The shim reports events (published commits, a WAL about to be restarted, emptied, a write beside the WAL), the shipper
+ * (vfs/ship) reads what is to be shipped and reports what is safe. The restart gate stands between the two:
+ *
+ *   I1  A frame of an active chain is destroyed only when it is in the replica or in the spool (lj_db_gate, lj_db_seal).
+ *   I2  What the gate takes for safe is in the position file first (the shipper's order: ack, file, lj_db_shipped).
+ *   I3  A new life continues the chain only when the life before it was sealed at its last frame (lj_db_publish).
+ *   I4  No function here that runs in an application thread waits for the shipper or for a store, except lj_db_wait.
+ *
+ * Layer: capture. Thread-safety: every function takes lj_db.mutex itself unless it says otherwise. Rank: registry (1) >
+ * lj_db.mutex (2) > scheduler (3). lj_db.mutex is never held across I/O.
+ */
+#ifndef LJ_DATABASE_H
+#define LJ_DATABASE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "vfs/capture/position.h"
+#include "vfs/capture/ring.h"
+
+typedef struct {
+    int64_t sync_interval_ns;
+    int64_t snapshot_interval_ns;
+    int64_t retention_ns;
+    int64_t shutdown_timeout_ns;
+    int64_t io_timeout_ns;
+    uint64_t max_wal_size_bytes;
+    uint64_t max_spool_size_bytes;
+    bool fsync_before_ship;
+} lj_db_options;
+
+/* The current life of the WAL as this process knows it. */
+typedef struct {
+    bool known;
+    uint64_t number; /* counted from 1 in this process */
+    lj_wal_salt salt;
+    uint64_t frames; /* committed */
+    uint32_t page_size;
+    uint32_t db_pages;
+} lj_life;
+
+typedef enum {
+    LJ_DB_IDLE,        /* opened; the WAL was not read yet */
+    LJ_DB_STARTING,    /* deciding between continuing and a new generation, or taking its first snapshot */
+    LJ_DB_REPLICATING,
+    LJ_DB_STANDBY,     /* another process on this machine is the uploader */
+    LJ_DB_STOPPED,     /* cannot replicate: see reason */
+} lj_db_state;
+
+typedef struct lj_db lj_db;
+
+/* Called (under no lock) when there may be work: due at `due_ns` of the monotonic clock, 0 = now. */
+typedef void (*lj_db_wake_fn)(lj_db *db, int64_t due_ns);
+
+struct lj_db {
+    /* immutable after lj_db_new */
+    char *path;
+    char *wal_path;
+    char *state_dir;  /* "<dir>/.<name>-litejoin" */
+    char *spool_dir;
+    char *position_path;
+    char *replica_url; /* of this database, for messages */
+    lj_db_options options;
+    lj_db_wake_fn wake;
+    void *shipper;     /* vfs/ship's object */
+    lj_identity opened_identity; /* of the database file before SQLite touched it; valid if has_opened_identity */
+    bool has_opened_identity;
+
+    atomic_bool ready;  /* the wal-index was valid once */
+
+    pthread_mutex_t mutex;
+    pthread_cond_t cond; /* shipped, state or attempts changed */
+
+    /* below: guarded by mutex */
+    lj_db_state state;
+    char reason[192];   /* why STOPPED, or what STARTING waits for */
+    bool not_wal;       /* journal mode is not WAL: reason says which */
+    bool attached;      /* decided whether to continue (attach.h) */
+    bool established;   /* the generation's first snapshot is in the replica */
+    bool freezing;      /* a first snapshot is being frozen: no restart in between */
+    bool disturbed;     /* ... and one had to be allowed all the same */
+    bool closing;       /* the last handle is going away: long work ends */
+    bool touched;       /* written outside of WAL mode before the attach */
+    bool broken;        /* the chain was given up: the shipper has to begin a new generation */
+    char broken_reason[192];
+    lj_life life;
+    lj_chain chain;
+    lj_shared *shared;  /* NULL until ready */
+    int lock_fd;        /* election, -1 = not the uploader */
+    lj_position pos;    /* next byte to ship: a copy of the shipper's */
+    lj_saved_position saved; /* set by the attach, then by the shipper each time it writes the position file */
+    uint64_t shipped_life, shipped_frames; /* in the replica; life 0 = nothing of this process's lives */
+    uint64_t safe_frames; /* of the current life: in the replica, or in the snapshot being taken */
+    lj_ring ring;
+    uint64_t commits;   /* published since open */
+    uint64_t spool_bytes;
+    bool want_wake;     /* the shipper sleeps: the next commit wakes it */
+    int64_t not_before_ns; /* monotonic: the next tick is not due before */
+    bool urgent;        /* ... unless the WAL is growing towards max_wal_size */
+    uint64_t attempts, failures; /* shipping attempts ended, of them failed */
+    uint64_t flush_waiters;
+    uint64_t snapshot_requests, snapshot_done, snapshot_failed; /* counters: a request is over when done + failed reaches it */
+    char last_error[640]; /* "" after a good attempt */
+    uint64_t segments, snapshots, shipped_bytes;
+    int64_t last_snapshot_ns;
+};
+
+/* ---- life cycle (called by the registry in the shim) ---- */
+
+LJ_WARN_UNUSED lj_code lj_db_new(const char *path, const char *replica_url,
+                                 const lj_db_options *options, lj_db_wake_fn wake, lj_db **ret_db,
+                                 lj_error *err);
+void lj_db_free(lj_db *db);
+/*
+ * The wal-index is valid for the first time: creates the state folder, elects the uploader, maps the shared page, decides
+ * whether the replica is continued (attach.h), wakes the shipper. Some local I/O once per open, cheap when called again. A
+ * failure is kept in state and reason; the application goes on.
+ */
+void lj_db_ready(lj_db *db);
+
+/* ---- events, in application threads ---- */
+
+/*
+ * The committed end of the WAL, as the wal-index (or, in exclusive mode, the frame headers) shows it. Cost when nothing
+ * changed: one mutex and a compare; else about 100 ns and, if the shipper sleeps, one wake-up.
+ */
+void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_size,
+                   uint32_t db_pages);
+
+typedef enum { LJ_GATE_ALLOW, LJ_GATE_VETO } lj_gate;
+/*
+ * Somebody wants to restart the WAL. `checkpoint`: it is an application's RESTART or TRUNCATE checkpoint (never refused).
+ * ALLOW does not mean that it is safe yet: call lj_db_seal once the restart is certain, before it happens. A refusal past
+ * half of max_wal_size makes the shipper catch up at once, so that little is left to be spooled at the limit.
+ */
+lj_gate lj_db_gate(lj_db *db, bool checkpoint);
+/*
+ * The current life ends now. Unshipped frames go to the spool first; if that fails or the spool is full, the chain is given
+ * up (logged, visible, a new generation follows). `going` = the file itself is about to be deleted (a hard link will do).
+ * May do I/O in the caller's thread, only when frames are unshipped: a copy of those, without fsync (a spool file that a
+ * power cut tore does not verify, and a new generation follows; the database itself was synced by the checkpoint).
+ */
+void lj_db_seal(lj_db *db, bool going);
+/* The WAL was deleted or truncated to nothing behind a seal. */
+void lj_db_wal_emptied(lj_db *db);
+/* Gives up the chain: what happened is not in the WAL (rollback-journal mode, replaced file). */
+void lj_db_break(lj_db *db, const char *fmt, ...) LJ_PRINTF(2, 3);
+/* The journal mode is not WAL (name it), or is WAL again (NULL). */
+void lj_db_journal_mode(lj_db *db, const char *mode);
+
+/*
+ * Waits until everything committed at the time of the call is in the replica. LJ_OK, LJ_TIMEOUT, or the shipper's error:
+ * with `first_error` at the first attempt that fails, else only when the time is up. Nothing to ship is LJ_OK at once.
+ */
+LJ_WARN_UNUSED lj_code lj_db_wait(lj_db *db, int64_t timeout_ns, bool first_error, lj_error *err);
+/* Asks for a snapshot and waits for it. */
+LJ_WARN_UNUSED lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_error *err);
+
+/* ---- for the shipper ---- */
+
+/* Everything of `life` up to `frames` is in the replica and the position file says so; `next` is where it goes on. */
+void lj_db_shipped(lj_db *db, const lj_position *next, uint64_t life, uint64_t frames);
+/* Remembers the chain in shared memory. Caller holds the mutex. */
+void lj_db_chain_store_locked(lj_db *db);
+/* One attempt is over. err NULL or code OK: it was good. */
+void lj_db_attempt(lj_db *db, const lj_error *err);
+
+/* ---- for status ---- */
+
+typedef struct {
+    lj_db_state state;
+    bool replicating;
+    char text[64];
+    char generation[LJ_GENERATION_MAX];
+    uint32_t local_index, replica_index;
+    uint64_t local_offset, replica_offset;
+    int64_t lag_ms;
+    uint64_t lag_frames;
+    uint64_t spool_bytes, segments, snapshots, shipped_bytes;
+    int64_t last_snapshot_ns;
+    char last_error[640];
+} lj_db_status;
+void lj_db_get_status(lj_db *db, lj_db_status *ret_status);
+
+#endif

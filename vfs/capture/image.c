@@ -1,0 +1,332 @@
+/*
+ * image.c - see image.h.
+ */
+#include "vfs/capture/image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vfs/base/io.h"
+#include "vfs/base/str.h"
+#include "vfs/capture/walfile.h"
+#include "vfs/wal/pagemap.h"
+
+#define CHUNK_BYTES (256u * 1024u)
+
+struct lj_image {
+    lj_image_guard *guard;
+    lj_dbfile dbfile;
+    lj_freeze freeze;
+    const atomic_bool *cancel;
+    int wal_fd;        /* own descriptor, -1 when no frame is needed */
+    bool wal_gone;     /* restarted: every frame up to M is in the database file */
+    lj_pagemap frames; /* page -> frame number <= M */
+    int saved_fd;      /* unlinked file of saved pages */
+    lj_pagemap saved;  /* page -> slot in saved_fd */
+    lj_error failure;  /* saving failed: the image is lost */
+    uint32_t next;     /* first page not yet read */
+    uint8_t *chunk;    /* what was read and not handed out yet */
+    size_t chunk_len, chunk_pos;
+};
+
+static lj_code open_unlinked(const char *dir, int *ret_fd, lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s/saved-pages.tmp", dir);
+    if (path == NULL)
+        return lj_error_nomem(err);
+    LJ_TRY(lj_io_open(path, O_RDWR | O_CREAT | O_TRUNC, 0600, ret_fd, err));
+    unlink(path);
+    return LJ_OK;
+}
+
+static lj_code note_frame(void *ctx, uint64_t number, const lj_wal_frame *frame, lj_error *err)
+{
+    lj_image *image = ctx;
+    return lj_pagemap_set(&image->frames, frame->pgno, number, err);
+}
+
+/* Which page is where in the WAL, verified to the last byte of frame M. */
+static lj_code map_frames(lj_image *image, const char *wal_path, lj_error *err)
+{
+    const lj_freeze *f = &image->freeze;
+    if (f->frames == 0 || f->backfilled)
+        return LJ_OK;
+    LJ_CLEANUP(lj_walfile_close) lj_walfile file = LJ_WALFILE_INIT;
+    LJ_TRY(lj_walfile_refresh(&file, wal_path, err));
+    if (!lj_wal_salt_eq(file.header.salt, f->salt))
+        return lj_error_set(err, LJ_BUSY, "the WAL was restarted meanwhile");
+    lj_wal_chain chain;
+    lj_wal_chain_start(&chain, &file.header);
+    lj_wal_verdict verdict = LJ_WAL_FRAME_OK;
+    LJ_TRY(lj_walfile_walk(file.fd, &chain, f->frames, note_frame, image, &verdict, err));
+    if (chain.frames < f->frames)
+        return lj_error_set(err, LJ_CORRUPT, "frame %" PRIu64 " of %s is not valid: %s",
+                            chain.frames + 1, wal_path, lj_wal_verdict_text(verdict));
+    if (f->has_cksum && !lj_wal_cksum_eq(chain.sum, f->cksum))
+        return lj_error_set(err, LJ_CORRUPT, "%s does not match its index at frame %" PRIu64,
+                            wal_path, f->frames);
+    if (chain.committed != f->frames)
+        return lj_error_set(err, LJ_CORRUPT, "frame %" PRIu64 " of %s does not end a transaction",
+                            f->frames, wal_path);
+    image->wal_fd = file.fd;
+    file.fd = -1;
+    return LJ_OK;
+}
+
+static lj_code measure(lj_image *image, lj_error *err)
+{
+    if (image->freeze.db_pages != 0 && image->freeze.page_size != 0)
+        return LJ_OK;
+    uint8_t head[18];
+    uint64_t bytes = 0;
+    LJ_TRY(image->dbfile.read(image->dbfile.ctx, 0, head, sizeof(head), err));
+    LJ_TRY(image->dbfile.size(image->dbfile.ctx, &bytes, err));
+    uint32_t page_size = lj_get_be16(head + 16);
+    page_size = page_size == 1 ? 65536 : page_size;
+    if (memcmp(head, "SQLite format 3", 16) != 0 || !lj_wal_page_size_ok(page_size) ||
+        bytes < page_size)
+        return lj_error_set(err, LJ_CORRUPT, "the file is not an SQLite database");
+    image->freeze.page_size = page_size;
+    image->freeze.db_pages = (uint32_t)(bytes / page_size);
+    return LJ_OK;
+}
+
+static lj_code begin_guarded(lj_image *image, const char *wal_path, const char *state_dir,
+                             lj_error *err)
+{
+    LJ_TRY(open_unlinked(state_dir, &image->saved_fd, err));
+    /* from here on a checkpoint waits for guard.mutex: nothing beyond M slips in between freezing and copying */
+    atomic_store(&image->guard->copying, true);
+    LJ_TRY(image->dbfile.freeze(image->dbfile.ctx, &image->freeze, err));
+    atomic_store(&image->guard->copying, !image->freeze.held);
+    LJ_TRY(measure(image, err));
+    return map_frames(image, wal_path, err);
+}
+
+lj_code lj_image_begin(lj_image_guard *guard, const lj_dbfile *dbfile, const char *wal_path,
+                       const char *state_dir, const atomic_bool *cancel, lj_image **ret_image,
+                       lj_error *err)
+{
+    lj_image *image = calloc(1, sizeof(*image));
+    uint8_t *chunk = malloc(CHUNK_BYTES);
+    if (image == NULL || chunk == NULL) {
+        free(image);
+        free(chunk);
+        return lj_error_nomem(err);
+    }
+    image->guard = guard;
+    image->dbfile = *dbfile;
+    image->cancel = cancel;
+    image->wal_fd = -1;
+    image->saved_fd = -1;
+    image->next = 1;
+    image->chunk = chunk;
+    pthread_mutex_lock(&guard->mutex);
+    guard->image = image;
+    atomic_store(&guard->active, true);
+    lj_code code = begin_guarded(image, wal_path, state_dir, err);
+    pthread_mutex_unlock(&guard->mutex);
+    if (code != LJ_OK) {
+        lj_image_end(image);
+        return code;
+    }
+    *ret_image = image;
+    return LJ_OK;
+}
+
+const lj_freeze *lj_image_freeze(const lj_image *image)
+{
+    return &image->freeze;
+}
+
+uint64_t lj_image_bytes(const lj_image *image)
+{
+    return (uint64_t)image->freeze.db_pages * image->freeze.page_size;
+}
+
+void lj_image_end(lj_image *image)
+{
+    if (image == NULL)
+        return;
+    lj_image_guard *guard = image->guard;
+    pthread_mutex_lock(&guard->mutex);
+    atomic_store(&guard->copying, false);
+    atomic_store(&guard->active, false);
+    guard->image = NULL;
+    if (image->freeze.held) {
+        image->freeze.held = false;
+        image->dbfile.release(image->dbfile.ctx);
+    }
+    image->dbfile.close(image->dbfile.ctx);
+    pthread_mutex_unlock(&guard->mutex);
+    lj_closep(&image->wal_fd);
+    lj_closep(&image->saved_fd);
+    lj_pagemap_free(&image->frames);
+    lj_pagemap_free(&image->saved);
+    free(image->chunk);
+    free(image);
+}
+
+/* The content of one page at M, when it does not stand in the database file. *ret_done = it was read here. */
+static lj_code read_elsewhere(lj_image *image, uint32_t pgno, uint8_t *out, bool *ret_done,
+                              lj_error *err)
+{
+    uint32_t page_size = image->freeze.page_size;
+    uint64_t value = 0;
+    size_t n = 0;
+    *ret_done = true;
+    if (lj_pagemap_get(&image->saved, pgno, &value)) {
+        LJ_TRY(lj_io_pread(image->saved_fd, out, page_size, value * page_size, &n, err));
+    } else if (!image->wal_gone && lj_pagemap_get(&image->frames, pgno, &value)) {
+        uint64_t at = lj_wal_frame_offset(page_size, value) + LJ_WAL_FRAME_HEADER_BYTES;
+        LJ_TRY(lj_io_pread(image->wal_fd, out, page_size, at, &n, err));
+    } else {
+        *ret_done = false;
+        return LJ_OK;
+    }
+    if (n != page_size)
+        return lj_error_set(err, LJ_IO, "page %" PRIu32 " is cut short", pgno);
+    return LJ_OK;
+}
+
+static lj_code fill_chunk(lj_image *image, lj_error *err)
+{
+    uint32_t page_size = image->freeze.page_size;
+    uint32_t left = image->freeze.db_pages - (image->next - 1);
+    uint32_t pages = LJ_MIN(CHUNK_BYTES / page_size, left);
+    if (image->failure.code != LJ_OK) {
+        *err = image->failure;
+        return err->code;
+    }
+    LJ_TRY(image->dbfile.read(image->dbfile.ctx, (uint64_t)(image->next - 1) * page_size,
+                              image->chunk, (size_t)pages * page_size, err));
+    for (uint32_t i = 0; i < pages; i++) {
+        bool done = false;
+        LJ_TRY(read_elsewhere(image, image->next + i, image->chunk + (size_t)i * page_size, &done,
+                              err));
+    }
+    image->next += pages;
+    image->chunk_len = (size_t)pages * page_size;
+    image->chunk_pos = 0;
+    return LJ_OK;
+}
+
+static lj_code image_read(void *ctx, void *out, size_t max, size_t *ret_n, lj_error *err)
+{
+    lj_image *image = ctx;
+    if (image->chunk_pos == image->chunk_len && image->next <= image->freeze.db_pages) {
+        if (atomic_load(image->cancel))
+            return lj_error_set(err, LJ_CANCELLED, "the database is being closed");
+        pthread_mutex_lock(&image->guard->mutex);
+        lj_code code = fill_chunk(image, err);
+        pthread_mutex_unlock(&image->guard->mutex);
+        if (code != LJ_OK)
+            return code;
+    }
+    size_t n = LJ_MIN(max, image->chunk_len - image->chunk_pos);
+    memcpy(out, image->chunk + image->chunk_pos, n);
+    image->chunk_pos += n;
+    *ret_n = n;
+    return LJ_OK;
+}
+
+/* Pages that were handed out are not saved any more, so an image can be read again only while its mark is held. */
+static lj_code image_rewind(void *ctx, lj_error *err)
+{
+    lj_image *image = ctx;
+    pthread_mutex_lock(&image->guard->mutex);
+    bool fresh = image->next == 1 || image->freeze.held;
+    if (fresh) {
+        image->next = 1;
+        image->chunk_len = 0;
+        image->chunk_pos = 0;
+    }
+    pthread_mutex_unlock(&image->guard->mutex);
+    if (!fresh) {
+        lj_error_set(err, LJ_BUSY, "the frozen image cannot be read a second time");
+        return lj_error_retryable(err, true);
+    }
+    return LJ_OK;
+}
+
+lj_source lj_image_source(lj_image *image)
+{
+    return (lj_source){.ctx = image,
+                       .read = image_read,
+                       .rewind = image_rewind,
+                       .size = (int64_t)lj_image_bytes(image)};
+}
+
+/* ------------------------------------------------------------------ application threads */
+
+static lj_code save_page(lj_image *image, uint32_t pgno, uint8_t *page, lj_error *err)
+{
+    uint32_t page_size = image->freeze.page_size;
+    uint64_t slot = image->saved.count;
+    bool done = false;
+    LJ_TRY(read_elsewhere(image, pgno, page, &done, err));
+    if (!done)
+        LJ_TRY(image->dbfile.read(image->dbfile.ctx, (uint64_t)(pgno - 1) * page_size, page,
+                                  page_size, err));
+    LJ_TRY(lj_io_pwrite(image->saved_fd, page, page_size, slot * page_size, err));
+    return lj_pagemap_set(&image->saved, pgno, slot, err);
+}
+
+static void save_range(lj_image *image, uint64_t off, uint64_t len)
+{
+    uint32_t page_size = image->freeze.page_size;
+    if (image->failure.code != LJ_OK || page_size == 0)
+        return;
+    uint64_t first = LJ_MAX(off / page_size + 1, (uint64_t)image->next);
+    uint64_t last = LJ_MIN((off + len + page_size - 1) / page_size, (uint64_t)image->freeze.db_pages);
+    if (first > last)
+        return;
+    LJ_CLEANUP(lj_freep) uint8_t *page = malloc(page_size);
+    lj_code code = page == NULL ? lj_error_nomem(&image->failure) : LJ_OK;
+    for (uint64_t pgno = first; pgno <= last && code == LJ_OK; pgno++) {
+        uint64_t ignored = 0;
+        if (!lj_pagemap_get(&image->saved, (uint32_t)pgno, &ignored))
+            code = save_page(image, (uint32_t)pgno, page, &image->failure);
+    }
+}
+
+void lj_image_before_write(lj_image_guard *guard, uint64_t off, uint64_t len)
+{
+    if (!atomic_load_explicit(&guard->copying, memory_order_acquire) || len == 0)
+        return;
+    pthread_mutex_lock(&guard->mutex);
+    if (guard->image != NULL)
+        save_range(guard->image, off, len);
+    pthread_mutex_unlock(&guard->mutex);
+}
+
+bool lj_image_convert(lj_image_guard *guard)
+{
+    if (!atomic_load(&guard->active))
+        return false;
+    bool was_held = false;
+    pthread_mutex_lock(&guard->mutex);
+    lj_image *image = guard->image;
+    if (image != NULL && image->freeze.held) {
+        was_held = true;
+        atomic_store(&guard->copying, true);
+        image->freeze.held = false;
+        image->dbfile.release(image->dbfile.ctx);
+    }
+    pthread_mutex_unlock(&guard->mutex);
+    return was_held;
+}
+
+void lj_image_wal_restarts(lj_image_guard *guard)
+{
+    if (!atomic_load(&guard->active))
+        return;
+    pthread_mutex_lock(&guard->mutex);
+    if (guard->image != NULL)
+        guard->image->wal_gone = true;
+    pthread_mutex_unlock(&guard->mutex);
+}

@@ -1,0 +1,85 @@
+/*
+ * image.h - the database as it was at one commit, read while the application goes on writing.
+ *
+ * Frozen at frame M of the current WAL: a page whose newest version at M is in the WAL is read from there, every other
+ * page from the database file. Two things could spoil that, and are kept away:
+ *   - a checkpoint that writes a page beyond M into the database file. Normally a read mark at M (held through the base
+ *     VFS) makes SQLite's checkpointer stop at M by itself. When the application needs the mark gone (an explicit FULL,
+ *     RESTART or TRUNCATE checkpoint, a close, a WAL past max_wal_size), or when no mark can be held (exclusive locking
+ *     mode), the image switches to copying: lj_image_before_write saves the old content of a page before it is
+ *     overwritten (copy on checkpoint), into an unlinked file in the state folder.
+ *   - a restart of the WAL. It implies that every frame up to M is in the database file by then, so from that moment
+ *     on pages are read from there (or from what was saved).
+ *
+ * Layer: capture. Thread-safety: one snapshot at a time per database. lj_image_begin/read/end run in the snapshot's
+ * thread; lj_image_before_write, _convert and _wal_restarts in application threads. guard.mutex (rank 0: taken before any
+ * other lock) is held for the reading or saving of one chunk; it is contended only while a checkpoint and a snapshot work on
+ * the same database, and that is its purpose.
+ */
+#ifndef LJ_IMAGE_H
+#define LJ_IMAGE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "vfs/base/stream.h"
+#include "vfs/wal/wal.h"
+
+typedef struct {
+    lj_wal_salt salt;    /* of the WAL; meaningless with frames == 0 */
+    uint64_t frames;     /* M */
+    uint32_t page_size;
+    uint32_t db_pages;   /* at M; 0 = take it from the file's size */
+    lj_wal_cksum cksum;  /* running checksum behind frame M; valid if has_cksum */
+    bool has_cksum;
+    bool backfilled;     /* everything up to M is in the database file */
+    bool held;           /* a read mark is held; else the image copies from the start */
+} lj_freeze;
+
+/* How the image reaches the database file: implemented by the shim over the base VFS. */
+typedef struct {
+    void *ctx;
+    /* Takes the read mark if it can and says what it froze. */
+    lj_code (*freeze)(void *ctx, lj_freeze *ret_freeze, lj_error *err);
+    /* Gives the read mark and every lock back; reading goes on. Called at most once, under guard.mutex. */
+    void (*release)(void *ctx);
+    /* Reads len bytes at off; what is behind the end of the file is zero. */
+    lj_code (*read)(void *ctx, uint64_t off, void *out, size_t len, lj_error *err);
+    lj_code (*size)(void *ctx, uint64_t *ret_bytes, lj_error *err);
+    /* The image is over; called once for each freeze, also for one that failed. */
+    void (*close)(void *ctx);
+} lj_dbfile;
+
+typedef struct lj_image lj_image;
+
+/* One per database: where application threads find the image that is being taken. */
+typedef struct {
+    pthread_mutex_t mutex;
+    atomic_bool copying; /* lj_image_before_write has work */
+    atomic_bool active;  /* an image exists */
+    lj_image *image;     /* guarded by mutex */
+} lj_image_guard;
+
+#define LJ_IMAGE_GUARD_INIT {.mutex = PTHREAD_MUTEX_INITIALIZER}
+
+/*
+ * Freezes. `state_dir` takes the unlinked file of saved pages; `cancel` is polled. LJ_BUSY: not possible at this moment, try
+ * again; LJ_CORRUPT: the frames in the WAL do not verify up to M.
+ */
+LJ_WARN_UNUSED lj_code lj_image_begin(lj_image_guard *guard, const lj_dbfile *dbfile,
+                                      const char *wal_path, const char *state_dir,
+                                      const atomic_bool *cancel, lj_image **ret_image, lj_error *err);
+const lj_freeze *lj_image_freeze(const lj_image *image);
+uint64_t lj_image_bytes(const lj_image *image);
+/* The image as bytes from the first page to the last; can be rewound. Valid until lj_image_end. */
+lj_source lj_image_source(lj_image *image);
+void lj_image_end(lj_image *image);
+
+/* Before bytes off..off+len-1 of the database file are overwritten or cut off. Cost without a copying image: one load. */
+void lj_image_before_write(lj_image_guard *guard, uint64_t off, uint64_t len);
+/* Gives the read mark back and goes on copying. true if a mark was held (the caller's lock may work now). */
+bool lj_image_convert(lj_image_guard *guard);
+/* The WAL is about to be restarted, truncated or deleted. */
+void lj_image_wal_restarts(lj_image_guard *guard);
+
+#endif

@@ -1,0 +1,218 @@
+/*
+ * spool.c - see spool.h.
+ */
+#include "vfs/capture/spool.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vfs/base/io.h"
+#include "vfs/base/str.h"
+#include "vfs/wal/wal.h"
+
+#define COPY_CHUNK (256u * 1024u)
+
+static char *entry_path(const char *dir, const lj_spool_entry *e)
+{
+    return lj_str_printf("%s/%s-%08" PRIx32 "-%012" PRIx64 "-%012" PRIx64 ".wal", dir,
+                         e->start.generation, e->start.index, e->start.offset, e->end);
+}
+
+static bool parse_entry(const char *name, lj_spool_entry *ret_entry)
+{
+    uint64_t ignored = 0;
+    uint64_t index = 0;
+    lj_spool_entry e = {.end = 0};
+    if (strlen(name) != 16 + 1 + 8 + 1 + 12 + 1 + 12 + 4 || !lj_str_hex(name, 16, &ignored) ||
+        name[16] != '-' || !lj_str_hex(name + 17, 8, &index) || name[25] != '-' ||
+        !lj_str_hex(name + 26, 12, &e.start.offset) || name[38] != '-' ||
+        !lj_str_hex(name + 39, 12, &e.end) || strcmp(name + 51, ".wal") != 0 || index > LJ_INDEX_MAX)
+        return false;
+    memcpy(e.start.generation, name, 16);
+    e.start.index = (uint32_t)index;
+    *ret_entry = e;
+    return true;
+}
+
+static lj_code copy_range(int from, int to, uint64_t start, uint64_t end, lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) uint8_t *chunk = malloc(COPY_CHUNK);
+    if (chunk == NULL)
+        return lj_error_nomem(err);
+    for (uint64_t at = start; at < end;) {
+        size_t want = (size_t)LJ_MIN((uint64_t)COPY_CHUNK, end - at);
+        size_t n = 0;
+        LJ_TRY(lj_io_pread(from, chunk, want, at, &n, err));
+        if (n != want)
+            return lj_error_set(err, LJ_CORRUPT, "the WAL ends at %" PRIu64 ", before %" PRIu64,
+                                at + n, end);
+        LJ_TRY(lj_io_pwrite(to, chunk, n, at, err));
+        at += n;
+    }
+    return LJ_OK;
+}
+
+static lj_code write_image(const char *temp, const lj_spool_entry *entry, int wal_fd, lj_error *err)
+{
+    LJ_CLEANUP(lj_closep) int fd = -1;
+    LJ_TRY(lj_io_open(temp, O_WRONLY | O_CREAT | O_TRUNC, 0600, &fd, err));
+    if (entry->start.offset >= LJ_WAL_HEADER_BYTES)
+        LJ_TRY(copy_range(wal_fd, fd, 0, LJ_WAL_HEADER_BYTES, err));
+    return copy_range(wal_fd, fd, entry->start.offset, entry->end, err);
+}
+
+lj_code lj_spool_copy(const char *dir, const lj_spool_entry *entry, int wal_fd, lj_error *err)
+{
+    LJ_TRY(lj_io_mkdirs(dir, 0700, err));
+    LJ_CLEANUP(lj_freep) char *path = entry_path(dir, entry);
+    LJ_CLEANUP(lj_freep) char *temp = path == NULL ? NULL : lj_str_printf("%s.tmp", path);
+    if (temp == NULL)
+        return lj_error_nomem(err);
+    lj_code code = write_image(temp, entry, wal_fd, err);
+    if (code == LJ_OK && rename(temp, path) != 0)
+        code = lj_error_errno(err, errno, "cannot rename %s", temp);
+    if (code != LJ_OK) {
+        unlink(temp);
+        return lj_error_context(err, "spool");
+    }
+    return LJ_OK;
+}
+
+lj_code lj_spool_link(const char *dir, const lj_spool_entry *entry, const char *wal_path, int wal_fd,
+                      lj_error *err)
+{
+    LJ_TRY(lj_io_mkdirs(dir, 0700, err));
+    LJ_CLEANUP(lj_freep) char *path = entry_path(dir, entry);
+    if (path == NULL)
+        return lj_error_nomem(err);
+    if (link(wal_path, path) == 0)
+        return LJ_OK;
+    return lj_spool_copy(dir, entry, wal_fd, err);
+}
+
+/* Calls for every complete entry in the folder; a missing folder has none. */
+typedef void (*visit_fn)(void *ctx, const char *name, const lj_spool_entry *entry);
+
+static void visit(const char *dir, visit_fn fn, void *ctx)
+{
+    DIR *handle = opendir(dir);
+    if (handle == NULL)
+        return;
+    for (struct dirent *d = readdir(handle); d != NULL; d = readdir(handle)) {
+        lj_spool_entry entry;
+        bool known = parse_entry(d->d_name, &entry);
+        if (known || lj_str_ends(d->d_name, ".wal.tmp"))
+            fn(ctx, d->d_name, known ? &entry : NULL);
+    }
+    closedir(handle);
+}
+
+typedef struct {
+    const char *dir;
+    const char *generation;
+    uint32_t index;
+    bool clean;
+    bool found;
+    lj_spool_entry best;
+    uint64_t bytes;
+    uint64_t offset;
+} search;
+
+static void remove_name(const char *dir, const char *name)
+{
+    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s/%s", dir, name);
+    if (path != NULL)
+        unlink(path);
+}
+
+static void visit_first(void *ctx, const char *name, const lj_spool_entry *entry)
+{
+    search *s = ctx;
+    if (!lj_str_starts(name, s->generation)) {
+        if (s->clean)
+            remove_name(s->dir, name);
+        return;
+    }
+    /* a .tmp of this generation may be in the making right now */
+    if (entry == NULL || entry->start.index < s->index)
+        return;
+    if (!s->found || lj_position_compare(&entry->start, &s->best.start) < 0) {
+        s->best = *entry;
+        s->found = true;
+    }
+}
+
+lj_code lj_spool_first(const char *dir, const char *generation, uint32_t index, bool clean,
+                       lj_spool_entry *ret_entry, lj_error *err)
+{
+    search s = {.dir = dir, .generation = generation, .index = index, .clean = clean};
+    visit(dir, visit_first, &s);
+    if (!s.found)
+        return lj_error_set(err, LJ_NOTFOUND, "the spool is empty");
+    *ret_entry = s.best;
+    return LJ_OK;
+}
+
+lj_code lj_spool_open(const char *dir, const lj_spool_entry *entry, int *ret_fd, lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) char *path = entry_path(dir, entry);
+    if (path == NULL)
+        return lj_error_nomem(err);
+    return lj_io_open(path, O_RDONLY, 0, ret_fd, err);
+}
+
+void lj_spool_remove(const char *dir, const lj_spool_entry *entry)
+{
+    LJ_CLEANUP(lj_freep) char *path = entry_path(dir, entry);
+    if (path != NULL)
+        unlink(path);
+}
+
+static void visit_bytes(void *ctx, const char *name, const lj_spool_entry *entry)
+{
+    (void)name;
+    search *s = ctx;
+    if (entry != NULL && strcmp(entry->start.generation, s->generation) == 0)
+        s->bytes += entry->end - entry->start.offset;
+}
+
+static void visit_clear(void *ctx, const char *name, const lj_spool_entry *entry)
+{
+    (void)entry;
+    remove_name(((search *)ctx)->dir, name);
+}
+
+void lj_spool_clear(const char *dir)
+{
+    search s = {.dir = dir};
+    visit(dir, visit_clear, &s);
+}
+
+uint64_t lj_spool_bytes(const char *dir, const char *generation)
+{
+    search s = {.generation = generation};
+    visit(dir, visit_bytes, &s);
+    return s.bytes;
+}
+
+static void visit_holds(void *ctx, const char *name, const lj_spool_entry *entry)
+{
+    (void)name;
+    search *s = ctx;
+    if (entry != NULL && strcmp(entry->start.generation, s->generation) == 0 &&
+        entry->start.index == s->index && entry->start.offset <= s->offset && s->offset < entry->end)
+        s->found = true;
+}
+
+bool lj_spool_holds(const char *dir, const lj_position *at)
+{
+    search s = {.generation = at->generation, .index = at->index, .offset = at->offset};
+    visit(dir, visit_holds, &s);
+    return s.found;
+}

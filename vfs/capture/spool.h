@@ -1,0 +1,47 @@
+/*
+ * spool.h - frames that must leave the WAL before the replica has them.
+ *
+ * When the WAL is about to be restarted, truncated or deleted and frames in it are not shipped yet, they are kept as
+ * `.NAME-litejoin/spool/<GEN>-<INDEX>-<START>-<END>.wal`: a sparse image of the WAL in which bytes START..END-1 and the
+ * 32-byte header stand at their own offsets. A WAL that is going to be deleted is hard-linked instead of copied.
+ * Written as .tmp and renamed: a name that exists is complete, also after kill -9. There is no fsync, because this runs in the
+ * application's thread: a power cut may leave a torn file; its frames do not verify when they are shipped, and a new
+ * generation begins (the database itself is safe: the checkpoint synced it). The shipper ships and removes the files in
+ * the order (index, start). The folder is bounded by max_spool_size.
+ *
+ * Layer: capture. Thread-safety: add() runs in the application's thread (under the WAL write lock), list() and remove()
+ * in the shipper's; they meet only in the file system, where names appear and disappear atomically.
+ */
+#ifndef LJ_SPOOL_H
+#define LJ_SPOOL_H
+
+#include "vfs/replica/name.h"
+
+typedef struct {
+    lj_position start; /* generation, index, first byte */
+    uint64_t end;      /* offset behind the last byte; a commit boundary */
+} lj_spool_entry;
+
+/* Copies bytes start..end-1 (and the header) from the open WAL descriptor. */
+LJ_WARN_UNUSED lj_code lj_spool_copy(const char *dir, const lj_spool_entry *entry, int wal_fd,
+                                     lj_error *err);
+/* Takes over the whole WAL file by a hard link; falls back to a copy where links are not possible. */
+LJ_WARN_UNUSED lj_code lj_spool_link(const char *dir, const lj_spool_entry *entry,
+                                     const char *wal_path, int wal_fd, lj_error *err);
+/*
+ * The lowest entry of `generation` at or above `index` (by index, then start). LJ_NOTFOUND: none. Files of other
+ * generations, unfinished ones too, are removed on the way when `clean` is set.
+ */
+LJ_WARN_UNUSED lj_code lj_spool_first(const char *dir, const char *generation, uint32_t index,
+                                      bool clean, lj_spool_entry *ret_entry, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_spool_open(const char *dir, const lj_spool_entry *entry, int *ret_fd,
+                                     lj_error *err);
+/* Removes every file of ours in the folder: the generation they belong to was given up. */
+void lj_spool_clear(const char *dir);
+void lj_spool_remove(const char *dir, const lj_spool_entry *entry);
+/* Sum of end - start over all entries of the generation. 0 when the folder is not there. */
+uint64_t lj_spool_bytes(const char *dir, const char *generation);
+/* True when an entry of that index holds the byte at `offset`. */
+bool lj_spool_holds(const char *dir, const lj_position *at);
+
+#endif

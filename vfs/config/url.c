@@ -1,0 +1,161 @@
+/*
+ * url.c - what a replica_url may look like, and the URL of one database's replica.
+ *
+ * Only what holds for every kind of replica is checked here: a scheme, no secrets, no nonsense in the authority. The
+ * rest is the storage driver's. Nothing is percent-decoded, as in Litestream v0.3.13.
+ *
+ * Layer: config. Thread-safety: pure.
+ */
+#include "vfs/config/options.h"
+
+#include <ctype.h>
+#include <string.h>
+#include <strings.h>
+
+#include "vfs/base/str.h"
+
+#define URL_MAX         2048u
+#define NO_SECRETS_HINT "secrets never go into a URL: give them in the environment or in a file"
+
+/* Length of the scheme of "scheme://...", 0 when the text has none. */
+static size_t scheme_len(const char *url)
+{
+    size_t n = 0;
+    while (isalnum((unsigned char)url[n]) ||
+           (n > 0 && url[n] != 0 && strchr("+-.", url[n]) != NULL))
+        n++;
+    if (n == 0 || !isalpha((unsigned char)url[0]) || strncmp(url + n, "://", 3) != 0)
+        return 0;
+    return n;
+}
+
+/* Checks "[user@]host[:port]" of `len` bytes. */
+static const char *check_authority(const char *authority, size_t len, const char **ret_hint)
+{
+    const char *end = authority + len;
+    const char *host = authority;
+    for (const char *p = authority; p < end; p++) {
+        if (*p == '@')
+            host = p + 1;
+    }
+    if (host != authority && memchr(authority, ':', (size_t)(host - authority)) != NULL) {
+        *ret_hint = NO_SECRETS_HINT;
+        return "has a password in it";
+    }
+    const char *port = memchr(host, ':', (size_t)(end - host));
+    if (host < end && host[0] == '[') {
+        const char *close = memchr(host, ']', (size_t)(end - host));
+        if (close == NULL)
+            return "has a '[' without ']' in its host";
+        port = close + 1 < end ? close + 1 : NULL;
+        if (port != NULL && *port != ':')
+            return "has text behind the ']' of its host";
+    }
+    if (port == NULL)
+        return NULL;
+    for (const char *p = port + 1; p < end; p++) {
+        if (!isdigit((unsigned char)*p)) {
+            /* "s3://KEY:SECRET/WITH/SLASH@bucket" ends up here */
+            *ret_hint = NO_SECRETS_HINT;
+            return "has a ':' in its host that no port follows";
+        }
+    }
+    return NULL;
+}
+
+/* Checks "key=value&key=value". */
+static const char *check_query(const char *query, const char **ret_hint)
+{
+    while (*query != 0) {
+        size_t len = strcspn(query, "&");
+        if (lj_option_is_secret(query, LJ_MIN(len, strcspn(query, "=")))) {
+            *ret_hint = NO_SECRETS_HINT;
+            return "has a query key that looks like a secret";
+        }
+        query += len;
+        query += *query == '&';
+    }
+    return NULL;
+}
+
+const char *lj_option_check_url(const char *value, const char **ret_hint)
+{
+    const char *reason = lj_option_check_text(value, ret_hint);
+    if (reason != NULL)
+        return reason;
+    if (strlen(value) > URL_MAX)
+        return "is longer than 2048 bytes";
+    size_t scheme = scheme_len(value);
+    if (scheme == 0) {
+        *ret_hint = value[0] == '/' ? "write a folder as file:///path"
+                                    : "write a folder as file:///path, with its whole path";
+        return "has no scheme";
+    }
+    const char *rest = value + scheme + 3;
+    size_t authority = strcspn(rest, "/?#");
+    bool is_file = scheme == 4 && strncasecmp(value, "file", 4) == 0;
+    if (!is_file) {
+        if (authority == 0)
+            return "has nothing behind its scheme";
+        reason = check_authority(rest, authority, ret_hint);
+        if (reason != NULL)
+            return reason;
+    } else if (rest[0] == 0) {
+        *ret_hint = "write a folder as file:///path";
+        return "has no path";
+    }
+    if (strchr(value, '#') != NULL)
+        return "has a '#'";
+    const char *query = strchr(value, '?');
+    if (query == NULL)
+        return NULL;
+    if (is_file) {
+        *ret_hint = "in a SQLite URI, write a '&' between parameters";
+        return "has a '?', which a file URL has no use for";
+    }
+    return check_query(query + 1, ret_hint);
+}
+
+/* "name.db" -> "name", allocated; NULL when out of memory. */
+static char *name_of(const char *db_path)
+{
+    const char *base = lj_str_basename(db_path);
+    size_t len = strlen(base);
+    if (lj_str_ends(base, ".db"))
+        len -= 3;
+    return lj_str_printf("%.*s", (int)LJ_MIN(len, 4096u), base);
+}
+
+lj_code lj_config_replica_url(const lj_config *config, const char *db_path, char **ret_url,
+                              lj_error *err)
+{
+    if (config->replica_url == NULL) {
+        lj_error_set(err, LJ_INVALID, "there is no replica_url");
+        return lj_error_hint(err, "set it, e.g. replica_url=file:///path");
+    }
+    LJ_CLEANUP(lj_freep)
+    char *name = config->replica_name != NULL ? lj_str_dup(config->replica_name) : name_of(db_path);
+    if (name == NULL)
+        return lj_error_nomem(err);
+    const char *hint = NULL;
+    const char *reason = lj_option_check_name(name, &hint);
+    if (reason != NULL) {
+        char shown[LJ_OPTION_SHOWN_MAX];
+        lj_option_show_value("replica_name", name, shown);
+        lj_error_set(err, LJ_INVALID, "the replica name \"%s\" of database %.200s %s", shown,
+                     db_path, reason);
+        return lj_error_hint(err, "give it a name with the URI parameter replica_name=NAME");
+    }
+    const char *url = config->replica_url;
+    size_t path_len = strcspn(url, "?");
+    const char *query = url + path_len;
+    size_t root =
+        scheme_len(url) + 3; /* "file:///" keeps its last slash as the one before the name */
+    while (path_len > root && url[path_len - 1] == '/')
+        path_len--;
+    char *made = lj_str_printf("%.*s/%s%s", (int)path_len, url, name, query);
+    if (made == NULL)
+        return lj_error_nomem(err);
+    *ret_url = made;
+    return LJ_OK;
+}

@@ -1,0 +1,169 @@
+/*
+ * api.c - the functions of include/litejoin_vfs.h.
+ *
+ * Layer: shim. A connection's database is found with a file-control of our own, so it also works with another shim on top.
+ */
+#include "litejoin_vfs.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vfs/base/log.h"
+#include "vfs/shim/handle.h"
+
+extern char **environ;
+
+static lj_code set_all(lj_config *config, const litejoin_config *given, lj_error *err)
+{
+    const struct {
+        const char *key;
+        const char *value;
+    } rows[] = {
+        {"enabled", given->enabled},
+        {"mode", given->mode},
+        {"replica_url", given->replica_url},
+        {"sync_interval", given->sync_interval},
+        {"restore_on_boot", given->restore_on_boot},
+        {"snapshot_interval", given->snapshot_interval},
+        {"retention", given->retention},
+        {"max_wal_size", given->max_wal_size},
+        {"max_spool_size", given->max_spool_size},
+        {"shutdown_timeout", given->shutdown_timeout},
+        {"io_timeout", given->io_timeout},
+        {"upload_workers", given->upload_workers},
+        {"log_level", given->log_level},
+        {"log_file", given->log_file},
+        {"base_vfs", given->base_vfs},
+    };
+    for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {
+        if (rows[i].value != NULL)
+            LJ_TRY(lj_config_set(config, LJ_ORIGIN_API, rows[i].key, rows[i].value, err));
+    }
+    return LJ_OK;
+}
+
+static lj_code register_with(lj_config *config, const litejoin_config *given, lj_error *err)
+{
+    const char *file = given != NULL ? given->config_file : NULL;
+    if (file == NULL)
+        file = getenv(LJ_CONFIG_ENV_FILE);
+    if (file != NULL && file[0] != 0)
+        LJ_TRY(lj_config_load_yaml(config, file, err));
+    if (given != NULL)
+        LJ_TRY(set_all(config, given, err));
+    LJ_TRY(lj_config_load_env(config, environ, err));
+    if (given != NULL && given->make_default)
+        config->default_vfs = true;
+    LJ_TRY(lj_config_finish(config, err));
+    LJ_TRY(lj_log_sink_install(config, given != NULL ? given->log : NULL,
+                               given != NULL ? given->log_ctx : NULL, err));
+    return lj_vfs_setup(config, err);
+}
+
+LITEJOIN_API int litejoin_vfs_register(const litejoin_config *given)
+{
+    lj_error err = LJ_ERROR_INIT;
+    lj_config config;
+    lj_last_error_clear();
+    if (given != NULL && given->size != sizeof(*given)) {
+        lj_error_set(&err, LJ_INVALID, "litejoin_config.size is %u, not %zu", (unsigned)given->size,
+                     sizeof(*given));
+        lj_error_hint(&err, "set it to sizeof(litejoin_config) and build against the library's own header");
+        lj_last_error_set(&err);
+        return SQLITE_MISUSE;
+    }
+    lj_config_init(&config);
+    lj_code code = register_with(&config, given, &err);
+    lj_config_clear(&config);
+    if (code == LJ_OK)
+        return SQLITE_OK;
+    lj_last_error_set(&err);
+    return code == LJ_INVALID ? SQLITE_MISUSE : code == LJ_NOMEM ? SQLITE_NOMEM : SQLITE_ERROR;
+}
+
+LITEJOIN_API const char *litejoin_last_error(void)
+{
+    return lj_last_error_text();
+}
+
+/* The replicated database behind a schema; NULL when it is not ours. */
+static lj_db *find_db(sqlite3 *db, const char *schema)
+{
+    lj_file *file = NULL;
+    lj_last_error_clear();
+    if (sqlite3_file_control(db, schema, LJ_FCNTL_FILE, &file) != SQLITE_OK || file == NULL ||
+        file->magic != LJ_FILE_MAGIC || !lj_open_alive(file->open)) {
+        lj_error err = LJ_ERROR_INIT;
+        lj_error_set(&err, LJ_NOTFOUND, "schema '%s' is not replicated by the litejoin VFS",
+                     schema != NULL ? schema : "main");
+        lj_last_error_set(&err);
+        return NULL;
+    }
+    return file->open->db;
+}
+
+static int wait_result(lj_code code, const lj_error *err)
+{
+    if (code == LJ_OK)
+        return SQLITE_OK;
+    lj_last_error_set(err);
+    return code == LJ_TIMEOUT ? SQLITE_BUSY : SQLITE_IOERR;
+}
+
+static int64_t timeout_of(const lj_db *db, int timeout_ms)
+{
+    return timeout_ms > 0 ? timeout_ms * LJ_NS_PER_MS : db->options.shutdown_timeout_ns;
+}
+
+LITEJOIN_API int litejoin_sync(sqlite3 *db, const char *schema, int timeout_ms)
+{
+    lj_error err = LJ_ERROR_INIT;
+    lj_db *replicated = find_db(db, schema);
+    if (replicated == NULL)
+        return SQLITE_NOTFOUND;
+    return wait_result(lj_db_wait(replicated, timeout_of(replicated, timeout_ms), false, &err), &err);
+}
+
+LITEJOIN_API int litejoin_snapshot(sqlite3 *db, const char *schema, int timeout_ms)
+{
+    lj_error err = LJ_ERROR_INIT;
+    lj_db *replicated = find_db(db, schema);
+    if (replicated == NULL)
+        return SQLITE_NOTFOUND;
+    return wait_result(lj_db_wait_snapshot(replicated, timeout_of(replicated, timeout_ms), &err), &err);
+}
+
+LITEJOIN_API int litejoin_get_status(sqlite3 *db, const char *schema, litejoin_status *status)
+{
+    if (status == NULL || status->size != sizeof(*status))
+        return SQLITE_MISUSE;
+    lj_db *replicated = find_db(db, schema);
+    if (replicated == NULL)
+        return SQLITE_NOTFOUND;
+    lj_db_status s;
+    lj_db_get_status(replicated, &s);
+    *status = (litejoin_status){.size = sizeof(*status),
+                                .replicating = s.replicating,
+                                .local_index = s.local_index,
+                                .local_offset = s.local_offset,
+                                .replica_index = s.replica_index,
+                                .replica_offset = s.replica_offset,
+                                .lag_ms = s.lag_ms,
+                                .lag_frames = s.lag_frames,
+                                .spool_bytes = s.spool_bytes,
+                                .segments = s.segments,
+                                .snapshots = s.snapshots,
+                                .shipped_bytes = s.shipped_bytes,
+                                .last_snapshot_ns = s.last_snapshot_ns};
+    snprintf(status->state, sizeof(status->state), "%s", s.text);
+    snprintf(status->generation, sizeof(status->generation), "%s", s.generation);
+    snprintf(status->last_error, sizeof(status->last_error), "%.*s", LITEJOIN_TEXT_MAX - 1, s.last_error);
+    return SQLITE_OK;
+}
+
+LITEJOIN_API int litejoin_extra_init(const char *unused)
+{
+    (void)unused;
+    return litejoin_vfs_register(NULL);
+}

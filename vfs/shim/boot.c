@@ -1,0 +1,124 @@
+/*
+ * boot.c - opening a database that is gone restores it first.
+ *
+ * Done when the file is missing or empty. No data in the replica: SQLite goes on and creates the file. Replica not readable: the
+ * open fails; an empty database is never quietly created over a backup that could not be seen. Two processes at once: one
+ * restores, the other waits on the lock and then finds the file.
+ *
+ * The position file is written so that the restored database continues the generation it came from: the next life of the
+ * WAL is the next index.
+ *
+ * Layer: shim.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vfs/base/clock.h"
+#include "vfs/base/io.h"
+#include "vfs/base/log.h"
+#include "vfs/base/str.h"
+#include "vfs/restore/restore.h"
+#include "vfs/shim/handle.h"
+
+static bool missing_or_empty(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return errno == ENOENT || errno == ENOTDIR;
+    return S_ISREG(st.st_mode) && st.st_size == 0;
+}
+
+/* A hot journal beside an empty file is SQLite's business. */
+static bool has_journal(const char *path)
+{
+    LJ_CLEANUP(lj_freep) char *journal = lj_str_printf("%s-journal", path);
+    struct stat st;
+    return journal != NULL && stat(journal, &st) == 0 && st.st_size > 0;
+}
+
+static lj_code continue_generation(const char *path, const char *state_dir,
+                                   const lj_restore_result *result, lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) char *position_path = lj_str_printf("%s/position", state_dir);
+    if (position_path == NULL)
+        return lj_error_nomem(err);
+    lj_saved_position saved = {.at = result->position, .page_size = result->page_size};
+    saved.at.offset = 0;
+    if (result->has_wal)
+        saved.at.index++;
+    saved.has_identity = lj_identity_of(path, &saved.identity);
+    saved.last_object_ns = result->time_ns;
+    saved.snapshot_ns = lj_clock_wall_ns();
+    saved.snapshot_at = result->position;
+    saved.snapshot_at.index = result->snapshot_index;
+    lj_saved_position_own(&saved, saved.at.generation);
+    return lj_saved_position_store(position_path, &saved, err);
+}
+
+static lj_code restore_locked(lj_storage *storage, const lj_restore_plan *plan,
+                              const lj_restore_options *options, const char *path,
+                              const char *state_dir, lj_error *err)
+{
+    lj_restore_result result;
+    int64_t start_ns = lj_clock_mono_ns();
+    LJ_TRY(lj_restore_run(storage, plan, path, options, &result, err));
+    char at[LJ_POSITION_TEXT_MAX];
+    lj_position_format(&result.position, at);
+    lj_log(LJ_LOG_INFO, "%s: restored from %s at %s, %" PRIu64 " bytes in %lld ms", path,
+           lj_storage_url(storage), at, result.db_bytes,
+           (long long)((lj_clock_mono_ns() - start_ns) / LJ_NS_PER_MS));
+    lj_error ignored = LJ_ERROR_INIT;
+    if (result.at_end && continue_generation(path, state_dir, &result, &ignored) != LJ_OK)
+        lj_log_error(LJ_LOG_WARN, path, &ignored); /* a new generation follows */
+    return LJ_OK;
+}
+
+static lj_code restore_under_lock(lj_storage *storage, const lj_restore_plan *plan,
+                                  const lj_restore_options *options, const char *path, lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) char *dir = lj_str_dirname(path);
+    LJ_CLEANUP(lj_freep) char *state_dir =
+        dir == NULL ? NULL : lj_str_printf("%s/.%s-litejoin", dir, lj_str_basename(path));
+    LJ_CLEANUP(lj_freep) char *lock = state_dir == NULL ? NULL : lj_str_printf("%s/restore-lock", state_dir);
+    if (lock == NULL)
+        return lj_error_nomem(err);
+    LJ_TRY(lj_io_mkdirs(state_dir, 0700, err));
+    LJ_CLEANUP(lj_closep) int fd = -1;
+    LJ_TRY(lj_io_open(lock, O_RDWR | O_CREAT, 0600, &fd, err));
+    while (flock(fd, LOCK_EX) != 0) {
+        if (errno != EINTR)
+            return lj_error_errno(err, errno, "cannot lock %s", lock);
+    }
+    if (!missing_or_empty(path))
+        return LJ_OK; /* another process was faster */
+    return restore_locked(storage, plan, options, path, state_dir, err);
+}
+
+lj_code lj_boot_restore(const char *path, const lj_config *config, lj_error *err)
+{
+    if (!missing_or_empty(path) || has_journal(path))
+        return LJ_OK;
+    LJ_CLEANUP(lj_freep) char *url = NULL;
+    LJ_TRY(lj_config_replica_url(config, path, &url, err));
+    lj_storage *storage = NULL;
+    lj_storage_options storage_options = {.io_timeout_ns = config->io_timeout_ns};
+    LJ_TRY(lj_storage_open(url, &storage_options, &storage, err));
+    lj_restore_options options = {.remove_stale_wal = true, .overwrite_empty = true};
+    lj_restore_plan *plan = NULL;
+    lj_code code = lj_restore_plan_make(storage, &options, &plan, err);
+    if (code == LJ_OK)
+        code = restore_under_lock(storage, plan, &options, path, err);
+    else if (code == LJ_NOTFOUND)
+        code = LJ_OK; /* nothing was ever replicated there */
+    if (code != LJ_OK)
+        lj_error_context(err, "restoring before open");
+    lj_restore_plan_free(plan);
+    lj_storage_close(storage);
+    return code;
+}

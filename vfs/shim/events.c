@@ -1,0 +1,205 @@
+/*
+ * events.c - translates SQLite's calls on the database, WAL and wal-index into what the capture layer needs to know.
+ *
+ * When is a transaction committed? In normal locking mode: when the WAL write lock is released and the wal-index header
+ * shows its last frame. In exclusive mode SQLite takes no wal-index locks (and may have no wal-index): the commit is known at
+ * COMMIT_PHASETWO, and its last frame is the last one written with a non-zero database size; frame headers are found by
+ * file offset, because a write may be split or repeat an earlier frame.
+ *
+ * Layer: shim. Runs in application threads; see database.h for what may take how long.
+ */
+#include <string.h>
+
+#include "vfs/base/log.h"
+#include "vfs/capture/walfile.h"
+#include "vfs/shim/handle.h"
+#include "vfs/shim/walindex.h"
+
+static void publish_index(lj_file *file)
+{
+    lj_walindex index;
+    if (!lj_walindex_read(file->index, &index))
+        return;
+    file->seen_salt = index.salt;
+    file->seen_frames = index.frames;
+    lj_db_publish(file->open->db, index.salt, index.frames, index.page_size, index.db_pages);
+}
+
+static bool index_moved(const lj_file *file)
+{
+    lj_wal_salt salt;
+    uint32_t frames;
+    lj_walindex_peek(file->index, &salt, &frames);
+    return frames != file->seen_frames || !lj_wal_salt_eq(salt, file->seen_salt);
+}
+
+void lj_event_publish(lj_file *file)
+{
+    if (file->index != NULL && index_moved(file))
+        publish_index(file);
+}
+
+void lj_event_read_lock(lj_file *file)
+{
+    if (file->index == NULL)
+        return;
+    if (index_moved(file))
+        publish_index(file);
+    if (!atomic_load_explicit(&file->open->db->ready, memory_order_acquire))
+        lj_db_ready(file->open->db);
+}
+
+void lj_event_exclusive_commit(lj_file *file)
+{
+    if (file->lock_level < SQLITE_LOCK_EXCLUSIVE)
+        return; /* published when the write lock was released */
+    lj_file *wal = file->partner;
+    if (file->index != NULL) {
+        publish_index(file);
+    } else if (wal != NULL && wal->commit_frame != 0 && wal->wal_page_size != 0) {
+        lj_db_publish(file->open->db, wal->wal_salt, wal->commit_frame, wal->wal_page_size,
+                      wal->commit_pages);
+        wal->commit_frame = 0;
+    } else {
+        return;
+    }
+    lj_db_ready(file->open->db);
+}
+
+/* ------------------------------------------------------------------ the WAL file */
+
+/* Exclusive mode with the wal-index in SQLite's own memory: what recovery is going to find, found the same way. */
+void lj_event_wal_opened(lj_file *wal)
+{
+    lj_file *file = wal->partner;
+    lj_db_journal_mode(file->open->db, NULL);
+    if (file->lock_level < SQLITE_LOCK_EXCLUSIVE || file->index != NULL)
+        return;
+    lj_error err = LJ_ERROR_INIT;
+    LJ_CLEANUP(lj_walfile_close) lj_walfile own = LJ_WALFILE_INIT;
+    if (lj_walfile_refresh(&own, file->open->db->wal_path, &err) != LJ_OK)
+        return;
+    lj_wal_chain chain;
+    lj_wal_verdict verdict = LJ_WAL_FRAME_OK;
+    lj_wal_chain_start(&chain, &own.header);
+    if (lj_walfile_walk(own.fd, &chain, UINT64_MAX, NULL, NULL, &verdict, &err) != LJ_OK)
+        return;
+    wal->wal_salt = own.header.salt;
+    wal->wal_page_size = own.header.page_size;
+    lj_db_publish(file->open->db, own.header.salt, chain.committed, own.header.page_size, chain.db_pages);
+    if (chain.committed > 0)
+        lj_db_ready(file->open->db);
+}
+
+static void note_header(lj_file *wal, const uint8_t *data)
+{
+    lj_error err = LJ_ERROR_INIT;
+    lj_wal_header header;
+    if (lj_wal_header_parse(data, &header, &err) != LJ_OK)
+        return;
+    wal->wal_salt = header.salt;
+    wal->wal_page_size = header.page_size;
+    wal->commit_frame = 0;
+    wal->head_have = 0;
+}
+
+/* Collects the part of a frame header that this write covers; a complete one with a db size may end a transaction. */
+static void note_frame_bytes(lj_file *wal, const uint8_t *data, uint64_t len, uint64_t off)
+{
+    uint64_t frame_bytes = lj_wal_frame_bytes(wal->wal_page_size);
+    uint64_t at = off;
+    while (at < off + len) {
+        uint64_t frame = (at - LJ_WAL_HEADER_BYTES) / frame_bytes + 1;
+        uint64_t inside = (at - LJ_WAL_HEADER_BYTES) % frame_bytes;
+        if (inside >= LJ_WAL_FRAME_HEADER_BYTES) {
+            at += frame_bytes - inside;
+            continue;
+        }
+        if (frame != wal->head_frame || inside == 0) {
+            wal->head_frame = frame;
+            wal->head_have = 0;
+        }
+        wal->head[inside] = data[at - off];
+        wal->head_have |= UINT32_C(1) << inside;
+        at++;
+        if (wal->head_have == (UINT32_C(1) << LJ_WAL_FRAME_HEADER_BYTES) - 1) {
+            uint32_t pages = lj_get_be32(wal->head + 4);
+            wal->head_have = 0;
+            if (pages != 0) {
+                wal->commit_frame = frame;
+                wal->commit_pages = pages;
+            }
+        }
+    }
+}
+
+void lj_event_wal_write(lj_file *wal, const void *data, int len, sqlite3_int64 off)
+{
+    if (off == 0 && len >= (int)LJ_WAL_HEADER_BYTES)
+        note_header(wal, data);
+    else if (wal->wal_page_size != 0 && off >= (sqlite3_int64)LJ_WAL_HEADER_BYTES)
+        note_frame_bytes(wal, data, (uint64_t)len, (uint64_t)off);
+}
+
+void lj_event_wal_failed(lj_file *wal)
+{
+    wal->commit_frame = 0;
+    wal->head_have = 0;
+}
+
+void lj_event_wal_emptying(lj_open *open, bool going)
+{
+    lj_image_wal_restarts(&open->guard);
+    lj_db_seal(open->db, going);
+}
+
+/* ------------------------------------------------------------------ the database file */
+
+void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off)
+{
+    lj_open *open = file->open;
+    lj_image_before_write(&open->guard, (uint64_t)off, (uint64_t)len);
+    if (file->checkpointing)
+        return;
+    /* rollback-journal mode: creating a database, leaving or entering WAL mode, or staying outside of it */
+    lj_db_break(open->db, "the database was written outside of WAL mode");
+    if (off == 0 && len >= 20)
+        lj_db_journal_mode(open->db, ((const uint8_t *)data)[18] == 1 ? "delete" : NULL);
+}
+
+/* ------------------------------------------------------------------ wal-index locks */
+
+static bool wal_is_large(lj_db *db)
+{
+    pthread_mutex_lock(&db->mutex);
+    lj_life life = db->life;
+    pthread_mutex_unlock(&db->mutex);
+    return life.known &&
+           lj_wal_frame_offset(life.page_size, life.frames + 1) >= db->options.max_wal_size_bytes;
+}
+
+/* Lock 4..7: somebody restarts the WAL, or makes sure that the next writer will. */
+int lj_event_restart_lock(lj_file *file, int flags)
+{
+    lj_open *open = file->open;
+    bool checkpoint = (file->exclusive & (1u << LJ_LOCK_CKPT)) != 0;
+    lj_event_publish(file);
+    if (lj_db_gate(open->db, checkpoint) == LJ_GATE_VETO)
+        return SQLITE_BUSY;
+    int rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
+    if (rc == SQLITE_BUSY && (checkpoint || wal_is_large(open->db)) && lj_image_convert(&open->guard))
+        rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
+    if (rc == SQLITE_OK)
+        lj_event_wal_emptying(open, false);
+    return rc;
+}
+
+/* An explicit checkpoint (it holds WRITE and CKPT) must not see a snapshot's read mark. */
+int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc)
+{
+    const unsigned both = (1u << LJ_LOCK_WRITE) | (1u << LJ_LOCK_CKPT);
+    if (rc != SQLITE_BUSY || ofst < LJ_LOCK_READ0 || (file->exclusive & both) != both ||
+        !lj_image_convert(&file->open->guard))
+        return rc;
+    return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
+}

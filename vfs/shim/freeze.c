@@ -1,0 +1,200 @@
+/*
+ * freeze.c - a stable view of the database file for snapshots, through a handle opened on the base VFS.
+ *
+ * The handle belongs to the same SQLite library and VFS as the application's, so the unix VFS knows both and keeps the
+ * process's POSIX locks when ours is closed (an open()/close() of our own would drop them).
+ *
+ * The read mark is taken the way SQLite's own readers take theirs: READ0 when everything is backfilled (no checkpoint can
+ * write then), else a slot whose mark is M (a checkpoint stops at M, and nobody can restart the WAL). In exclusive
+ * locking mode nobody else can lock; the caller then copies on checkpoint, and M is what was published last.
+ *
+ * Layer: shim. Thread-safety: called by the image, under its guard mutex, except for read and size, which only the
+ * image's reader calls.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "vfs/shim/handle.h"
+#include "vfs/shim/walindex.h"
+
+#define MARK_TRIES 100
+
+static void release(void *ctx)
+{
+    lj_open *open = ctx;
+    sqlite3_file *r = open->reader;
+    if (r == NULL)
+        return;
+    if (open->reader_slot >= 0)
+        r->pMethods->xShmLock(r, LJ_LOCK_READ0 + open->reader_slot, 1,
+                              SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
+    open->reader_slot = -1;
+    if (open->reader_shared) {
+        r->pMethods->xShmUnmap(r, 0);
+        r->pMethods->xUnlock(r, SQLITE_LOCK_NONE);
+    }
+    open->reader_shared = false;
+}
+
+static void close_reader(void *ctx)
+{
+    lj_open *open = ctx;
+    if (open->reader == NULL)
+        return;
+    release(open);
+    if (open->reader->pMethods != NULL)
+        open->reader->pMethods->xClose(open->reader);
+    free(open->reader);
+    open->reader = NULL;
+}
+
+static lj_code open_reader(lj_open *open, lj_error *err)
+{
+    close_reader(open);
+    sqlite3_file *r = calloc(1, (size_t)open->base->szOsFile);
+    if (r == NULL)
+        return lj_error_nomem(err);
+    open->reader = r;
+    open->reader_slot = -1;
+    open->reader_shared = false;
+    int out = 0;
+    int rc = open->base->xOpen(open->base, open->base_name + 4, r,
+                               SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE, &out);
+    if (rc != SQLITE_OK) {
+        lj_error_set(err, LJ_IO, "cannot open the database for a snapshot: SQLite error %d", rc);
+        return lj_error_retryable(err, true);
+    }
+    return LJ_OK;
+}
+
+static lj_code busy(lj_error *err, const char *why)
+{
+    lj_error_set(err, LJ_BUSY, "cannot freeze the database: %s", why);
+    return lj_error_retryable(err, true);
+}
+
+/* A slot with the mark `frames`, setting it where a slot is free; -1 = none now. */
+static int find_slot(sqlite3_file *r, volatile void *region, uint32_t frames)
+{
+    for (int i = 1; i < LJ_WALINDEX_READERS; i++) {
+        if (lj_walindex_mark(region, i) == frames)
+            return i;
+    }
+    for (int i = 1; i < LJ_WALINDEX_READERS; i++) {
+        if (r->pMethods->xShmLock(r, LJ_LOCK_READ0 + i, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE) !=
+            SQLITE_OK)
+            continue;
+        lj_walindex_set_mark(region, i, frames);
+        r->pMethods->xShmLock(r, LJ_LOCK_READ0 + i, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+        return i;
+    }
+    return -1;
+}
+
+/* One try. true = the lock of *ret_slot is held and *ret_index is what it froze. */
+static bool try_mark(sqlite3_file *r, volatile void *region, lj_walindex *ret_index, int *ret_slot)
+{
+    lj_walindex now;
+    lj_walindex again;
+    if (!lj_walindex_read(region, &now))
+        return false;
+    bool backfilled = lj_walindex_backfilled(region) == now.frames;
+    int slot = backfilled ? 0 : find_slot(r, region, now.frames);
+    if (slot < 0 || r->pMethods->xShmLock(r, LJ_LOCK_READ0 + slot, 1,
+                                          SQLITE_SHM_LOCK | SQLITE_SHM_SHARED) != SQLITE_OK)
+        return false;
+    r->pMethods->xShmBarrier(r);
+    bool same = lj_walindex_read(region, &again) && memcmp(now.raw, again.raw, sizeof(now.raw)) == 0 &&
+                (backfilled || lj_walindex_mark(region, slot) == now.frames);
+    if (!same) {
+        r->pMethods->xShmLock(r, LJ_LOCK_READ0 + slot, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
+        return false;
+    }
+    *ret_index = now;
+    *ret_slot = slot;
+    return true;
+}
+
+/* No lock to be had: the application holds the file exclusively, so only its own commits and checkpoints count. */
+static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *err)
+{
+    lj_db *db = open->db;
+    pthread_mutex_lock(&db->mutex);
+    lj_life life = db->life;
+    bool sealed = db->chain.active && db->chain.sealed && db->chain.sealed_frames == life.frames;
+    pthread_mutex_unlock(&db->mutex);
+    if (!life.known)
+        return busy(err, "it is locked exclusively and nothing was committed yet");
+    *ret_freeze = (lj_freeze){.salt = life.salt,
+                              .frames = life.frames,
+                              .page_size = life.page_size,
+                              .db_pages = life.db_pages,
+                              .backfilled = sealed,
+                              .held = false};
+    return LJ_OK;
+}
+
+static lj_code freeze(void *ctx, lj_freeze *ret_freeze, lj_error *err)
+{
+    lj_open *open = ctx;
+    LJ_TRY(open_reader(open, err));
+    sqlite3_file *r = open->reader;
+    if (r->pMethods->xLock(r, SQLITE_LOCK_SHARED) != SQLITE_OK)
+        return freeze_exclusive(open, ret_freeze, err);
+    open->reader_shared = true;
+    void volatile *region = NULL;
+    if (r->pMethods->xShmMap(r, 0, 32768, 0, &region) != SQLITE_OK || region == NULL)
+        return busy(err, "there is no wal-index yet");
+    lj_walindex index;
+    int slot = -1;
+    for (int i = 0; i < MARK_TRIES && slot < 0; i++) {
+        if (!try_mark(r, region, &index, &slot))
+            slot = -1;
+    }
+    if (slot < 0)
+        return busy(err, "every read mark is taken");
+    open->reader_slot = slot;
+    lj_db_publish(open->db, index.salt, index.frames, index.page_size, index.db_pages);
+    *ret_freeze = (lj_freeze){.salt = index.salt,
+                              .frames = index.frames,
+                              .page_size = index.page_size,
+                              .db_pages = index.frames == 0 ? 0 : index.db_pages,
+                              .cksum = index.cksum,
+                              .has_cksum = true,
+                              .backfilled = slot == 0,
+                              .held = true};
+    return LJ_OK;
+}
+
+static lj_code read_db(void *ctx, uint64_t off, void *out, size_t len, lj_error *err)
+{
+    lj_open *open = ctx;
+    sqlite3_file *r = open->reader;
+    int rc = r->pMethods->xRead(r, out, (int)len, (sqlite3_int64)off);
+    if (rc == SQLITE_OK || rc == SQLITE_IOERR_SHORT_READ)
+        return LJ_OK; /* what is missing was zeroed */
+    lj_error_set(err, LJ_IO, "cannot read %zu bytes of the database at %llu: SQLite error %d", len,
+                 (unsigned long long)off, rc);
+    return lj_error_retryable(err, true);
+}
+
+static lj_code size_db(void *ctx, uint64_t *ret_bytes, lj_error *err)
+{
+    lj_open *open = ctx;
+    sqlite3_int64 bytes = 0;
+    int rc = open->reader->pMethods->xFileSize(open->reader, &bytes);
+    if (rc != SQLITE_OK)
+        return lj_error_set(err, LJ_IO, "cannot tell the size of the database: SQLite error %d", rc);
+    *ret_bytes = (uint64_t)bytes;
+    return LJ_OK;
+}
+
+lj_dbfile lj_freeze_dbfile(lj_open *open)
+{
+    return (lj_dbfile){.ctx = open,
+                       .freeze = freeze,
+                       .release = release,
+                       .read = read_db,
+                       .size = size_db,
+                       .close = close_reader};
+}

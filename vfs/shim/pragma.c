@@ -1,0 +1,110 @@
+/*
+ * pragma.c - PRAGMA litejoin_status, litejoin_sync[=TIMEOUT], litejoin_snapshot[=TIMEOUT].
+ *
+ * SQLite hands a pragma to the file while preparing it: args[1] is its name, args[2] its argument or NULL, and the answer (one
+ * row, one column) or the error text goes to args[0], allocated by sqlite3_mprintf.
+ *
+ * Layer: shim.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "vfs/base/clock.h"
+#include "vfs/base/str.h"
+#include "vfs/shim/handle.h"
+
+static int answer_error(char **args, const lj_error *err)
+{
+    char text[LJ_ERROR_MESSAGE_MAX + LJ_ERROR_HINT_MAX + 8];
+    lj_error_format(err, text, sizeof(text));
+    lj_last_error_set(err);
+    args[0] = sqlite3_mprintf("litejoin: %s", text);
+    return SQLITE_ERROR;
+}
+
+static int answer_not_replicated(char **args)
+{
+    lj_error err = LJ_ERROR_INIT;
+    lj_error_set(&err, LJ_UNSUPPORTED, "this database is not replicated");
+    lj_error_hint(&err, "name a replica: file:NAME?vfs=litejoin&replica_url=URL, LITEJOIN_REPLICA_URL or litejoin.yaml");
+    return answer_error(args, &err);
+}
+
+static int answer_position(lj_db *db, char **args)
+{
+    char text[LJ_POSITION_TEXT_MAX];
+    pthread_mutex_lock(&db->mutex);
+    lj_position_format(&db->pos, text);
+    pthread_mutex_unlock(&db->mutex);
+    args[0] = sqlite3_mprintf("%s", text);
+    return SQLITE_OK;
+}
+
+static int pragma_status(lj_file *file, char **args)
+{
+    if (!lj_open_alive(file->open)) {
+        args[0] = sqlite3_mprintf("{\"state\":\"off\"}");
+        return SQLITE_OK;
+    }
+    lj_db *db = file->open->db;
+    lj_db_status s;
+    char path[4200];
+    char url[2100];
+    char state[200];
+    char error[1500];
+    char snapshot[LJ_CLOCK_TEXT_MAX] = "";
+    lj_db_get_status(db, &s);
+    lj_str_json(path, sizeof(path), db->path);
+    lj_str_json(url, sizeof(url), db->replica_url);
+    lj_str_json(state, sizeof(state), s.text);
+    lj_str_json(error, sizeof(error), s.last_error);
+    if (s.last_snapshot_ns != 0)
+        lj_clock_format(s.last_snapshot_ns, snapshot);
+    args[0] = sqlite3_mprintf(
+        "{\"state\":%s,\"database\":%s,\"replica\":%s,\"generation\":\"%s\",\"local_index\":%u,"
+        "\"local_offset\":%llu,\"replica_index\":%u,\"replica_offset\":%llu,\"lag_ms\":%lld,"
+        "\"lag_frames\":%llu,\"spool_bytes\":%llu,\"segments\":%llu,\"snapshots\":%llu,"
+        "\"shipped_bytes\":%llu,\"last_snapshot\":\"%s\",\"last_error\":%s}",
+        state, path, url, s.generation, s.local_index, (unsigned long long)s.local_offset,
+        s.replica_index, (unsigned long long)s.replica_offset, (long long)s.lag_ms,
+        (unsigned long long)s.lag_frames, (unsigned long long)s.spool_bytes,
+        (unsigned long long)s.segments, (unsigned long long)s.snapshots,
+        (unsigned long long)s.shipped_bytes, snapshot, error);
+    return args[0] == NULL ? SQLITE_NOMEM : SQLITE_OK;
+}
+
+static int pragma_wait(lj_file *file, char **args, bool snapshot)
+{
+    if (!lj_open_alive(file->open))
+        return answer_not_replicated(args);
+    lj_db *db = file->open->db;
+    lj_error err = LJ_ERROR_INIT;
+    int64_t timeout_ns = db->options.shutdown_timeout_ns;
+    lj_code code = LJ_OK;
+    if (args[2] != NULL)
+        code = lj_clock_parse_duration(args[2], &timeout_ns, &err);
+    if (code == LJ_OK)
+        code = snapshot ? lj_db_wait_snapshot(db, timeout_ns, &err)
+                        : lj_db_wait(db, timeout_ns, false, &err);
+    return code == LJ_OK ? answer_position(db, args) : answer_error(args, &err);
+}
+
+int lj_pragma(lj_file *file, char **args)
+{
+    static const char prefix[] = "litejoin_";
+    const char *name = args[1];
+    if (sqlite3_strnicmp(name, prefix, (int)strlen(prefix)) != 0)
+        return SQLITE_NOTFOUND;
+    name += strlen(prefix);
+    if (sqlite3_stricmp(name, "status") == 0)
+        return pragma_status(file, args);
+    if (sqlite3_stricmp(name, "sync") == 0)
+        return pragma_wait(file, args, false);
+    if (sqlite3_stricmp(name, "snapshot") == 0)
+        return pragma_wait(file, args, true);
+    lj_error err = LJ_ERROR_INIT;
+    lj_error_set(&err, LJ_INVALID, "unknown pragma litejoin_%s", name);
+    lj_error_hint(&err, "there are litejoin_status, litejoin_sync and litejoin_snapshot");
+    return answer_error(args, &err);
+}

@@ -1,0 +1,284 @@
+/*
+ * registry.c - which databases this process replicates, and through which handles.
+ *
+ * One lj_open per (device, inode): a database opened under two names is one. The mutex (rank 1) guards the two lists and
+ * the handle counts; it is held while a database object is created (local I/O only), never while one is flushed or freed.
+ *
+ * Fork: the child clears the lists (what is in them belongs to the parent and has no worker there), counts the epoch up, so
+ * that inherited handles pass everything through, and closes the inherited election locks.
+ *
+ * Layer: shim.
+ */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vfs/base/clock.h"
+#include "vfs/base/log.h"
+#include "vfs/base/str.h"
+#include "vfs/shim/handle.h"
+
+#define EXIT_DRAIN_NS (2 * LJ_NS_PER_S)
+
+unsigned lj_process_epoch;
+
+static struct {
+    pthread_mutex_t mutex;
+    lj_open *opens;
+    lj_file *files;
+} registry = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+/* ------------------------------------------------------------------ fork and exit */
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&registry.mutex);
+}
+
+static void in_parent(void)
+{
+    pthread_mutex_unlock(&registry.mutex);
+}
+
+static void in_child(void)
+{
+    pthread_mutex_init(&registry.mutex, NULL);
+    lj_process_epoch++;
+    for (lj_open *open = registry.opens; open != NULL; open = open->next) {
+        if (open->db->lock_fd >= 0)
+            close(open->db->lock_fd); /* the parent's descriptor keeps the lock */
+        open->db->lock_fd = -1;
+    }
+    registry.opens = NULL;
+    registry.files = NULL;
+    lj_scheduler_after_fork();
+}
+
+/*
+ * Is there something that only this process could ship? Without a commit in this session there is not; a first snapshot
+ * can wait for the next.
+ */
+static bool has_work(lj_db *db)
+{
+    pthread_mutex_lock(&db->mutex);
+    bool work = db->attached && (db->commits > 0 || db->spool_bytes > 0) && !db->not_wal &&
+                (db->state == LJ_DB_REPLICATING || db->state == LJ_DB_STARTING);
+    pthread_mutex_unlock(&db->mutex);
+    return work;
+}
+
+/* exit() without sqlite3_close: gives the workers a moment to ship what is committed. */
+static void at_exit(void)
+{
+    int64_t deadline_ns = lj_clock_mono_ns() + EXIT_DRAIN_NS;
+    pthread_mutex_lock(&registry.mutex);
+    for (lj_open *open = registry.opens; open != NULL; open = open->next) {
+        lj_error err = LJ_ERROR_INIT;
+        int64_t left_ns = deadline_ns - lj_clock_mono_ns();
+        if (left_ns > 0 && lj_open_alive(open) && has_work(open->db))
+            (void)!lj_db_wait(open->db, LJ_MIN(left_ns, open->db->options.shutdown_timeout_ns), true, &err);
+    }
+    pthread_mutex_unlock(&registry.mutex);
+}
+
+static void init_once(void)
+{
+    pthread_atfork(before_fork, in_parent, in_child);
+    atexit(at_exit);
+}
+
+void lj_registry_init(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, init_once);
+}
+
+/* ------------------------------------------------------------------ databases */
+
+static lj_db_options db_options(const lj_config *config)
+{
+    return (lj_db_options){.sync_interval_ns = config->sync_interval_ns,
+                           .snapshot_interval_ns = config->snapshot_interval_ns,
+                           .retention_ns = config->retention_ns,
+                           .shutdown_timeout_ns = config->shutdown_timeout_ns,
+                           .io_timeout_ns = config->io_timeout_ns,
+                           .max_wal_size_bytes = config->max_wal_size_bytes,
+                           .max_spool_size_bytes = config->max_spool_size_bytes,
+                           .fsync_before_ship = config->fsync_before_ship};
+}
+
+static void free_open(lj_open *open)
+{
+    lj_shipper_free(open->shipper);
+    lj_db_free(open->db);
+    pthread_mutex_destroy(&open->guard.mutex);
+    free(open->base_name);
+    free(open);
+}
+
+static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config *config,
+                           const lj_identity *identity, lj_open **ret_open, lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) char *url = NULL;
+    LJ_TRY(lj_config_replica_url(config, path, &url, err));
+    lj_open *open = calloc(1, sizeof(*open));
+    size_t len = strlen(path);
+    if (open == NULL || (open->base_name = calloc(1, len + 12)) == NULL) {
+        free(open);
+        return lj_error_nomem(err);
+    }
+    memcpy(open->base_name + 4, path, len);
+    open->base = base;
+    open->epoch = lj_process_epoch;
+    open->reader_slot = -1;
+    pthread_mutex_init(&open->guard.mutex, NULL);
+    lj_db_options options = db_options(config);
+    lj_storage_options storage_options = {.io_timeout_ns = config->io_timeout_ns};
+    lj_storage *storage = NULL;
+    lj_dbfile dbfile = lj_freeze_dbfile(open);
+    lj_code code = lj_storage_open(url, &storage_options, &storage, err);
+    if (code == LJ_OK)
+        code = lj_db_new(path, lj_storage_url(storage), &options, lj_shipper_wake, &open->db, err);
+    if (code == LJ_OK)
+        code = lj_shipper_new(open->db, storage, &open->guard, &dbfile, &open->shipper, err);
+    if (code != LJ_OK) {
+        if (open->shipper == NULL)
+            lj_storage_close(storage);
+        free_open(open);
+        return code;
+    }
+    if (identity != NULL) {
+        open->db->opened_identity = *identity;
+        open->db->has_opened_identity = true;
+    }
+    lj_scheduler_set_workers(config->upload_workers);
+    *ret_open = open;
+    return LJ_OK;
+}
+
+lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config *config,
+                            const lj_identity *identity, lj_open **ret_open, lj_error *err)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return lj_error_set(err, LJ_NOTFOUND, "%s disappeared while it was being opened", path);
+    pthread_mutex_lock(&registry.mutex);
+    lj_open *open = registry.opens;
+    while (open != NULL && (open->device != (uint64_t)st.st_dev || open->inode != (uint64_t)st.st_ino))
+        open = open->next;
+    lj_code code = LJ_OK;
+    if (open == NULL) {
+        code = create_open(base, path, config, identity, &open, err);
+        if (code == LJ_OK) {
+            open->device = (uint64_t)st.st_dev;
+            open->inode = (uint64_t)st.st_ino;
+            open->next = registry.opens;
+            registry.opens = open;
+        }
+    }
+    if (code == LJ_OK) {
+        open->handles++;
+        *ret_open = open;
+    }
+    pthread_mutex_unlock(&registry.mutex);
+    return code;
+}
+
+void lj_open_flush(lj_open *open)
+{
+    lj_db *db = open->db;
+    lj_error err = LJ_ERROR_INIT;
+    if (!has_work(db))
+        return;
+    if (lj_db_wait(db, db->options.shutdown_timeout_ns, true, &err) != LJ_OK)
+        lj_log_error(LJ_LOG_WARN, db->path, &err);
+}
+
+static void unlink_open(lj_open *open)
+{
+    for (lj_open **at = &registry.opens; *at != NULL; at = &(*at)->next) {
+        if (*at == open) {
+            *at = open->next;
+            return;
+        }
+    }
+}
+
+void lj_registry_release(lj_open *open)
+{
+    if (!lj_open_alive(open))
+        return; /* inherited over a fork: the parent's */
+    pthread_mutex_lock(&registry.mutex);
+    bool last = open->handles == 1;
+    pthread_mutex_unlock(&registry.mutex);
+    if (last) {
+        lj_open_flush(open);
+        pthread_mutex_lock(&open->db->mutex);
+        open->db->closing = true;
+        pthread_mutex_unlock(&open->db->mutex);
+    }
+    pthread_mutex_lock(&registry.mutex);
+    last = --open->handles == 0;
+    if (last)
+        unlink_open(open);
+    pthread_mutex_unlock(&registry.mutex);
+    if (last) {
+        free_open(open);
+    } else {
+        pthread_mutex_lock(&open->db->mutex);
+        open->db->closing = false; /* another connection came meanwhile */
+        pthread_mutex_unlock(&open->db->mutex);
+    }
+}
+
+/* ------------------------------------------------------------------ handles */
+
+void lj_registry_add_file(lj_file *file)
+{
+    pthread_mutex_lock(&registry.mutex);
+    file->next = registry.files;
+    registry.files = file;
+    pthread_mutex_unlock(&registry.mutex);
+}
+
+void lj_registry_remove_file(lj_file *file)
+{
+    pthread_mutex_lock(&registry.mutex);
+    for (lj_file **at = &registry.files; *at != NULL; at = &(*at)->next) {
+        if (*at == file) {
+            *at = file->next;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&registry.mutex);
+}
+
+lj_file *lj_registry_file_of_wal(const char *wal_name)
+{
+    pthread_mutex_lock(&registry.mutex);
+    lj_file *file = registry.files;
+    while (file != NULL && file->wal_name != wal_name)
+        file = file->next;
+    pthread_mutex_unlock(&registry.mutex);
+    return file;
+}
+
+bool lj_registry_with_wal_path(const char *wal_path, void (*fn)(lj_open *open))
+{
+    pthread_mutex_lock(&registry.mutex);
+    lj_open *open = registry.opens;
+    while (open != NULL && strcmp(open->db->wal_path, wal_path) != 0)
+        open = open->next;
+    if (open != NULL)
+        open->handles++;
+    pthread_mutex_unlock(&registry.mutex);
+    if (open == NULL)
+        return false;
+    fn(open);
+    pthread_mutex_lock(&registry.mutex);
+    open->handles--; /* the caller's own handle is still open: never the last */
+    pthread_mutex_unlock(&registry.mutex);
+    return true;
+}

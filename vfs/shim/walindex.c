@@ -1,0 +1,86 @@
+/*
+ * walindex.c - see walindex.h. Everything is read through volatile words, so that the compiler reads memory once per use.
+ */
+#include "vfs/shim/walindex.h"
+
+#include <string.h>
+
+#define HEADER_BYTES 48u
+#define AT_CHANGE    8u
+#define AT_FLAGS     12u
+#define AT_FRAMES    16u
+#define AT_SALT      32u
+#define AT_BACKFILL  96u
+#define AT_MARKS     100u
+
+static uint32_t load(const volatile void *region, size_t at)
+{
+    return __atomic_load_n((const volatile uint32_t *)((const volatile uint8_t *)region + at),
+                           __ATOMIC_RELAXED);
+}
+
+static void copy_header(const volatile void *region, size_t at, uint8_t out[HEADER_BYTES])
+{
+    for (size_t i = 0; i < HEADER_BYTES; i += 4) {
+        uint32_t word = load(region, at + i);
+        memcpy(out + i, &word, sizeof(word));
+    }
+}
+
+static uint32_t word_at(const uint8_t *raw, size_t at)
+{
+    uint32_t word;
+    memcpy(&word, raw + at, sizeof(word));
+    return word;
+}
+
+bool lj_walindex_read(const volatile void *region, lj_walindex *ret_index)
+{
+    uint8_t first[HEADER_BYTES];
+    uint8_t second[HEADER_BYTES];
+    copy_header(region, 0, first);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    copy_header(region, HEADER_BYTES, second);
+    if (memcmp(first, second, HEADER_BYTES) != 0 || first[AT_FLAGS] == 0)
+        return false;
+    const bool big_endian = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__;
+    lj_wal_cksum sum = lj_wal_checksum(big_endian, (lj_wal_cksum){0, 0}, first, 40);
+    if (sum.s1 != word_at(first, 40) || sum.s2 != word_at(first, 44))
+        return false;
+    uint16_t page_size;
+    memcpy(&page_size, first + AT_FLAGS + 2, sizeof(page_size));
+    *ret_index = (lj_walindex){
+        .change = word_at(first, AT_CHANGE),
+        .frames = word_at(first, AT_FRAMES),
+        .db_pages = word_at(first, 20),
+        .page_size = (page_size & 0xfe00u) + ((page_size & 1u) << 16),
+        .cksum = {.s1 = word_at(first, 24), .s2 = word_at(first, 28)},
+        .salt = {.salt1 = lj_get_be32(first + AT_SALT), .salt2 = lj_get_be32(first + AT_SALT + 4)},
+    };
+    memcpy(ret_index->raw, first, HEADER_BYTES);
+    return true;
+}
+
+void lj_walindex_peek(const volatile void *region, lj_wal_salt *ret_salt, uint32_t *ret_frames)
+{
+    uint32_t salt[2] = {load(region, AT_SALT), load(region, AT_SALT + 4)};
+    *ret_salt = (lj_wal_salt){.salt1 = lj_get_be32((const uint8_t *)&salt[0]),
+                              .salt2 = lj_get_be32((const uint8_t *)&salt[1])};
+    *ret_frames = load(region, AT_FRAMES);
+}
+
+uint32_t lj_walindex_backfilled(const volatile void *region)
+{
+    return load(region, AT_BACKFILL);
+}
+
+uint32_t lj_walindex_mark(const volatile void *region, int reader)
+{
+    return load(region, AT_MARKS + 4u * (unsigned)reader);
+}
+
+void lj_walindex_set_mark(volatile void *region, int reader, uint32_t frames)
+{
+    __atomic_store_n((volatile uint32_t *)((volatile uint8_t *)region + AT_MARKS + 4u * (unsigned)reader),
+                     frames, __ATOMIC_SEQ_CST);
+}

@@ -1,0 +1,39 @@
+/*
+ * walindex.h - the first 136 bytes of SQLite's wal-index (the -shm file), as mapped by xShmMap.
+ *
+ * Layer: shim. Thread-safety: reads memory that other processes change; a header that is being changed does not verify.
+ * Source: "WAL-mode File Format", section 2.1 (WAL-Index Header); numbers are in host byte order, salts as in the WAL file.
+ */
+#ifndef LJ_WALINDEX_H
+#define LJ_WALINDEX_H
+
+#include "vfs/wal/wal.h"
+
+#define LJ_WALINDEX_READERS 5
+
+/* Lock numbers of xShmLock. */
+#define LJ_LOCK_WRITE   0
+#define LJ_LOCK_CKPT    1
+#define LJ_LOCK_RECOVER 2
+#define LJ_LOCK_READ0   3
+
+typedef struct {
+    uint32_t change;     /* counts commits */
+    uint32_t frames;     /* committed frames (mxFrame) */
+    uint32_t db_pages;
+    uint32_t page_size;
+    lj_wal_cksum cksum;  /* running checksum behind the last committed frame */
+    lj_wal_salt salt;
+    uint8_t raw[48];     /* for comparing */
+} lj_walindex;
+
+/* false while the header is not valid (not recovered yet, or being written). */
+bool lj_walindex_read(const volatile void *region, lj_walindex *ret_index);
+/* Salts and frame count without verification: a cheap "did anything change?". */
+void lj_walindex_peek(const volatile void *region, lj_wal_salt *ret_salt, uint32_t *ret_frames);
+uint32_t lj_walindex_backfilled(const volatile void *region);
+uint32_t lj_walindex_mark(const volatile void *region, int reader);
+/* Caller holds that reader's lock EXCLUSIVE. */
+void lj_walindex_set_mark(volatile void *region, int reader, uint32_t frames);
+
+#endif

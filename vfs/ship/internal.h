@@ -1,0 +1,73 @@
+/*
+ * internal.h - the shipper's object, shared by the files of vfs/ship only.
+ *
+ *   shipper.c   the two tasks: order of work, ticks, backoff
+ *   upload.c    one segment: key, PUT if-absent, what to do when it is already there
+ *   resume.c    once per open: does the replica agree with the position file
+ *   snapshot.c  freeze, PUT, hand the result to the shipping task
+ *   retention.c what may be deleted, and in which order
+ */
+#ifndef LJ_SHIP_INTERNAL_H
+#define LJ_SHIP_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "vfs/capture/walfile.h"
+#include "vfs/ship/scheduler.h"
+#include "vfs/ship/segment.h"
+#include "vfs/ship/shipper.h"
+
+/* What a first snapshot of a generation leaves for the shipping task. */
+typedef struct {
+    bool pending;
+    lj_saved_position saved; /* the position to go on from */
+    uint64_t life, frames;   /* what the snapshot contains */
+} lj_new_generation;
+
+struct lj_shipper {
+    lj_db *db;
+    lj_storage *storage;
+    lj_image_guard *guard;
+    lj_dbfile dbfile;
+    lj_task ship_task;
+    lj_task snapshot_task;
+    atomic_bool cancel_snapshot;
+
+    /* the shipping task's own */
+    lj_saved_position saved;
+    bool loaded;        /* saved was taken over from the attach */
+    bool unsaved;       /* the position file is behind `saved` */
+    bool resumed;       /* the replica was compared with `saved` */
+    lj_walfile wal;
+    unsigned failures;  /* in a row */
+
+    /* guarded by db->mutex */
+    bool want_generation; /* the snapshot task has to begin a new one */
+    lj_new_generation fresh;
+    bool snapshot_noted;  /* a periodic snapshot is to be written into the position file */
+    int64_t noted_ns;
+    lj_position noted_at;
+    int64_t snapshot_not_before_ns; /* monotonic: backoff of the snapshot task */
+    int64_t newest_object_ns; /* copy of saved.last_object_ns for the snapshot task */
+
+    /* the snapshot task's own */
+    unsigned snapshot_failures;
+    bool retention_due;      /* a snapshot was taken since retention was last enforced */
+    uint32_t verified_index; /* snapshot that was read back whole, +1; 0 = none */
+};
+
+/* upload.c: ships from..to of the image in fd (a -wal or a spool file) as the next segment and moves s->saved.at. */
+LJ_WARN_UNUSED lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header,
+                                         uint64_t to, int64_t commit_ns, lj_error *err);
+/* resume.c: LJ_OK when the replica may be continued at s->saved.at; LJ_CONFLICT when not (the message is the reason). */
+LJ_WARN_UNUSED lj_code lj_resume_check(lj_shipper *s, lj_error *err);
+/* snapshot.c */
+LJ_WARN_UNUSED lj_code lj_snapshot_first(lj_shipper *s, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_snapshot_periodic(lj_shipper *s, lj_error *err);
+/* retention.c: `generation` is the current one. */
+LJ_WARN_UNUSED lj_code lj_retention_enforce(lj_shipper *s, const lj_saved_position *owned,
+                                            lj_error *err);
+/* shipper.c: time until the next try after `failures` in a row: exponential with full jitter, or what the store asked for. */
+int64_t lj_backoff_ns(unsigned failures, const lj_error *err);
+
+#endif

@@ -1,0 +1,196 @@
+/*
+ * retention.c - deletes what no restore within the retention window can need.
+ *
+ * The window is [now - retention, now]. Its base is the newest snapshot of the current generation that is not younger than
+ * the window's begin: with it and the WAL behind it every moment of the window can be restored. Only what is older than
+ * the base goes, and only after the base was read back and verified. So the last restorable snapshot is never touched.
+ *
+ * Order (replica-format 9.6): old snapshots first; then the WAL below the base, index by index from the oldest, within an
+ * index the highest offset first and offset 0 last: a reader that lists in between, or a process that dies in between, never
+ * sees an index without its begin.
+ *
+ * Former generations go when their newest object is older than the window and the current generation has a base; from
+ * the newest index down, segments before the snapshot of the same index, so that what is left always restores. Only
+ * generations this database has owned are touched: another writer's are not ours to judge.
+ *
+ * Layer: ship. Runs in the snapshot task, after a new snapshot: nothing becomes superfluous without one.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vfs/base/clock.h"
+#include "vfs/base/log.h"
+#include "vfs/codec/lz4.h"
+#include "vfs/replica/inventory.h"
+#include "vfs/ship/internal.h"
+
+#define BATCH 256u
+
+/* Collects keys and deletes them in order, a batch at a time. */
+typedef struct {
+    lj_storage *storage;
+    char names[BATCH][LJ_NAME_MAX];
+    size_t count;
+    uint64_t deleted;
+} sweep;
+
+static lj_code sweep_flush(sweep *w, lj_error *err)
+{
+    const char *keys[BATCH];
+    if (w->count == 0)
+        return LJ_OK;
+    for (size_t i = 0; i < w->count; i++)
+        keys[i] = w->names[i];
+    LJ_TRY(lj_storage_delete_many(w->storage, keys, w->count, NULL, NULL, err));
+    w->deleted += w->count;
+    w->count = 0;
+    return LJ_OK;
+}
+
+static lj_code sweep_segment(sweep *w, const char *generation, const lj_segment_info *segment,
+                             lj_error *err)
+{
+    lj_position at = {.index = segment->index, .offset = segment->offset};
+    memcpy(at.generation, generation, LJ_GENERATION_MAX);
+    lj_name_wal(&at, w->names[w->count++]);
+    return w->count == BATCH ? sweep_flush(w, err) : LJ_OK;
+}
+
+static lj_code sweep_snapshot(sweep *w, const char *generation, uint32_t index, lj_error *err)
+{
+    lj_name_snapshot(generation, index, w->names[w->count++]);
+    return w->count == BATCH ? sweep_flush(w, err) : LJ_OK;
+}
+
+static const lj_snapshot_info *window_base(const lj_generation_info *g, int64_t begin_ns)
+{
+    const lj_snapshot_info *base = NULL;
+    for (size_t i = 0; i < g->snapshot_count; i++) {
+        if (g->snapshots[i].created_ns <= begin_ns)
+            base = &g->snapshots[i];
+    }
+    return base;
+}
+
+static lj_code discard(void *ctx, const void *data, size_t len, lj_error *err)
+{
+    (void)ctx;
+    (void)data;
+    (void)len;
+    (void)err;
+    return LJ_OK;
+}
+
+/* Reads a snapshot back to its content checksum. */
+static lj_code verify_snapshot(lj_shipper *s, const char *generation, uint32_t index, lj_error *err)
+{
+    if (s->verified_index == index + 1)
+        return LJ_OK;
+    char key[LJ_NAME_MAX];
+    lj_name_snapshot(generation, index, key);
+    lj_sink drop = {.write = discard};
+    lj_sink sink;
+    lj_lz4_decoder *decoder = NULL;
+    LJ_TRY(lj_lz4_decoder_new(&drop, &decoder, &sink, err));
+    lj_code code = lj_storage_get(s->storage, key, 0, -1, &sink, err);
+    if (code == LJ_OK)
+        code = lj_lz4_decoder_finish(decoder, err);
+    lj_lz4_decoder_free(decoder);
+    if (code != LJ_OK)
+        return lj_error_context(err, "nothing was deleted, the snapshot everything else relies on does not read back");
+    s->verified_index = index + 1;
+    return LJ_OK;
+}
+
+/* The current generation below its base. */
+static lj_code trim(sweep *w, const lj_generation_info *g, uint32_t base_index, lj_error *err)
+{
+    for (size_t i = 0; i < g->snapshot_count && g->snapshots[i].index < base_index; i++)
+        LJ_TRY(sweep_snapshot(w, g->generation, g->snapshots[i].index, err));
+    for (size_t begin = 0; begin < g->segment_count && g->segments[begin].index < base_index;) {
+        size_t end = begin;
+        while (end < g->segment_count && g->segments[end].index == g->segments[begin].index)
+            end++;
+        for (size_t i = end; i > begin; i--)
+            LJ_TRY(sweep_segment(w, g->generation, &g->segments[i - 1], err));
+        begin = end;
+    }
+    return sweep_flush(w, err);
+}
+
+/* A whole former generation, from its end. */
+static lj_code drop_generation(sweep *w, const lj_generation_info *g, lj_error *err)
+{
+    size_t segments = g->segment_count;
+    for (size_t i = g->snapshot_count; i > 0; i--) {
+        uint32_t index = g->snapshots[i - 1].index;
+        for (; segments > 0 && g->segments[segments - 1].index >= index; segments--)
+            LJ_TRY(sweep_segment(w, g->generation, &g->segments[segments - 1], err));
+        LJ_TRY(sweep_snapshot(w, g->generation, index, err));
+    }
+    for (; segments > 0; segments--)
+        LJ_TRY(sweep_segment(w, g->generation, &g->segments[segments - 1], err));
+    return sweep_flush(w, err);
+}
+
+static bool is_owned(const lj_saved_position *owned, const char *generation)
+{
+    for (uint32_t i = 0; i < owned->lineage_count; i++) {
+        if (strcmp(owned->lineage[i], generation) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool superfluous(const lj_inventory *inventory, const lj_generation_info *current,
+                        int64_t begin_ns, const lj_saved_position *owned)
+{
+    const lj_snapshot_info *base = window_base(current, begin_ns);
+    if (base == NULL)
+        return false;
+    if (current->snapshots[0].index < base->index ||
+        (current->segment_count > 0 && current->segments[0].index < base->index))
+        return true;
+    for (size_t i = 0; i < inventory->generation_count; i++) {
+        const lj_generation_info *g = &inventory->generations[i];
+        if (g != current && g->updated_ns < begin_ns && is_owned(owned, g->generation))
+            return true;
+    }
+    return false;
+}
+
+static lj_code sweep_all(sweep *w, const lj_inventory *inventory, const lj_generation_info *current,
+                         int64_t begin_ns, const lj_saved_position *owned, lj_error *err)
+{
+    LJ_TRY(trim(w, current, window_base(current, begin_ns)->index, err));
+    for (size_t i = 0; i < inventory->generation_count; i++) {
+        const lj_generation_info *g = &inventory->generations[i];
+        if (g != current && g->updated_ns < begin_ns && is_owned(owned, g->generation))
+            LJ_TRY(drop_generation(w, g, err));
+    }
+    return LJ_OK;
+}
+
+lj_code lj_retention_enforce(lj_shipper *s, const lj_saved_position *owned, lj_error *err)
+{
+    int64_t begin_ns = lj_clock_wall_ns() - s->db->options.retention_ns;
+    lj_inventory *inventory = NULL;
+    LJ_TRY(lj_inventory_read(s->storage, NULL, &inventory, err));
+    const lj_generation_info *current = lj_inventory_find(inventory, owned->at.generation);
+    lj_code code = LJ_OK;
+    if (current != NULL && superfluous(inventory, current, begin_ns, owned)) {
+        sweep *w = calloc(1, sizeof(*w));
+        code = w == NULL ? lj_error_nomem(err)
+                         : verify_snapshot(s, current->generation,
+                                           window_base(current, begin_ns)->index, err);
+        if (code == LJ_OK) {
+            w->storage = s->storage;
+            code = sweep_all(w, inventory, current, begin_ns, owned, err);
+            lj_log(LJ_LOG_INFO, "%s: retention deleted %" PRIu64 " objects", s->db->path, w->deleted);
+        }
+        free(w);
+    }
+    lj_inventory_free(inventory);
+    return code == LJ_OK ? LJ_OK : lj_error_context(err, "retention");
+}

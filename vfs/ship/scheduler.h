@@ -1,0 +1,44 @@
+/*
+ * scheduler.h - a few worker threads for all databases of the process, and when which task is due.
+ *
+ * A task is embedded in its owner. It runs in one worker at a time; waking it while it runs makes it run again. With
+ * nothing due the workers sleep without a timeout: an idle process is never woken by us.
+ *
+ * Layer: ship. Thread-safety: every function, from any thread. The mutex (rank 3) is never held while a task runs. Threads
+ * start at the first wake-up, with all signals blocked. After fork() the child has no workers and no tasks:
+ * lj_scheduler_after_fork() starts it afresh.
+ */
+#ifndef LJ_SCHEDULER_H
+#define LJ_SCHEDULER_H
+
+#include "vfs/base/base.h"
+
+#define LJ_TASK_IDLE INT64_C(-1)
+
+typedef struct lj_task lj_task;
+/* Does some work; returns the monotonic time it wants to run again, or LJ_TASK_IDLE. */
+typedef int64_t (*lj_task_fn)(lj_task *task);
+
+struct lj_task {
+    lj_task_fn run;
+    void *owner;
+    /* the scheduler's */
+    int64_t due_ns;
+    size_t heap_at; /* 1-based place in the queue, 0 = not queued */
+    bool running;
+    bool again;
+    int64_t again_ns;
+    bool dead;
+};
+
+void lj_task_init(lj_task *task, lj_task_fn run, void *owner);
+/* Threads at most; takes effect for threads not yet started. Default 4. */
+void lj_scheduler_set_workers(unsigned workers);
+/* Due at `due_ns` or earlier (an earlier time already set stays). 0 = now. */
+void lj_task_wake(lj_task *task, int64_t due_ns);
+/* Takes the task out of the queue, waits until it does not run, and never runs it again. */
+void lj_task_stop(lj_task *task);
+/* In the child of a fork. */
+void lj_scheduler_after_fork(void);
+
+#endif

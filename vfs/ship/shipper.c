@@ -1,0 +1,526 @@
+/*
+ * shipper.c - the two tasks of a database: what is done in which order, when the next tick is due, what happens after a failure.
+ *
+ * A shipping tick:
+ *   1. take over what the snapshot task left (a new generation, a periodic snapshot)
+ *   2. a chain that was given up: ask the snapshot task for a new generation, and stop here
+ *   3. write the position file if the last write of it failed
+ *   4. once per open: compare the replica with the position (resume.c)
+ *   5. ship: first what is in the spool, in order, then the WAL up to the last published commit
+ *   6. sleep until the next tick is allowed, or for good when everything is shipped
+ *
+ * Invariant I2 (database.h): an acknowledged object is written into the position file before lj_db_shipped lets the gate
+ * rely on it.
+ *
+ * Layer: ship. Thread-safety: see internal.h.
+ */
+#include "vfs/ship/shipper.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vfs/base/clock.h"
+#include "vfs/base/io.h"
+#include "vfs/base/log.h"
+#include "vfs/capture/spool.h"
+#include "vfs/ship/internal.h"
+
+#define BACKOFF_FIRST_NS (100 * LJ_NS_PER_MS)
+#define BACKOFF_LAST_NS (30 * LJ_NS_PER_S)
+
+int64_t lj_backoff_ns(unsigned failures, const lj_error *err)
+{
+    if (err != NULL && err->retry_after_ns > 0)
+        return err->retry_after_ns;
+    int64_t limit_ns = BACKOFF_FIRST_NS;
+    for (unsigned i = 1; i < failures && limit_ns < BACKOFF_LAST_NS; i++)
+        limit_ns *= 2;
+    limit_ns = LJ_MIN(limit_ns, BACKOFF_LAST_NS);
+    uint32_t random = 0;
+    lj_io_random(&random, sizeof(random));
+    return limit_ns / 4 + (int64_t)((double)limit_ns * 0.75 * ((double)random / (double)UINT32_MAX));
+}
+
+/* ------------------------------------------------------------------ position file */
+
+static lj_code save_position(lj_shipper *s, lj_error *err)
+{
+    if (!s->unsaved)
+        return LJ_OK;
+    lj_code code = lj_saved_position_store(s->db->position_path, &s->saved, err);
+    if (code != LJ_OK)
+        return lj_error_context(err, "position file");
+    s->unsaved = false;
+    pthread_mutex_lock(&s->db->mutex);
+    s->db->saved = s->saved;
+    s->newest_object_ns = s->saved.last_object_ns;
+    pthread_mutex_unlock(&s->db->mutex);
+    return LJ_OK;
+}
+
+/* ------------------------------------------------------------------ taking over */
+
+/* Step 1. Returns true when the position changed and has to be told to the database. */
+static void take_over(lj_shipper *s, lj_new_generation *ret_fresh)
+{
+    lj_db *db = s->db;
+    pthread_mutex_lock(&db->mutex);
+    if (!s->loaded) {
+        s->loaded = true;
+        s->saved = db->saved;
+        s->newest_object_ns = s->saved.last_object_ns;
+        if (db->chain.active) {
+            db->established = true;
+            db->state = LJ_DB_REPLICATING;
+        }
+    }
+    *ret_fresh = s->fresh;
+    s->fresh.pending = false;
+    bool noted = s->snapshot_noted;
+    int64_t noted_ns = s->noted_ns;
+    lj_position noted_at = s->noted_at;
+    s->snapshot_noted = false;
+    pthread_mutex_unlock(&db->mutex);
+    if (ret_fresh->pending) {
+        s->saved = ret_fresh->saved;
+        s->unsaved = true;
+        s->resumed = true;
+    } else if (noted && strcmp(noted_at.generation, s->saved.at.generation) == 0) {
+        s->saved.snapshot_ns = noted_ns;
+        s->saved.snapshot_at = noted_at;
+        s->unsaved = true;
+    }
+}
+
+static void establish(lj_shipper *s, const lj_new_generation *fresh)
+{
+    lj_db *db = s->db;
+    lj_spool_entry ignored;
+    lj_error err = LJ_ERROR_INIT;
+    (void)!lj_spool_first(db->spool_dir, fresh->saved.at.generation, 0, true, &ignored, &err);
+    pthread_mutex_lock(&db->mutex);
+    db->established = true;
+    db->state = LJ_DB_REPLICATING;
+    db->snapshot_done = db->snapshot_requests;
+    pthread_mutex_unlock(&db->mutex);
+    lj_db_shipped(db, &fresh->saved.at, fresh->life, fresh->frames);
+    lj_log(LJ_LOG_INFO, "%s: replicating to %s, generation %s", db->path, db->replica_url,
+           fresh->saved.at.generation);
+}
+
+/* Step 2. */
+static bool needs_generation(lj_shipper *s)
+{
+    lj_db *db = s->db;
+    pthread_mutex_lock(&db->mutex);
+    bool given_up = db->broken && !s->want_generation;
+    if (given_up) {
+        s->want_generation = true;
+        db->established = false;
+        db->state = LJ_DB_STARTING;
+        db->spool_bytes = 0;
+    }
+    bool want = s->want_generation;
+    pthread_mutex_unlock(&db->mutex);
+    if (given_up)
+        lj_spool_clear(db->spool_dir); /* nothing spools while no chain is active */
+    return want;
+}
+
+/* ------------------------------------------------------------------ shipping */
+
+/* Which of this process's lives an index is; 0 for one from before. */
+static uint64_t life_of(const lj_chain *chain, const lj_life *life, uint32_t index)
+{
+    uint64_t back = chain->index - index;
+    return chain->has_life && life->number > back ? life->number - back : 0;
+}
+
+static lj_code ship_spooled(lj_shipper *s, const lj_spool_entry *entry, lj_error *err)
+{
+    LJ_CLEANUP(lj_closep) int fd = -1;
+    LJ_TRY(lj_spool_open(s->db->spool_dir, entry, &fd, err));
+    uint8_t raw[LJ_WAL_HEADER_BYTES];
+    size_t n = 0;
+    lj_wal_header header;
+    LJ_TRY(lj_io_pread(fd, raw, sizeof(raw), 0, &n, err));
+    if (n != sizeof(raw))
+        return lj_error_set(err, LJ_CORRUPT, "a spooled WAL has no header");
+    LJ_TRY(lj_wal_header_parse(raw, &header, err));
+    return lj_upload_segment(s, fd, &header, entry->end, 0, err);
+}
+
+/* The spool has something for the index we are at: ship it, or drop it when the replica has it. */
+static lj_code drain_spool(lj_shipper *s, const lj_chain *chain, const lj_life *life, bool *ret_found,
+                           lj_error *err)
+{
+    lj_db *db = s->db;
+    lj_spool_entry entry;
+    *ret_found = false;
+    lj_code code = lj_spool_first(db->spool_dir, chain->generation, s->saved.at.index, false, &entry, err);
+    if (code == LJ_NOTFOUND)
+        return LJ_OK;
+    if (entry.start.index != s->saved.at.index)
+        return LJ_OK;
+    *ret_found = true;
+    if (entry.start.offset > s->saved.at.offset)
+        return lj_error_set(err, LJ_CONFLICT, "the spool begins at offset %" PRIu64 ", behind %" PRIu64,
+                            entry.start.offset, s->saved.at.offset);
+    if (entry.end > s->saved.at.offset) {
+        LJ_TRY(ship_spooled(s, &entry, err));
+        LJ_TRY(save_position(s, err));
+        uint64_t frames = lj_wal_frames_below(s->saved.page_size, s->saved.at.offset);
+        lj_db_shipped(db, &s->saved.at, life_of(chain, life, s->saved.at.index), frames);
+        if (s->saved.at.offset < entry.end)
+            return LJ_OK;
+    }
+    lj_spool_remove(db->spool_dir, &entry);
+    uint64_t bytes = entry.end - entry.start.offset;
+    pthread_mutex_lock(&db->mutex);
+    db->spool_bytes -= LJ_MIN(db->spool_bytes, bytes);
+    pthread_mutex_unlock(&db->mutex);
+    return LJ_OK;
+}
+
+/* The index is complete in the replica: on to the next. */
+static lj_code next_index(lj_shipper *s, const lj_chain *chain, lj_error *err)
+{
+    lj_saved_position *saved = &s->saved;
+    if (saved->at.index + 1 == chain->index && saved->at.offset != chain->prev_end)
+        return lj_error_set(err, LJ_CONFLICT, "frames behind offset %" PRIu64 " of index %" PRIu32 " are gone",
+                            saved->at.offset, saved->at.index);
+    saved->at.index++;
+    saved->at.offset = 0;
+    saved->has_base = false;
+    saved->has_identity = false;
+    s->unsaved = true;
+    return save_position(s, err);
+}
+
+static lj_code ship_live(lj_shipper *s, const lj_chain *chain, const lj_life *life, bool *ret_more,
+                         lj_error *err)
+{
+    lj_db *db = s->db;
+    uint64_t to = lj_wal_frame_offset(life->page_size, life->frames + 1);
+    *ret_more = false;
+    if (!chain->has_life || chain->unused || !life->known || to <= s->saved.at.offset)
+        return LJ_OK;
+    lj_code code = lj_walfile_refresh(&s->wal, db->wal_path, err);
+    if (code == LJ_NOTFOUND)
+        code = lj_error_set(err, LJ_CORRUPT, "the WAL is gone");
+    if (code == LJ_OK && !lj_wal_salt_eq(s->wal.header.salt, chain->salt))
+        code = lj_error_set(err, LJ_CORRUPT, "the WAL was restarted");
+    pthread_mutex_lock(&db->mutex);
+    int64_t commit_ns = lj_ring_time_of(&db->ring, life->number, life->frames);
+    pthread_mutex_unlock(&db->mutex);
+    if (code == LJ_OK && db->options.fsync_before_ship)
+        code = lj_io_fsync(s->wal.fd, err);
+    if (code == LJ_OK)
+        code = lj_upload_segment(s, s->wal.fd, &s->wal.header, to, commit_ns, err);
+    if (code == LJ_OK)
+        code = save_position(s, err);
+    if (code != LJ_OK)
+        return code;
+    *ret_more = s->saved.at.offset < to;
+    lj_db_shipped(db, &s->saved.at, life->number,
+                  lj_wal_frames_below(s->saved.page_size, s->saved.at.offset));
+    return LJ_OK;
+}
+
+/* One step of shipping. *ret_more: call again. */
+static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
+{
+    lj_db *db = s->db;
+    pthread_mutex_lock(&db->mutex);
+    lj_chain chain = db->chain;
+    lj_life life = db->life;
+    uint64_t spooled = db->spool_bytes;
+    pthread_mutex_unlock(&db->mutex);
+    *ret_more = false;
+    if (!chain.active)
+        return LJ_OK;
+    if (spooled > 0) {
+        LJ_TRY(drain_spool(s, &chain, &life, ret_more, err));
+        if (*ret_more)
+            return LJ_OK;
+    }
+    if (s->saved.at.index < chain.index) {
+        LJ_TRY(next_index(s, &chain, err));
+        *ret_more = true;
+        return LJ_OK;
+    }
+    lj_code code = ship_live(s, &chain, &life, ret_more, err);
+    if (code == LJ_CORRUPT) {
+        /* was the life ended under our hands (its frames are in the spool then), or is the WAL broken? */
+        pthread_mutex_lock(&db->mutex);
+        bool moved = !lj_wal_salt_eq(db->life.salt, life.salt) || db->spool_bytes != spooled ||
+                     db->chain.sealed != chain.sealed || !db->chain.active;
+        pthread_mutex_unlock(&db->mutex);
+        *ret_more = moved;
+        return moved ? LJ_OK : code;
+    }
+    return code;
+}
+
+#define STEPS_MAX 100000u
+
+static lj_code ship_all(lj_shipper *s, lj_error *err)
+{
+    bool more = true;
+    for (unsigned steps = 0; more && steps < STEPS_MAX; steps++)
+        LJ_TRY(ship_step(s, &more, err));
+    return LJ_OK;
+}
+
+/* ------------------------------------------------------------------ the shipping task */
+
+static lj_code work(lj_shipper *s, lj_error *err)
+{
+    lj_new_generation fresh;
+    take_over(s, &fresh);
+    LJ_TRY(save_position(s, err));
+    if (fresh.pending)
+        establish(s, &fresh);
+    if (needs_generation(s)) {
+        pthread_mutex_lock(&s->db->mutex);
+        int64_t due_ns = s->snapshot_not_before_ns;
+        pthread_mutex_unlock(&s->db->mutex);
+        lj_task_wake(&s->snapshot_task, due_ns);
+        return LJ_OK;
+    }
+    if (!s->resumed) {
+        LJ_TRY(lj_resume_check(s, err));
+        s->resumed = true;
+    }
+    return ship_all(s, err);
+}
+
+static int64_t mono_of_wall(int64_t wall_ns)
+{
+    return lj_clock_mono_ns() + LJ_MAX(wall_ns - lj_clock_wall_ns(), INT64_C(0));
+}
+
+/* When the snapshot task has to run: now for a request, later for the interval, never when nothing changed. */
+static int64_t snapshot_due_locked(const lj_shipper *s)
+{
+    const lj_db *db = s->db;
+    if (s->want_generation || db->snapshot_requests > db->snapshot_done + db->snapshot_failed)
+        return s->snapshot_not_before_ns;
+    if (!db->established || db->options.snapshot_interval_ns <= 0 || db->pos.generation[0] == 0 ||
+        db->pos.index <= s->saved.snapshot_at.index || db->pos.offset == 0)
+        return LJ_TASK_IDLE;
+    return mono_of_wall(s->saved.snapshot_ns + db->options.snapshot_interval_ns);
+}
+
+static bool unshipped_locked(const lj_shipper *s)
+{
+    const lj_db *db = s->db;
+    if (s->want_generation)
+        return false; /* the snapshot task wakes us */
+    if (db->broken || s->fresh.pending || s->snapshot_noted || db->spool_bytes > 0)
+        return true;
+    if (!db->chain.active || !db->life.known)
+        return false;
+    if (db->pos.index < db->chain.index)
+        return !db->chain.has_life || db->shipped_life < db->life.number;
+    return !db->chain.unused && db->chain.has_life &&
+           db->pos.offset < lj_wal_frame_offset(db->life.page_size, db->life.frames + 1);
+}
+
+static int64_t next_tick(lj_shipper *s)
+{
+    lj_db *db = s->db;
+    int64_t now_ns = lj_clock_mono_ns();
+    pthread_mutex_lock(&db->mutex);
+    db->not_before_ns = now_ns + db->options.sync_interval_ns;
+    bool more = unshipped_locked(s);
+    db->want_wake = !more && !s->want_generation;
+    db->urgent = false;
+    int64_t due_ns = more ? (db->flush_waiters > 0 ? now_ns : db->not_before_ns) : LJ_TASK_IDLE;
+    int64_t snapshot_ns = snapshot_due_locked(s);
+    pthread_mutex_unlock(&db->mutex);
+    if (snapshot_ns != LJ_TASK_IDLE)
+        lj_task_wake(&s->snapshot_task, snapshot_ns);
+    return due_ns;
+}
+
+static int64_t after_failure(lj_shipper *s, const lj_error *err)
+{
+    s->failures++;
+    if (s->failures == 1)
+        lj_log_error(LJ_LOG_WARN, s->db->path, err);
+    int64_t delay_ns = lj_backoff_ns(s->failures, err);
+    pthread_mutex_lock(&s->db->mutex);
+    if (s->db->flush_waiters > 0)
+        delay_ns = LJ_MIN(delay_ns, 200 * LJ_NS_PER_MS);
+    s->db->want_wake = false;
+    pthread_mutex_unlock(&s->db->mutex);
+    return lj_clock_mono_ns() + delay_ns;
+}
+
+static int64_t ship_run(lj_task *task)
+{
+    lj_shipper *s = task->owner;
+    lj_db *db = s->db;
+    pthread_mutex_lock(&db->mutex);
+    bool may = db->attached && !db->not_wal && db->state != LJ_DB_STOPPED && db->state != LJ_DB_STANDBY;
+    bool early = db->flush_waiters == 0 && !db->urgent && s->loaded && db->established &&
+                 lj_clock_mono_ns() < db->not_before_ns && !s->fresh.pending && s->failures == 0;
+    int64_t not_before_ns = db->not_before_ns;
+    bool asked = db->snapshot_requests > db->snapshot_done + db->snapshot_failed;
+    pthread_mutex_unlock(&db->mutex);
+    if (!may)
+        return LJ_TASK_IDLE;
+    if (asked)
+        lj_task_wake(&s->snapshot_task, 0);
+    if (early)
+        return not_before_ns;
+    lj_error err = LJ_ERROR_INIT;
+    lj_code code = work(s, &err);
+    if (code == LJ_CONFLICT || code == LJ_CORRUPT) {
+        lj_db_break(db, "%s", err.message);
+        return lj_clock_mono_ns();
+    }
+    bool waiting = needs_generation(s);
+    if (!waiting || code != LJ_OK)
+        lj_db_attempt(db, code == LJ_OK ? NULL : &err);
+    if (code != LJ_OK)
+        return after_failure(s, &err);
+    if (s->failures > 1)
+        lj_log(LJ_LOG_INFO, "%s: shipping works again after %u failures", db->path, s->failures);
+    s->failures = 0;
+    return next_tick(s);
+}
+
+/* ------------------------------------------------------------------ the snapshot task */
+
+/* A request is over; `failed` tells the waiters which way. */
+static void settle_requests(lj_shipper *s, uint64_t upto, bool failed)
+{
+    lj_db *db = s->db;
+    pthread_mutex_lock(&db->mutex);
+    if (failed)
+        db->snapshot_failed++;
+    else
+        db->snapshot_done = LJ_MAX(db->snapshot_done, upto);
+    pthread_cond_broadcast(&db->cond);
+    pthread_mutex_unlock(&db->mutex);
+}
+
+/* The index we would label has its snapshot already: nothing to gain from another. */
+static bool index_has_snapshot(lj_shipper *s)
+{
+    lj_db *db = s->db;
+    pthread_mutex_lock(&db->mutex);
+    bool has = db->saved.snapshot_ns != 0 && db->chain.active &&
+               (db->chain.index <= db->saved.snapshot_at.index || !db->chain.has_life ||
+                (s->snapshot_noted && db->chain.index <= s->noted_at.index));
+    pthread_mutex_unlock(&db->mutex);
+    return has;
+}
+
+static lj_code periodic(lj_shipper *s, lj_error *err)
+{
+    if (!index_has_snapshot(s)) {
+        LJ_TRY(lj_snapshot_periodic(s, err));
+        s->retention_due = true;
+    }
+    if (!s->retention_due || s->db->options.retention_ns <= 0)
+        return LJ_OK;
+    pthread_mutex_lock(&s->db->mutex);
+    lj_saved_position owned = s->db->saved;
+    pthread_mutex_unlock(&s->db->mutex);
+    LJ_TRY(lj_retention_enforce(s, &owned, err));
+    s->retention_due = false;
+    return LJ_OK;
+}
+
+static int64_t snapshot_run(lj_task *task)
+{
+    lj_shipper *s = task->owner;
+    lj_db *db = s->db;
+    pthread_mutex_lock(&db->mutex);
+    bool first = s->want_generation;
+    bool may = db->attached && !db->not_wal && !db->closing && (first || db->established);
+    uint64_t requests = db->snapshot_requests;
+    pthread_mutex_unlock(&db->mutex);
+    if (!may)
+        return LJ_TASK_IDLE;
+    lj_error err = LJ_ERROR_INIT;
+    lj_code code = first ? lj_snapshot_first(s, &err) : periodic(s, &err);
+    if (code == LJ_CANCELLED)
+        return LJ_TASK_IDLE;
+    if (code == LJ_OK) {
+        s->snapshot_failures = 0;
+        pthread_mutex_lock(&db->mutex);
+        s->snapshot_not_before_ns = 0;
+        pthread_mutex_unlock(&db->mutex);
+        settle_requests(s, requests, false);
+        lj_task_wake(&s->ship_task, 0);
+        return LJ_TASK_IDLE;
+    }
+    s->snapshot_failures++;
+    bool quiet = code == LJ_BUSY && s->snapshot_failures < 20;
+    int64_t again_ns = lj_clock_mono_ns() +
+                       (quiet ? 20 * LJ_NS_PER_MS : lj_backoff_ns(s->snapshot_failures, &err));
+    pthread_mutex_lock(&db->mutex);
+    if (db->flush_waiters > 0)
+        again_ns = LJ_MIN(again_ns, lj_clock_mono_ns() + 200 * LJ_NS_PER_MS);
+    s->snapshot_not_before_ns = again_ns;
+    pthread_mutex_unlock(&db->mutex);
+    if (!quiet) {
+        lj_db_attempt(db, &err);
+        if (s->snapshot_failures == 1 || code == LJ_BUSY)
+            lj_log_error(LJ_LOG_WARN, db->path, &err);
+        settle_requests(s, requests, requests > db->snapshot_done);
+    }
+    return again_ns;
+}
+
+/* ------------------------------------------------------------------ life cycle */
+
+lj_code lj_shipper_new(lj_db *db, lj_storage *storage, lj_image_guard *guard, const lj_dbfile *dbfile,
+                       lj_shipper **ret_shipper, lj_error *err)
+{
+    lj_shipper *s = calloc(1, sizeof(*s));
+    if (s == NULL)
+        return lj_error_nomem(err);
+    s->db = db;
+    s->storage = storage;
+    s->guard = guard;
+    s->dbfile = *dbfile;
+    s->wal = (lj_walfile)LJ_WALFILE_INIT;
+    lj_task_init(&s->ship_task, ship_run, s);
+    lj_task_init(&s->snapshot_task, snapshot_run, s);
+    db->shipper = s;
+    *ret_shipper = s;
+    return LJ_OK;
+}
+
+void lj_shipper_cancel_snapshot(lj_shipper *shipper)
+{
+    atomic_store(&shipper->cancel_snapshot, true);
+}
+
+void lj_shipper_free(lj_shipper *shipper)
+{
+    if (shipper == NULL)
+        return;
+    lj_shipper_cancel_snapshot(shipper);
+    lj_task_stop(&shipper->snapshot_task);
+    lj_task_stop(&shipper->ship_task);
+    lj_walfile_close(&shipper->wal);
+    lj_storage_close(shipper->storage);
+    shipper->db->shipper = NULL;
+    free(shipper);
+}
+
+void lj_shipper_wake(lj_db *db, int64_t due_ns)
+{
+    lj_shipper *s = db->shipper;
+    if (s != NULL)
+        lj_task_wake(&s->ship_task, due_ns);
+}

@@ -1,0 +1,246 @@
+/*
+ * snapshot.c - frozen images of the database as objects.
+ *
+ * A first snapshot begins a generation: the chain becomes active at the moment of freezing (index 0, frames up to M are in the
+ * snapshot, everything behind M is protected by the gate from then on), and no segment is shipped before the snapshot is
+ * in the replica. A periodic snapshot is labelled with the index of the life it was frozen in and is published
+ * only after every frame up to M is in the replica. An index gets one snapshot: restoring begins at the index's offset 0
+ * whatever the snapshot holds, so a second one would only take a restore point away.
+ *
+ * Layer: ship. Runs in the snapshot task. Source: replica-format sections 2 and 9.2 to 9.5.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "vfs/base/clock.h"
+#include "vfs/base/log.h"
+#include "vfs/codec/lz4.h"
+#include "vfs/ship/internal.h"
+
+static lj_code put_snapshot(lj_shipper *s, lj_image *image, const char *generation, uint32_t index,
+                            int64_t created_ns, lj_error *err)
+{
+    char key[LJ_NAME_MAX];
+    lj_name_snapshot(generation, index, key);
+    lj_source raw = lj_image_source(image);
+    lj_source packed;
+    lj_lz4_encoder *encoder = NULL;
+    LJ_TRY(lj_lz4_encoder_new(&raw, &encoder, &packed, err));
+    lj_storage_put_options options = {.if_absent = true, .created_ns = created_ns};
+    lj_code code = lj_storage_put(s->storage, key, &packed, &options, err);
+    uint64_t bytes = lj_lz4_encoder_bytes_out(encoder);
+    lj_lz4_encoder_free(encoder);
+    if (code != LJ_OK)
+        return lj_error_context(err, "snapshot");
+    pthread_mutex_lock(&s->db->mutex);
+    s->db->snapshots++;
+    s->db->shipped_bytes += bytes;
+    s->db->last_snapshot_ns = created_ns;
+    pthread_mutex_unlock(&s->db->mutex);
+    lj_log(LJ_LOG_INFO, "%s: snapshot %s/%08" PRIx32 ", %" PRIu64 " pages of %" PRIu32
+                        " bytes, %" PRIu64 " compressed",
+           s->db->path, generation, index, (uint64_t)lj_image_freeze(image)->db_pages,
+           lj_image_freeze(image)->page_size, bytes);
+    return LJ_OK;
+}
+
+static lj_code begin_image(lj_shipper *s, lj_image **ret_image, lj_error *err)
+{
+    return lj_image_begin(s->guard, &s->dbfile, s->db->wal_path, s->db->state_dir,
+                          &s->cancel_snapshot, ret_image, err);
+}
+
+/* Freezes with restarts held off in between, and makes the new generation the active chain. */
+static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *fresh, lj_error *err)
+{
+    lj_db *db = s->db;
+    pthread_mutex_lock(&db->mutex);
+    db->freezing = true;
+    db->disturbed = false;
+    pthread_mutex_unlock(&db->mutex);
+    lj_image *image = NULL;
+    lj_code code = begin_image(s, &image, err);
+    lj_identity identity;
+    bool has_identity = lj_identity_of(db->path, &identity);
+
+    pthread_mutex_lock(&db->mutex);
+    db->freezing = false;
+    const lj_freeze *f = code == LJ_OK ? lj_image_freeze(image) : NULL;
+    bool in_life = f != NULL && db->life.known && f->frames > 0 &&
+                   lj_wal_salt_eq(db->life.salt, f->salt);
+    if (code == LJ_OK && (db->disturbed || (db->life.known && f->frames > 0 && !in_life))) {
+        code = lj_error_set(err, LJ_BUSY, "the WAL was restarted while it was being frozen");
+        lj_error_retryable(err, true);
+    }
+    if (code == LJ_OK) {
+        lj_saved_position *saved = &fresh->saved;
+        db->chain = (lj_chain){.active = true,
+                               .has_life = f->frames > 0,
+                               .salt = f->salt,
+                               .unused = f->frames > 0,
+                               .base_frames = f->frames};
+        memcpy(db->chain.generation, saved->at.generation, LJ_GENERATION_MAX);
+        if (in_life && db->life.frames > f->frames)
+            db->chain.unused = false;
+        db->broken = false;
+        db->pos = saved->at;
+        db->safe_frames = in_life ? f->frames : 0;
+        db->spool_bytes = 0;
+        fresh->life = in_life ? db->life.number : 0;
+        fresh->frames = in_life ? f->frames : 0;
+        saved->page_size = f->page_size;
+        saved->has_base = f->frames > 0;
+        saved->base_salt = f->salt;
+        saved->base_frames = f->frames;
+        saved->has_identity = f->frames == 0 && has_identity;
+        saved->identity = identity;
+        lj_db_chain_store_locked(db);
+    }
+    pthread_mutex_unlock(&db->mutex);
+    if (code != LJ_OK) {
+        if (image != NULL)
+            lj_image_end(image);
+        return code;
+    }
+    *ret_image = image;
+    return LJ_OK;
+}
+
+/* The attempt failed: nothing needs protection until the next one. */
+static void deactivate(lj_shipper *s, const char *generation)
+{
+    lj_db *db = s->db;
+    pthread_mutex_lock(&db->mutex);
+    if (db->chain.active && strcmp(db->chain.generation, generation) == 0) {
+        db->chain.active = false;
+        db->safe_frames = 0;
+        lj_db_chain_store_locked(db);
+    }
+    pthread_mutex_unlock(&db->mutex);
+}
+
+lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
+{
+    lj_db *db = s->db;
+    lj_new_generation fresh = {.pending = true};
+    pthread_mutex_lock(&db->mutex);
+    fresh.saved = (lj_saved_position){.last_object_ns = s->newest_object_ns};
+    memcpy(fresh.saved.lineage, db->saved.lineage, sizeof(fresh.saved.lineage));
+    fresh.saved.lineage_count = db->saved.lineage_count;
+    pthread_mutex_unlock(&db->mutex);
+    lj_generation_new(fresh.saved.at.generation);
+    lj_saved_position_own(&fresh.saved, fresh.saved.at.generation);
+
+    lj_image *image = NULL;
+    LJ_TRY(activate(s, &image, &fresh, err));
+    int64_t created_ns = LJ_MAX(lj_clock_wall_ns(), fresh.saved.last_object_ns + 1);
+    lj_code code = put_snapshot(s, image, fresh.saved.at.generation, 0, created_ns, err);
+    lj_image_end(image);
+    if (code != LJ_OK) {
+        deactivate(s, fresh.saved.at.generation);
+        return code;
+    }
+    fresh.saved.last_object_ns = created_ns;
+    fresh.saved.snapshot_ns = created_ns;
+    fresh.saved.snapshot_at = fresh.saved.at;
+    pthread_mutex_lock(&db->mutex);
+    s->fresh = fresh;
+    s->want_generation = false;
+    pthread_mutex_unlock(&db->mutex);
+    return LJ_OK;
+}
+
+/* Which index the frozen state belongs to, and what has to be in the replica first. */
+static lj_code locate(lj_shipper *s, const lj_freeze *f, lj_position *ret_at, uint64_t *ret_life,
+                      uint64_t *ret_frames, lj_error *err)
+{
+    lj_db *db = s->db;
+    lj_code code = LJ_OK;
+    pthread_mutex_lock(&db->mutex);
+    const lj_chain *chain = &db->chain;
+    bool current = f->frames == 0 || (chain->has_life && lj_wal_salt_eq(chain->salt, f->salt));
+    if (!chain->active || !current) {
+        code = lj_error_set(err, LJ_BUSY, "the WAL was restarted while it was being frozen");
+        lj_error_retryable(err, true);
+    } else {
+        *ret_at = (lj_position){.index = chain->index};
+        memcpy(ret_at->generation, chain->generation, LJ_GENERATION_MAX);
+        *ret_frames = f->frames != 0 ? f->frames : db->life.frames;
+        *ret_life = db->life.number;
+        ret_at->offset = db->life.known ? lj_wal_frame_offset(f->page_size, *ret_frames + 1) : 0;
+    }
+    pthread_mutex_unlock(&db->mutex);
+    return code;
+}
+
+static bool is_shipped_locked(const lj_db *db, uint64_t life, uint64_t frames)
+{
+    return life == 0 || db->shipped_life > life ||
+           (db->shipped_life == life && db->shipped_frames >= frames);
+}
+
+#define SHIP_WAIT_NS (30 * LJ_NS_PER_S)
+
+/* Lets the shipping task bring the replica to the frozen state. */
+static lj_code wait_until_shipped(lj_shipper *s, uint64_t life, uint64_t frames, lj_error *err)
+{
+    lj_db *db = s->db;
+    int64_t deadline_ns = lj_clock_mono_ns() + SHIP_WAIT_NS;
+    lj_code code = LJ_OK;
+    pthread_mutex_lock(&db->mutex);
+    db->flush_waiters++;
+    pthread_mutex_unlock(&db->mutex);
+    lj_shipper_wake(db, 0);
+    pthread_mutex_lock(&db->mutex);
+    while (code == LJ_OK && !is_shipped_locked(db, life, frames)) {
+        if (atomic_load(&s->cancel_snapshot) || !db->chain.active ||
+            lj_clock_mono_ns() >= deadline_ns) {
+            code = lj_error_set(err, LJ_TIMEOUT, "snapshot: the replica is behind: %s",
+                                db->last_error[0] != 0 ? db->last_error : "still shipping");
+            lj_error_retryable(err, true);
+            break;
+        }
+        int64_t until_ns = lj_clock_mono_ns() + 100 * LJ_NS_PER_MS;
+        struct timespec at = {.tv_sec = (time_t)(until_ns / LJ_NS_PER_S),
+                              .tv_nsec = (long)(until_ns % LJ_NS_PER_S)};
+        pthread_cond_timedwait(&db->cond, &db->mutex, &at);
+    }
+    db->flush_waiters--;
+    pthread_mutex_unlock(&db->mutex);
+    return code;
+}
+
+static lj_code publish_periodic(lj_shipper *s, lj_image *image, lj_error *err)
+{
+    lj_position at;
+    uint64_t life = 0;
+    uint64_t frames = 0;
+    int64_t frozen_ns = lj_clock_wall_ns();
+    LJ_TRY(locate(s, lj_image_freeze(image), &at, &life, &frames, err));
+    LJ_TRY(wait_until_shipped(s, life, frames, err));
+    pthread_mutex_lock(&s->db->mutex);
+    int64_t created_ns = LJ_MAX(frozen_ns, s->newest_object_ns);
+    pthread_mutex_unlock(&s->db->mutex);
+    lj_code code = put_snapshot(s, image, at.generation, at.index, created_ns, err);
+    if (code == LJ_EXISTS)
+        code = LJ_OK; /* this index has its snapshot; see the head of the file */
+    if (code != LJ_OK)
+        return code;
+    pthread_mutex_lock(&s->db->mutex);
+    s->snapshot_noted = true;
+    s->noted_ns = created_ns;
+    s->noted_at = at;
+    pthread_mutex_unlock(&s->db->mutex);
+    lj_shipper_wake(s->db, 0);
+    return LJ_OK;
+}
+
+lj_code lj_snapshot_periodic(lj_shipper *s, lj_error *err)
+{
+    lj_image *image = NULL;
+    LJ_TRY(begin_image(s, &image, err));
+    lj_code code = publish_periodic(s, image, err);
+    lj_image_end(image);
+    return code;
+}

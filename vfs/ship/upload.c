@@ -1,0 +1,151 @@
+/*
+ * upload.c - one segment becomes one object, created if-absent.
+ *
+ * An object that is already there is either ours (the acknowledgement was lost) or somebody else's. Its content decides: when
+ * it is a prefix of what we would have written and ends a transaction, it is taken as acknowledged; otherwise another
+ * writer is at work, and we leave: a new generation begins, nothing of the other's is touched.
+ *
+ * Layer: ship. Runs in the shipping task.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "vfs/base/clock.h"
+#include "vfs/base/log.h"
+#include "vfs/codec/lz4.h"
+#include "vfs/ship/internal.h"
+
+/* Compares what comes out of an existing object with our own bytes. */
+typedef struct {
+    lj_source mine;
+    uint64_t bytes;
+    bool differs;
+} comparison;
+
+static lj_code compare_write(void *ctx, const void *data, size_t len, lj_error *err)
+{
+    comparison *c = ctx;
+    const uint8_t *theirs = data;
+    uint8_t mine[4096];
+    while (len > 0 && !c->differs) {
+        size_t n = 0;
+        LJ_TRY(c->mine.read(c->mine.ctx, mine, LJ_MIN(sizeof(mine), len), &n, err));
+        if (n == 0 || memcmp(mine, theirs, n) != 0)
+            c->differs = true;
+        theirs += n;
+        len -= n;
+        c->bytes += n;
+    }
+    return LJ_OK;
+}
+
+static lj_code conflict(const char *key, lj_error *err)
+{
+    return lj_error_set(err, LJ_CONFLICT, "another writer has written %s", key);
+}
+
+/* Reads the existing object; on success the segment's chain stands behind the part that is there. */
+static lj_code adopt_existing(lj_shipper *s, const char *key, lj_segment *segment, uint64_t *ret_bytes,
+                              lj_error *err)
+{
+    comparison c = {.mine = lj_segment_source(segment)};
+    LJ_TRY(c.mine.rewind(c.mine.ctx, err));
+    lj_sink compare = {.ctx = &c, .write = compare_write};
+    lj_lz4_decoder *decoder = NULL;
+    lj_sink sink;
+    LJ_TRY(lj_lz4_decoder_new(&compare, &decoder, &sink, err));
+    lj_code code = lj_storage_get(s->storage, key, 0, -1, &sink, err);
+    if (code == LJ_OK)
+        code = lj_lz4_decoder_finish(decoder, err);
+    lj_lz4_decoder_free(decoder);
+    if (code == LJ_CORRUPT || (code == LJ_OK && (c.differs || c.bytes == 0)))
+        return conflict(key, err);
+    if (code == LJ_OK)
+        *ret_bytes = c.bytes;
+    return code;
+}
+
+/* Where the chain stands after the first `bytes` of the segment; LJ_CONFLICT if that does not end a transaction. */
+static lj_code chain_after(lj_segment *segment, uint64_t bytes, const char *key, lj_wal_chain *ret_chain,
+                           lj_error *err)
+{
+    lj_wal_chain chain;
+    uint64_t end = segment->from + bytes;
+    uint64_t frames = lj_wal_frames_below(segment->header.page_size, end);
+    if (lj_wal_frame_offset(segment->header.page_size, frames + 1) != end)
+        return conflict(key, err);
+    lj_wal_chain_resume(&chain, &segment->header,
+                        lj_wal_frames_below(segment->header.page_size, segment->from),
+                        segment->sum_from);
+    lj_wal_verdict verdict = LJ_WAL_FRAME_OK;
+    LJ_TRY(lj_walfile_walk(segment->fd, &chain, frames, NULL, NULL, &verdict, err));
+    if (chain.frames != frames || chain.committed != frames)
+        return conflict(key, err);
+    *ret_chain = chain;
+    return LJ_OK;
+}
+
+static lj_code put_segment(lj_shipper *s, const char *key, lj_segment *segment, int64_t created_ns,
+                           lj_error *err)
+{
+    lj_source raw = lj_segment_source(segment);
+    lj_source packed;
+    lj_lz4_encoder *encoder = NULL;
+    LJ_TRY(lj_lz4_encoder_new(&raw, &encoder, &packed, err));
+    lj_storage_put_options options = {.if_absent = true, .created_ns = created_ns};
+    lj_code code = lj_storage_put(s->storage, key, &packed, &options, err);
+    if (code == LJ_OK) {
+        pthread_mutex_lock(&s->db->mutex);
+        s->db->segments++;
+        s->db->shipped_bytes += lj_lz4_encoder_bytes_out(encoder);
+        pthread_mutex_unlock(&s->db->mutex);
+    }
+    lj_lz4_encoder_free(encoder);
+    return code;
+}
+
+static void move_position(lj_shipper *s, const lj_wal_chain *chain, uint64_t to, int64_t created_ns)
+{
+    lj_saved_position *saved = &s->saved;
+    saved->at.offset = to;
+    saved->salt = chain->header.salt;
+    saved->sum = chain->sum;
+    saved->page_size = chain->header.page_size;
+    saved->big_endian = chain->header.big_endian;
+    saved->has_base = false;
+    saved->has_identity = false;
+    saved->last_object_ns = created_ns;
+    s->unsaved = true;
+}
+
+lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header, uint64_t to,
+                          int64_t commit_ns, lj_error *err)
+{
+    uint64_t from = s->saved.at.offset;
+    if (from > LJ_OFFSET_MAX)
+        return lj_error_set(err, LJ_CONFLICT, "the WAL passed 4 GiB, the largest offset of the layout");
+    lj_wal_cksum sum = from == 0 ? header->cksum : s->saved.sum;
+    char key[LJ_NAME_MAX];
+    lj_name_wal(&s->saved.at, key);
+    int64_t wanted_ns = commit_ns != 0 ? commit_ns : lj_clock_wall_ns();
+    int64_t created_ns = LJ_MAX(wanted_ns, s->saved.last_object_ns + 1);
+
+    lj_segment segment;
+    LJ_TRY(lj_segment_init(&segment, fd, header, from, to, sum, err));
+    lj_code code = put_segment(s, key, &segment, created_ns, err);
+    lj_wal_chain chain = segment.chain;
+    if (code == LJ_EXISTS) {
+        uint64_t bytes = 0;
+        code = adopt_existing(s, key, &segment, &bytes, err);
+        if (code == LJ_OK)
+            code = chain_after(&segment, bytes, key, &chain, err);
+        if (code == LJ_OK) {
+            to = from + bytes;
+            lj_log(LJ_LOG_INFO, "%s: %s was already there with our content", s->db->path, key);
+        }
+    }
+    if (code == LJ_OK)
+        move_position(s, &chain, to, created_ns);
+    lj_segment_free(&segment);
+    return code;
+}
