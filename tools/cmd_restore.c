@@ -92,7 +92,13 @@ static lj_code read_flags(restore_flags *flags, int argc, char **argv, const cha
     *ret_what = argv[used];
     if (flags->output != NULL && flags->output[0] == 0)
         flags->output = NULL;
-    if (flags->output == NULL && target_is_url(*ret_what) && !flags->dry_run) {
+    return LJ_OK;
+}
+
+static lj_code open_target(const restore_flags *flags, const char *what, target *t, lj_error *err)
+{
+    LJ_TRY(target_open(t, what, &flags->target, err));
+    if (flags->output == NULL && t->db == NULL && !flags->dry_run) {
         lj_error_set(err, LJ_INVALID, "output path required");
         return lj_error_hint(err, "say with -o PATH where the database is to be written");
     }
@@ -258,7 +264,7 @@ static int run(int argc, char **argv)
         return cli_help(&cmd_restore);
     target t = {0};
     if (code == LJ_OK)
-        code = target_open(&t, what, &flags.target, &err);
+        code = open_target(&flags, what, &t, &err);
     if (code == LJ_OK) {
         if (flags.verbose)
             lj_log_set_level(LJ_LOG_DEBUG);
