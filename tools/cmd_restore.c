@@ -150,8 +150,10 @@ static lj_code choose(const target *t, const lj_restore_options *options, candid
         }
     }
     if (best.plan == NULL) {
+        if (worst.code == LJ_OK) /* no replica at all */
+            lj_error_set(&worst, LJ_NOTFOUND, "no matching backups found");
         *err = worst;
-        return worst.code;
+        return err->code != LJ_OK ? err->code : LJ_NOTFOUND;
     }
     *ret_best = best;
     return LJ_OK;
@@ -223,7 +225,7 @@ static lj_code restore_to(const restore_flags *flags, const target *t, const cha
     bar progress;
     bar_init(&progress, stderr);
     lj_restore_options options = make_options(flags, &progress);
-    candidate best;
+    candidate best = {.replica = NULL};
     lj_code code = choose(t, &options, &best, err);
     if (code == LJ_NOTFOUND && flags->if_replica_exists) {
         fprintf(stderr, "no matching backups found\n");

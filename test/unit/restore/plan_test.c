@@ -26,20 +26,29 @@ typedef struct {
     lj_segment_info segments[GENERATIONS_MAX][64];
 } made;
 
+/* The number behind `mark`, which must stand there. */
+static uint64_t take_number(const char **at, char mark)
+{
+    char *end = NULL;
+    assert_int_equal(**at, mark);
+    uint64_t value = strtoull(*at + 1, &end, 10);
+    assert_ptr_not_equal(end, *at + 1);
+    *at = end;
+    return value;
+}
+
 static void add_object(lj_generation_info *g, const char *text)
 {
-    unsigned index = 0;
-    unsigned long long offset = 0;
-    long long created = 0;
-    if (text[0] == 'S') {
-        assert_int_equal(sscanf(text, "S%u@%lld", &index, &created), 2);
+    bool snapshot = text[0] == 'S';
+    uint32_t index = (uint32_t)take_number(&text, snapshot ? 'S' : 'W');
+    uint64_t offset = snapshot ? 0 : take_number(&text, '+');
+    int64_t created = (int64_t)take_number(&text, '@');
+    if (snapshot)
         g->snapshots[g->snapshot_count++] =
             (lj_snapshot_info){.index = index, .size_bytes = 10, .created_ns = created};
-    } else {
-        assert_int_equal(sscanf(text, "W%u+%llu@%lld", &index, &offset, &created), 3);
+    else
         g->segments[g->segment_count++] = (lj_segment_info){
             .index = index, .offset = offset, .size_bytes = 1, .created_ns = created};
-    }
     g->created_ns = LJ_MIN(g->created_ns, created);
     g->updated_ns = LJ_MAX(g->updated_ns, created);
 }
@@ -412,7 +421,7 @@ static void table(void **state)
             .has_index = r->index != NO_INDEX,
             .index = r->index == NO_INDEX ? 0 : (uint32_t)r->index,
         };
-        lj_plan_choice choice;
+        lj_plan_choice choice = {.generation = NULL};
         lj_error err = LJ_ERROR_INIT;
         lj_code code = lj_plan_choose(&m.inventory, &options, &choice, &err);
         if (code != r->code)
@@ -472,7 +481,7 @@ static void every_target(void **state)
             snprintf(expected, sizeof(expected), "aa S%d W%d+0..W%d+%d", snapshot, snapshot,
                      last_index, last_k == 0 ? 0 : 32 + last_k * 4120);
         lj_restore_options options = {.timestamp_ns = t};
-        lj_plan_choice choice;
+        lj_plan_choice choice = {.generation = NULL};
         lj_error err = LJ_ERROR_INIT;
         char got[96];
         assert_ok(lj_plan_choose(&m.inventory, &options, &choice, &err), &err);
@@ -485,13 +494,13 @@ static void every_target(void **state)
         unsigned last = LJ_MIN(index, 9u);
         unsigned snapshot = last >= 7 ? 7 : last >= 3 ? 3 : 0;
         lj_restore_options options = {.has_index = true, .index = index};
-        lj_plan_choice choice;
+        lj_plan_choice choice = {.generation = NULL};
         lj_error err = LJ_ERROR_INIT;
         char got[96];
         char expected[96];
         assert_ok(lj_plan_choose(&m.inventory, &options, &choice, &err), &err);
         describe(&choice, got);
-        snprintf(expected, sizeof(expected), "aa S%u W%u+0..W%u+%u", snapshot, snapshot, last,
+        snprintf(expected, sizeof(expected), "aa S%u W%u+0..W%u+%d", snapshot, snapshot, last,
                  32 + 4 * 4120);
         assert_string_equal(got, expected);
         assert_int_equal(choice.at_end, index >= 9);
@@ -529,7 +538,7 @@ static void hints_lead_somewhere(void **state)
     const lj_generation_info *g = &m.generations[0];
     for (size_t i = 4; i < g->segment_count; i++) {
         lj_error err = LJ_ERROR_INIT;
-        lj_plan_choice choice;
+        lj_plan_choice choice = {.generation = NULL};
         lj_error_set(&err, LJ_CORRUPT, "bad");
         lj_plan_hint_segment(&m.inventory, g, &g->segments[i], &err);
         if (!follow_hint(&m.inventory, err.hint, &choice))
@@ -543,7 +552,7 @@ static void hints_lead_somewhere(void **state)
             assert_true(end == &g->segments[i - lost]);
     }
     lj_error err = LJ_ERROR_INIT;
-    lj_plan_choice choice;
+    lj_plan_choice choice = {.generation = NULL};
     lj_restore_options options = {0};
     lj_error_set(&err, LJ_CORRUPT, "bad");
     lj_plan_hint_snapshot(&m.inventory, &options, g, &g->snapshots[1], &err);
@@ -561,7 +570,7 @@ static void skipped_generation_is_named(void **state)
     content contents[] = {{A, SIMPLE}, {B, "W0+0@101"}, {C, "W0+0@5"}};
     make(&m, contents, 3);
     lj_restore_options options = {0};
-    lj_plan_choice choice;
+    lj_plan_choice choice = {.generation = NULL};
     lj_error err = LJ_ERROR_INIT;
     assert_ok(lj_plan_choose(&m.inventory, &options, &choice, &err), &err);
     assert_string_equal(choice.skipped, B);
