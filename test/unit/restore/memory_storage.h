@@ -149,7 +149,7 @@ static void memory_close(void *self)
     (void)self;
 }
 
-static void memory_open(memory_replica *m)
+static inline void memory_open(memory_replica *m)
 {
     static const lj_storage_ops ops = {
         .name = "memory",
@@ -165,7 +165,7 @@ static void memory_open(memory_replica *m)
     assert_ok(lj_storage_wrap(&ops, m, "memory://test", &m->storage, &err), &err);
 }
 
-static void memory_free(memory_replica *m)
+static inline void memory_free(memory_replica *m)
 {
     lj_storage_close(m->storage);
     for (size_t i = 0; i < m->count; i++) {
