@@ -86,8 +86,32 @@ def time_seeds():
         yield "".join(c if c.isalnum() else "-" for c in text).strip("-") or "empty", text
 
 
+def yaml_seeds():
+    block = "replication:\n  enabled: yes\n  mode: embedded\n  replica_url: file:///backup/state\n  retention: 24h\n"
+    yield "block", block
+    yield "flow", "{replication: {enabled: on, 'max_wal_size': !!str 64MiB, \"log_level\": debug}, shards: 4}"
+    yield "engine", "a: &a {replication: {x: 1}}\nb: *a\n? [k]\n: {<<: *a}\n" + block + "c: |\n  replication: 1\n"
+    yield "documents", "%YAML 1.1\n---\n- 1\n...\n---\n" + block
+    yield "block-twice", block + block
+    yield "key-twice", block + "  retention: 1h\n"
+    yield "unknown-key", "replication: {sync_intervall: 1s, [a]: b, *c : d}"
+    yield "values", "replication:\n  enabled:\n  mode: [x]\n  log_file: \"a\\0b\"\n  io_timeout: {}\n"
+    yield "nested", "[" * 300 + "]" * 300
+    yield "utf-16", ("\ufeff" + block).encode("utf-16-le")
+    yield "empty", ""
+
+
+def option_seeds():
+    for text in ["replica_url=file:///backup", "replica_url=s3://bucket.host:9000/a//?region=x&endpoint=http://h:1",
+                 "replica_url=sftp://user@[::1]:22/x@y", "replica_url=s3://id:se/cret@bucket", "replica_url=s3://b?sig=x",
+                 "replica_name=a b", "max_wal_size=64 MiB", "max_spool_size=18446744073709551615G", "upload_workers=64",
+                 "sync_interval=1h30m", "mode=embedded", "enabled=oFf", "log_levle=info", "=", "base_vfs=unix"]:
+        yield "".join(c if c.isalnum() else "-" for c in text).strip("-") or "empty", text
+
+
 def main():
-    for target, seeds in [("wal", wal_seeds()), ("name", name_seeds()), ("time", time_seeds())]:
+    for target, seeds in [("wal", wal_seeds()), ("name", name_seeds()), ("time", time_seeds()),
+                          ("yaml", yaml_seeds()), ("option", option_seeds())]:
         folder = CORPUS / target
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in seeds:

@@ -19,6 +19,7 @@ typedef struct {
     lj_chain record; /* of the shared page; valid if has_record */
     bool has_record;
     lj_life life;
+    bool touched;
     lj_chain chain;       /* what comes out */
     uint64_t safe_frames;
     char reason[192];     /* why not */
@@ -173,6 +174,8 @@ static bool decide(decision *d)
         return refuse(d, "nothing was replicated from here before");
     if (code != LJ_OK)
         return refuse(d, "%.150s", err.message);
+    if (d->touched)
+        return refuse(d, "the database was written outside of WAL mode");
     d->has_record = lj_shared_load(d->db->shared, &d->record) && d->record.active &&
                     strcmp(d->record.generation, d->saved.at.generation) == 0;
     d->chain.active = true;
@@ -183,7 +186,7 @@ static bool decide(decision *d)
 void lj_attach(lj_db *db, lj_saved_position *ret_saved)
 {
     pthread_mutex_lock(&db->mutex);
-    decision d = {.db = db, .life = db->life};
+    decision d = {.db = db, .life = db->life, .touched = db->touched};
     pthread_mutex_unlock(&db->mutex);
     bool go_on = decide(&d);
     uint64_t spooled = go_on ? lj_spool_bytes(db->spool_dir, d.saved.at.generation) : 0;

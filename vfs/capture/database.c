@@ -104,11 +104,7 @@ static void stop_locked(lj_db *db, const lj_error *err)
 
 void lj_db_ready(lj_db *db)
 {
-    pthread_mutex_lock(&db->mutex);
-    bool first = !db->ready;
-    db->ready = true;
-    pthread_mutex_unlock(&db->mutex);
-    if (!first)
+    if (atomic_exchange(&db->ready, true))
         return;
     lj_error err = LJ_ERROR_INIT;
     int lock_fd = -1;
@@ -164,6 +160,7 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
     va_end(ap);
     pthread_mutex_lock(&db->mutex);
     bool was_active = db->chain.active;
+    db->touched = db->touched || !db->attached;
     break_locked(db, reason);
     pthread_mutex_unlock(&db->mutex);
     if (was_active) {
@@ -236,6 +233,7 @@ void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_s
         return;
     bool intact = true;
     int64_t due_ns = -1;
+    char reason[sizeof(db->broken_reason)] = "";
     pthread_mutex_lock(&db->mutex);
     lj_life *life = &db->life;
     if (life->known && lj_wal_salt_eq(life->salt, salt) && life->frames == frames) {
@@ -259,10 +257,11 @@ void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_s
         db->want_wake = false;
         due_ns = db->not_before_ns;
     }
+    if (!intact)
+        memcpy(reason, db->broken_reason, sizeof(reason));
     pthread_mutex_unlock(&db->mutex);
     if (!intact)
-        lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path,
-               db->broken_reason);
+        lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, reason);
     if (due_ns >= 0 || !intact)
         db->wake(db, LJ_MAX(due_ns, 0));
 }
@@ -281,6 +280,8 @@ void lj_db_journal_mode(lj_db *db, const char *mode)
         lj_log(LJ_LOG_WARN,
                "%s: not replicating: journal_mode=%s (run PRAGMA journal_mode=WAL; a snapshot follows)",
                db->path, mode);
+    if (changed && mode == NULL)
+        db->wake(db, 0);
 }
 
 /* ------------------------------------------------------------------ shipper's side */

@@ -16,6 +16,7 @@
 #define LJ_DATABASE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "vfs/capture/position.h"
 #include "vfs/capture/ring.h"
@@ -68,6 +69,8 @@ struct lj_db {
     lj_identity opened_identity; /* of the database file before SQLite touched it; valid if has_opened_identity */
     bool has_opened_identity;
 
+    atomic_bool ready;  /* the wal-index was valid once */
+
     pthread_mutex_t mutex;
     pthread_cond_t cond; /* shipped, state or attempts changed */
 
@@ -75,12 +78,12 @@ struct lj_db {
     lj_db_state state;
     char reason[192];   /* why STOPPED, or what STARTING waits for */
     bool not_wal;       /* journal mode is not WAL: reason says which */
-    bool ready;         /* the wal-index was valid once: the shipper may look at the files */
     bool attached;      /* decided whether to continue (attach.h) */
     bool established;   /* the generation's first snapshot is in the replica */
     bool freezing;      /* a first snapshot is being frozen: no restart in between */
     bool disturbed;     /* ... and one had to be allowed all the same */
     bool closing;       /* the last handle is going away: long work ends */
+    bool touched;       /* written outside of WAL mode before the attach */
     bool broken;        /* the chain was given up: the shipper has to begin a new generation */
     char broken_reason[192];
     lj_life life;
@@ -96,6 +99,7 @@ struct lj_db {
     uint64_t spool_bytes;
     bool want_wake;     /* the shipper sleeps: the next commit wakes it */
     int64_t not_before_ns; /* monotonic: the next tick is not due before */
+    bool urgent;        /* ... unless the WAL is growing towards max_wal_size */
     uint64_t attempts, failures; /* shipping attempts ended, of them failed */
     uint64_t flush_waiters;
     uint64_t snapshot_requests, snapshot_done, snapshot_failed; /* counters: a request is over when done + failed reaches it */
@@ -129,13 +133,15 @@ void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_s
 typedef enum { LJ_GATE_ALLOW, LJ_GATE_VETO } lj_gate;
 /*
  * Somebody wants to restart the WAL. `checkpoint`: it is an application's RESTART or TRUNCATE checkpoint (never refused).
- * ALLOW does not mean that it is safe yet: call lj_db_seal once the restart is certain, before it happens.
+ * ALLOW does not mean that it is safe yet: call lj_db_seal once the restart is certain, before it happens. A refusal past
+ * half of max_wal_size makes the shipper catch up at once, so that little is left to be spooled at the limit.
  */
 lj_gate lj_db_gate(lj_db *db, bool checkpoint);
 /*
  * The current life ends now. Unshipped frames go to the spool first; if that fails or the spool is full, the chain is given
  * up (logged, visible, a new generation follows). `going` = the file itself is about to be deleted (a hard link will do).
- * May do I/O (a copy and an fsync) in the caller's thread, only when frames are unshipped.
+ * May do I/O in the caller's thread, only when frames are unshipped: a copy of those, without fsync (a spool file that a
+ * power cut tore does not verify, and a new generation follows; the database itself was synced by the checkpoint).
  */
 void lj_db_seal(lj_db *db, bool going);
 /* The WAL was deleted or truncated to nothing behind a seal. */

@@ -21,16 +21,22 @@ static bool all_safe_locked(const lj_db *db)
 
 lj_gate lj_db_gate(lj_db *db, bool checkpoint)
 {
-    pthread_mutex_lock(&db->mutex);
+    if (checkpoint)
+        return LJ_GATE_ALLOW;
     lj_gate gate = LJ_GATE_ALLOW;
-    if (!checkpoint) {
-        uint64_t wal_bytes =
-            db->life.known ? lj_wal_frame_offset(db->life.page_size, db->life.frames + 1) : 0;
-        bool small = wal_bytes < db->options.max_wal_size_bytes;
-        if (small && (db->freezing || !all_safe_locked(db)))
-            gate = LJ_GATE_VETO;
+    bool hurry = false;
+    pthread_mutex_lock(&db->mutex);
+    uint64_t wal_bytes =
+        db->life.known ? lj_wal_frame_offset(db->life.page_size, db->life.frames + 1) : 0;
+    uint64_t limit_bytes = db->options.max_wal_size_bytes;
+    if (wal_bytes < limit_bytes && (db->freezing || !all_safe_locked(db))) {
+        gate = LJ_GATE_VETO;
+        hurry = wal_bytes >= limit_bytes / 2 && !db->urgent;
+        db->urgent = db->urgent || hurry;
     }
     pthread_mutex_unlock(&db->mutex);
+    if (hurry)
+        db->wake(db, 0);
     return gate;
 }
 

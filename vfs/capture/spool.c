@@ -64,8 +64,7 @@ static lj_code write_image(const char *temp, const lj_spool_entry *entry, int wa
     LJ_TRY(lj_io_open(temp, O_WRONLY | O_CREAT | O_TRUNC, 0600, &fd, err));
     if (entry->start.offset >= LJ_WAL_HEADER_BYTES)
         LJ_TRY(copy_range(wal_fd, fd, 0, LJ_WAL_HEADER_BYTES, err));
-    LJ_TRY(copy_range(wal_fd, fd, entry->start.offset, entry->end, err));
-    return lj_io_fsync(fd, err);
+    return copy_range(wal_fd, fd, entry->start.offset, entry->end, err);
 }
 
 lj_code lj_spool_copy(const char *dir, const lj_spool_entry *entry, int wal_fd, lj_error *err)
@@ -82,7 +81,7 @@ lj_code lj_spool_copy(const char *dir, const lj_spool_entry *entry, int wal_fd, 
         unlink(temp);
         return lj_error_context(err, "spool");
     }
-    return lj_io_fsync_dir(dir, err);
+    return LJ_OK;
 }
 
 lj_code lj_spool_link(const char *dir, const lj_spool_entry *entry, const char *wal_path, int wal_fd,
@@ -92,9 +91,8 @@ lj_code lj_spool_link(const char *dir, const lj_spool_entry *entry, const char *
     LJ_CLEANUP(lj_freep) char *path = entry_path(dir, entry);
     if (path == NULL)
         return lj_error_nomem(err);
-    LJ_TRY(lj_io_fsync(wal_fd, err));
     if (link(wal_path, path) == 0)
-        return lj_io_fsync_dir(dir, err);
+        return LJ_OK;
     return lj_spool_copy(dir, entry, wal_fd, err);
 }
 
@@ -182,6 +180,18 @@ static void visit_bytes(void *ctx, const char *name, const lj_spool_entry *entry
     search *s = ctx;
     if (entry != NULL && strcmp(entry->start.generation, s->generation) == 0)
         s->bytes += entry->end - entry->start.offset;
+}
+
+static void visit_clear(void *ctx, const char *name, const lj_spool_entry *entry)
+{
+    (void)entry;
+    remove_name(((search *)ctx)->dir, name);
+}
+
+void lj_spool_clear(const char *dir)
+{
+    search s = {.dir = dir};
+    visit(dir, visit_clear, &s);
 }
 
 uint64_t lj_spool_bytes(const char *dir, const char *generation)

@@ -4,8 +4,10 @@
  * When the WAL is about to be restarted, truncated or deleted and frames in it are not shipped yet, they are kept as
  * `.NAME-litejoin/spool/<GEN>-<INDEX>-<START>-<END>.wal`: a sparse image of the WAL in which bytes START..END-1 and the
  * 32-byte header stand at their own offsets. A WAL that is going to be deleted is hard-linked instead of copied.
- * Written as .tmp, fsynced, renamed, folder fsynced: a name that exists is complete. The shipper ships and removes them
- * in the order (index, start). The folder is bounded by max_spool_size.
+ * Written as .tmp and renamed: a name that exists is complete, also after kill -9. There is no fsync, because this runs in the
+ * application's thread: a power cut may leave a torn file; its frames do not verify when they are shipped, and a new
+ * generation begins (the database itself is safe: the checkpoint synced it). The shipper ships and removes the files in
+ * the order (index, start). The folder is bounded by max_spool_size.
  *
  * Layer: capture. Thread-safety: add() runs in the application's thread (under the WAL write lock), list() and remove()
  * in the shipper's; they meet only in the file system, where names appear and disappear atomically.
@@ -34,6 +36,8 @@ LJ_WARN_UNUSED lj_code lj_spool_first(const char *dir, const char *generation, u
                                       bool clean, lj_spool_entry *ret_entry, lj_error *err);
 LJ_WARN_UNUSED lj_code lj_spool_open(const char *dir, const lj_spool_entry *entry, int *ret_fd,
                                      lj_error *err);
+/* Removes every file of ours in the folder: the generation they belong to was given up. */
+void lj_spool_clear(const char *dir);
 void lj_spool_remove(const char *dir, const lj_spool_entry *entry);
 /* Sum of end - start over all entries of the generation. 0 when the folder is not there. */
 uint64_t lj_spool_bytes(const char *dir, const char *generation);

@@ -39,8 +39,7 @@ typedef struct {
     bool restore_on_boot;     /* true */
     int64_t snapshot_interval_ns; /* 1h, 0 = none after the first */
     int64_t retention_ns;         /* 72h, 0 = keep everything */
-    uint64_t
-        max_wal_size_bytes; /* 1GiB: past it a WAL restart is allowed and unshipped frames are spooled */
+    uint64_t max_wal_size_bytes;   /* 64MiB: past it the WAL may restart, unshipped frames are spooled */
     uint64_t max_spool_size_bytes; /* 4GiB */
     int64_t shutdown_timeout_ns;   /* 10s */
     int64_t io_timeout_ns;         /* 30s */
@@ -79,6 +78,9 @@ LJ_WARN_UNUSED lj_code lj_config_set(lj_config *config, lj_origin origin, const 
  * loaders.
  */
 LJ_WARN_UNUSED lj_code lj_config_load_yaml(lj_config *config, const char *path, lj_error *err);
+/* The same from `len` bytes of text; errors show `path` as the file's name. */
+LJ_WARN_UNUSED lj_code lj_config_parse_yaml(lj_config *config, const char *path, const char *text,
+                                            size_t len, lj_error *err);
 /*
  * Reads LITEJOIN_<OPTION> for every option. An unknown LITEJOIN_* variable is an error too. A variable that is empty
  * counts as not set. LITEJOIN_CONFIG is known and not followed: the caller loads that file (lj_config_load_yaml).

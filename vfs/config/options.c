@@ -98,11 +98,10 @@ static const lj_option options[] = {
      .max = TEN_YEARS,
      .origins = FROM_ALL},
     {.info =
-         {"max_wal_size", "size", "1GiB", "4KiB to 1024GiB", ANYWHERE,
+         {"max_wal_size", "size", "64MiB", "0 to 1024GiB", ANYWHERE,
           "Past it the WAL may restart although frames are unshipped; those move to the spool."},
      .type = LJ_OPTION_SIZE,
      .offset = offsetof(lj_config, max_wal_size_bytes),
-     .min = KIB * 4,
      .max = GIB * 1024,
      .origins = FROM_ALL},
     {.info = {"max_spool_size", "size", "4GiB", "0 to 1024GiB", ANYWHERE,

@@ -231,14 +231,9 @@ static lj_code take_stream(reader *r)
     }
 }
 
-lj_code lj_config_load_yaml(lj_config *config, const char *path, lj_error *err)
+lj_code lj_config_parse_yaml(lj_config *config, const char *path, const char *text, size_t len,
+                             lj_error *err)
 {
-    LJ_CLEANUP(lj_freep) char *text = NULL;
-    size_t len = 0;
-    lj_code code = lj_io_read_file(path, LJ_CONFIG_FILE_MAX, &text, &len, err);
-    if (code == LJ_NOTFOUND)
-        lj_error_hint(err, "create the file, or name another one in LITEJOIN_CONFIG");
-    LJ_TRY(code);
     LJ_CLEANUP(lj_config_clear) lj_config work;
     memset(&work, 0, sizeof(work));
     LJ_TRY(lj_config_copy(config, &work, err));
@@ -250,11 +245,22 @@ lj_code lj_config_load_yaml(lj_config *config, const char *path, lj_error *err)
     if (yaml_parser_initialize(&r.parser) == 0)
         return lj_error_nomem(err);
     yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, len);
-    code = take_stream(&r);
+    lj_code code = take_stream(&r);
     reader_end(&r);
     LJ_TRY(code);
     lj_config done = work;
     work = *config;
     *config = done;
     return LJ_OK;
+}
+
+lj_code lj_config_load_yaml(lj_config *config, const char *path, lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) char *text = NULL;
+    size_t len = 0;
+    lj_code code = lj_io_read_file(path, LJ_CONFIG_FILE_MAX, &text, &len, err);
+    if (code == LJ_NOTFOUND)
+        lj_error_hint(err, "create the file, or name another one in LITEJOIN_CONFIG");
+    LJ_TRY(code);
+    return lj_config_parse_yaml(config, path, text, len, err);
 }

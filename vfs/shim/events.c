@@ -45,7 +45,7 @@ void lj_event_read_lock(lj_file *file)
         return;
     if (index_moved(file))
         publish_index(file);
-    if (!file->open->db->ready)
+    if (!atomic_load_explicit(&file->open->db->ready, memory_order_acquire))
         lj_db_ready(file->open->db);
 }
 
@@ -63,8 +63,7 @@ void lj_event_exclusive_commit(lj_file *file)
     } else {
         return;
     }
-    if (!file->open->db->ready)
-        lj_db_ready(file->open->db);
+    lj_db_ready(file->open->db);
 }
 
 /* ------------------------------------------------------------------ the WAL file */
@@ -170,10 +169,13 @@ void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 o
 
 /* ------------------------------------------------------------------ wal-index locks */
 
-static bool wal_is_large(const lj_db *db)
+static bool wal_is_large(lj_db *db)
 {
-    return db->life.known && lj_wal_frame_offset(db->life.page_size, db->life.frames + 1) >=
-                                 db->options.max_wal_size_bytes;
+    pthread_mutex_lock(&db->mutex);
+    lj_life life = db->life;
+    pthread_mutex_unlock(&db->mutex);
+    return life.known &&
+           lj_wal_frame_offset(life.page_size, life.frames + 1) >= db->options.max_wal_size_bytes;
 }
 
 /* Lock 4..7: somebody restarts the WAL, or makes sure that the next writer will. */

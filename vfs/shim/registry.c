@@ -56,6 +56,19 @@ static void in_child(void)
     lj_scheduler_after_fork();
 }
 
+/*
+ * Is there something that only this process could ship? Without a commit in this session there is not; a first snapshot
+ * can wait for the next.
+ */
+static bool has_work(lj_db *db)
+{
+    pthread_mutex_lock(&db->mutex);
+    bool work = db->attached && (db->commits > 0 || db->spool_bytes > 0) && !db->not_wal &&
+                (db->state == LJ_DB_REPLICATING || db->state == LJ_DB_STARTING);
+    pthread_mutex_unlock(&db->mutex);
+    return work;
+}
+
 /* exit() without sqlite3_close: gives the workers a moment to ship what is committed. */
 static void at_exit(void)
 {
@@ -64,7 +77,7 @@ static void at_exit(void)
     for (lj_open *open = registry.opens; open != NULL; open = open->next) {
         lj_error err = LJ_ERROR_INIT;
         int64_t left_ns = deadline_ns - lj_clock_mono_ns();
-        if (left_ns > 0 && lj_open_alive(open) && open->db->commits > 0)
+        if (left_ns > 0 && lj_open_alive(open) && has_work(open->db))
             (void)!lj_db_wait(open->db, LJ_MIN(left_ns, open->db->options.shutdown_timeout_ns), true, &err);
     }
     pthread_mutex_unlock(&registry.mutex);
@@ -177,12 +190,7 @@ void lj_open_flush(lj_open *open)
 {
     lj_db *db = open->db;
     lj_error err = LJ_ERROR_INIT;
-    pthread_mutex_lock(&db->mutex);
-    /* without a commit in this session there is nothing that only we could ship; a first snapshot can wait for the next */
-    bool wanted = db->attached && (db->commits > 0 || db->spool_bytes > 0) && !db->not_wal &&
-                  (db->state == LJ_DB_REPLICATING || db->state == LJ_DB_STARTING);
-    pthread_mutex_unlock(&db->mutex);
-    if (!wanted)
+    if (!has_work(db))
         return;
     if (lj_db_wait(db, db->options.shutdown_timeout_ns, true, &err) != LJ_OK)
         lj_log_error(LJ_LOG_WARN, db->path, &err);

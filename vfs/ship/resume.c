@@ -39,11 +39,28 @@ static lj_code agree(const lj_generation_info *found, const lj_saved_position *s
     return LJ_OK;
 }
 
+/* The snapshot timer goes by the replica: a restored database's position file does not know when the snapshot was taken. */
+static void note_newest_snapshot(lj_shipper *s, const lj_generation_info *found)
+{
+    const lj_snapshot_info *newest = &found->snapshots[found->snapshot_count - 1];
+    if (s->saved.snapshot_ns == newest->created_ns && s->saved.snapshot_at.index == newest->index)
+        return;
+    s->saved.snapshot_ns = newest->created_ns;
+    s->saved.snapshot_at.index = newest->index;
+    s->unsaved = true;
+    pthread_mutex_lock(&s->db->mutex);
+    s->db->last_snapshot_ns = newest->created_ns;
+    pthread_mutex_unlock(&s->db->mutex);
+}
+
 lj_code lj_resume_check(lj_shipper *s, lj_error *err)
 {
     lj_inventory *inventory = NULL;
     LJ_TRY(lj_inventory_read(s->storage, s->saved.at.generation, &inventory, err));
-    lj_code code = agree(lj_inventory_find(inventory, s->saved.at.generation), &s->saved, err);
+    const lj_generation_info *found = lj_inventory_find(inventory, s->saved.at.generation);
+    lj_code code = agree(found, &s->saved, err);
+    if (code == LJ_OK)
+        note_newest_snapshot(s, found);
     lj_inventory_free(inventory);
     return code;
 }

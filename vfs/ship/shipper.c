@@ -116,13 +116,17 @@ static bool needs_generation(lj_shipper *s)
 {
     lj_db *db = s->db;
     pthread_mutex_lock(&db->mutex);
-    if (db->broken && !s->want_generation) {
+    bool given_up = db->broken && !s->want_generation;
+    if (given_up) {
         s->want_generation = true;
         db->established = false;
         db->state = LJ_DB_STARTING;
+        db->spool_bytes = 0;
     }
     bool want = s->want_generation;
     pthread_mutex_unlock(&db->mutex);
+    if (given_up)
+        lj_spool_clear(db->spool_dir); /* nothing spools while no chain is active */
     return want;
 }
 
@@ -205,6 +209,8 @@ static lj_code ship_live(lj_shipper *s, const lj_chain *chain, const lj_life *li
     if (!chain->has_life || chain->unused || !life->known || to <= s->saved.at.offset)
         return LJ_OK;
     lj_code code = lj_walfile_refresh(&s->wal, db->wal_path, err);
+    if (code == LJ_NOTFOUND)
+        code = lj_error_set(err, LJ_CORRUPT, "the WAL is gone");
     if (code == LJ_OK && !lj_wal_salt_eq(s->wal.header.salt, chain->salt))
         code = lj_error_set(err, LJ_CORRUPT, "the WAL was restarted");
     pthread_mutex_lock(&db->mutex);
@@ -247,7 +253,7 @@ static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
         return LJ_OK;
     }
     lj_code code = ship_live(s, &chain, &life, ret_more, err);
-    if (code == LJ_CORRUPT || code == LJ_NOTFOUND) {
+    if (code == LJ_CORRUPT) {
         /* was the life ended under our hands (its frames are in the spool then), or is the WAL broken? */
         pthread_mutex_lock(&db->mutex);
         bool moved = !lj_wal_salt_eq(db->life.salt, life.salt) || db->spool_bytes != spooled ||
@@ -332,6 +338,7 @@ static int64_t next_tick(lj_shipper *s)
     db->not_before_ns = now_ns + db->options.sync_interval_ns;
     bool more = unshipped_locked(s);
     db->want_wake = !more && !s->want_generation;
+    db->urgent = false;
     int64_t due_ns = more ? (db->flush_waiters > 0 ? now_ns : db->not_before_ns) : LJ_TASK_IDLE;
     int64_t snapshot_ns = snapshot_due_locked(s);
     pthread_mutex_unlock(&db->mutex);
@@ -360,7 +367,7 @@ static int64_t ship_run(lj_task *task)
     lj_db *db = s->db;
     pthread_mutex_lock(&db->mutex);
     bool may = db->attached && !db->not_wal && db->state != LJ_DB_STOPPED && db->state != LJ_DB_STANDBY;
-    bool early = db->flush_waiters == 0 && s->loaded && db->established &&
+    bool early = db->flush_waiters == 0 && !db->urgent && s->loaded && db->established &&
                  lj_clock_mono_ns() < db->not_before_ns && !s->fresh.pending && s->failures == 0;
     int64_t not_before_ns = db->not_before_ns;
     bool asked = db->snapshot_requests > db->snapshot_done + db->snapshot_failed;

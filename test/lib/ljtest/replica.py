@@ -203,12 +203,16 @@ class Replica:
         base = base[-1]
         image = bytearray(base.data())
         used = base.index
+        applied = False
         for number in gen.indexes():
             if number < base.index or (index is not None and number > index):
                 continue
             data = gen.wal_image(number, until_ns)
             if not data:
                 break
+            harness.check(number <= used + 1 if applied else number == base.index,
+                          "%s: no WAL %08x" % (gen.name, used + 1 if applied else base.index))
+            applied = True
             header, frames = wal.frames(data)
             if frames:
                 apply_frames(image, data, header, frames)

@@ -29,11 +29,12 @@ class Workload:
     """
     `connect` opens one more connection to the database. With `spill` the cache is 5 pages, so that frames reach the WAL in
     the middle of transactions. `spill_savepoints` adds ROLLBACK TO after such a spill, which SQLite before 3.50.2
-    answers with a broken checksum chain: with it a new generation is the right reaction.
+    answers with a broken checksum chain: with it a new generation is the right reaction. `checkpoint_busy_ms` bounds how
+    long an explicit checkpoint waits for others (Litestream's long reader keeps RESTART and TRUNCATE from ending).
     """
 
     def __init__(self, connect, seed, *, page_size=4096, spill=False, spill_savepoints=False, vacuum=True,
-                 checkpoints=True, fts=True):
+                 checkpoints=True, fts=True, checkpoint_busy_ms=10000):
         self.rng = random.Random("workload/%d/%d" % (seed, page_size))
         self.connect = connect
         self.page_size = page_size
@@ -43,6 +44,7 @@ class Workload:
         self.fts = fts and has_fts5()
         self.spill_savepoints = spill_savepoints
         self.done = {}
+        self.checkpoint_busy_ms = checkpoint_busy_ms
         if spill or spill_savepoints:
             self.con.execute("PRAGMA cache_size=5").fetchall()
         self.operations = [
@@ -225,7 +227,11 @@ class Workload:
         if self.reading and mode != "PASSIVE":
             self.end_reader()
         con = self.side if self.rng.random() < 0.5 and not self.reading else self.con
-        return con.execute("PRAGMA wal_checkpoint(%s)" % mode).fetchone()
+        con.execute("PRAGMA busy_timeout=%d" % self.checkpoint_busy_ms).fetchall()
+        try:
+            return con.execute("PRAGMA wal_checkpoint(%s)" % mode).fetchone()
+        finally:
+            con.execute("PRAGMA busy_timeout=10000").fetchall()
 
     def autocheckpoint(self):
         self.con.execute("PRAGMA wal_autocheckpoint=%d" % self.rng.choice((0, 5, 40, 1000))).fetchall()

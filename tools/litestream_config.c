@@ -1,0 +1,413 @@
+/*
+ * litestream_config.c - see litestream_config.h. Reads the YAML tree along tables of keys; the rules between keys and
+ * the texts around a file (environment, paths, URLs) are in litestream_rules.c.
+ *
+ * Layer: tools. Thread-safety: one thread.
+ */
+#include "tools/litestream_config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <yaml.h>
+
+#include "tools/litestream_rules.h"
+#include "vfs/base/clock.h"
+#include "vfs/base/io.h"
+#include "vfs/base/log.h"
+#include "vfs/base/str.h"
+
+typedef enum {
+    KEY_TEXT,
+    KEY_BOOL,
+    KEY_MAYBE_BOOL, /* a bool behind a bool that says whether it was given */
+    KEY_DURATION,
+    KEY_NUMBER,
+    KEY_TEXTS,
+    KEY_BLOCK /* a mapping with its own table, read into the same object */
+} key_kind;
+
+typedef struct key_def {
+    const char *name;
+    key_kind kind;
+    size_t offset;
+    const struct key_def *block; /* KEY_BLOCK */
+} key_def;
+
+typedef struct {
+    yaml_document_t *document;
+    const char *name; /* of the file */
+    lj_error *err;
+} reader;
+
+#define R(member) offsetof(litestream_replica, member)
+static const key_def age_keys[] = {
+    {"identities", KEY_TEXTS, R(age_identities), NULL},
+    {"recipients", KEY_TEXTS, R(age_recipients), NULL},
+    {0},
+};
+static const key_def replica_keys[] = {
+    {"type", KEY_TEXT, R(type), NULL},
+    {"name", KEY_TEXT, R(name), NULL},
+    {"path", KEY_TEXT, R(path), NULL},
+    {"url", KEY_TEXT, R(url), NULL},
+    {"retention", KEY_DURATION, R(retention_ns), NULL},
+    {"retention-check-interval", KEY_DURATION, R(retention_check_interval_ns), NULL},
+    {"sync-interval", KEY_DURATION, R(sync_interval_ns), NULL},
+    {"snapshot-interval", KEY_DURATION, R(snapshot_interval_ns), NULL},
+    {"validation-interval", KEY_DURATION, R(validation_interval_ns), NULL},
+    {"access-key-id", KEY_TEXT, R(access_key_id), NULL},
+    {"secret-access-key", KEY_TEXT, R(secret_access_key), NULL},
+    {"region", KEY_TEXT, R(region), NULL},
+    {"bucket", KEY_TEXT, R(bucket), NULL},
+    {"endpoint", KEY_TEXT, R(endpoint), NULL},
+    {"force-path-style", KEY_MAYBE_BOOL, R(has_force_path_style), NULL},
+    {"skip-verify", KEY_BOOL, R(skip_verify), NULL},
+    {"account-name", KEY_TEXT, R(account_name), NULL},
+    {"account-key", KEY_TEXT, R(account_key), NULL},
+    {"host", KEY_TEXT, R(host), NULL},
+    {"user", KEY_TEXT, R(user), NULL},
+    {"password", KEY_TEXT, R(password), NULL},
+    {"key-path", KEY_TEXT, R(key_path), NULL},
+    {"age", KEY_BLOCK, 0, age_keys},
+    {0},
+};
+#undef R
+
+#define D(member) offsetof(litestream_db, member)
+static const key_def db_keys[] = {
+    {"path", KEY_TEXT, D(path), NULL},
+    {"meta-path", KEY_TEXT, D(meta_path), NULL},
+    {"monitor-interval", KEY_DURATION, D(monitor_interval_ns), NULL},
+    {"checkpoint-interval", KEY_DURATION, D(checkpoint_interval_ns), NULL},
+    {"min-checkpoint-page-count", KEY_NUMBER, D(min_checkpoint_pages), NULL},
+    {"max-checkpoint-page-count", KEY_NUMBER, D(max_checkpoint_pages), NULL},
+    {0},
+};
+#undef D
+
+#define C(member) offsetof(litestream_config, member)
+static const key_def logging_keys[] = {
+    {"level", KEY_TEXT, C(log_level), NULL},
+    {"type", KEY_TEXT, C(log_type), NULL},
+    {"stderr", KEY_BOOL, C(log_stderr), NULL},
+    {0},
+};
+static const key_def config_keys[] = {
+    {"addr", KEY_TEXT, C(addr), NULL},
+    {"exec", KEY_TEXT, C(exec), NULL},
+    {"access-key-id", KEY_TEXT, C(access_key_id), NULL},
+    {"secret-access-key", KEY_TEXT, C(secret_access_key), NULL},
+    {"logging", KEY_BLOCK, 0, logging_keys},
+    {0},
+};
+#undef C
+
+static lj_code bad(const reader *r, const yaml_node_t *node, const char *key, const char *wanted)
+{
+    return lj_error_set(r->err, LJ_INVALID, "%s: line %zu: %s must be %s", r->name,
+                        node->start_mark.line + 1, key, wanted);
+}
+
+static bool is_null(const yaml_node_t *node)
+{
+    const char *text = (const char *)node->data.scalar.value;
+    return node->type == YAML_SCALAR_NODE && node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
+           (text[0] == 0 || strcmp(text, "~") == 0 || strcasecmp(text, "null") == 0);
+}
+
+static const char *scalar(const yaml_node_t *node)
+{
+    return node->type == YAML_SCALAR_NODE ? (const char *)node->data.scalar.value : NULL;
+}
+
+/* The words of YAML 1.1. */
+static bool parse_bool(const char *text, bool *ret)
+{
+    static const char *const yes[] = {"true", "yes", "on", "y"};
+    static const char *const no[] = {"false", "no", "off", "n"};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(yes); i++) {
+        if (strcasecmp(text, yes[i]) == 0 || strcasecmp(text, no[i]) == 0) {
+            *ret = strcasecmp(text, yes[i]) == 0;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool parse_number(const char *text, int64_t *ret)
+{
+    char *end = NULL;
+    errno = 0;
+    long long value = strtoll(text, &end, 0);
+    if (text[0] == 0 || *end != 0 || errno != 0)
+        return false;
+    *ret = value;
+    return true;
+}
+
+/* Go's form, with an optional minus sign (v0.3.13: not positive means off); a bare number is nanoseconds. */
+static bool parse_duration(const char *text, int64_t *ret)
+{
+    if (parse_number(text, ret))
+        return true;
+    bool negative = text[0] == '-';
+    int64_t value = 0;
+    if (lj_clock_parse_duration(text + (negative ? 1 : 0), &value, NULL) != LJ_OK)
+        return false;
+    *ret = negative ? -value : value;
+    return true;
+}
+
+static lj_code set_text(const reader *r, char **target, const char *text)
+{
+    char *copy = lj_str_dup(text);
+    if (copy == NULL)
+        return lj_error_nomem(r->err);
+    free(*target);
+    *target = copy;
+    return LJ_OK;
+}
+
+static lj_code set_texts(const reader *r, const yaml_node_t *node, const char *key,
+                         litestream_texts *target)
+{
+    if (node->type != YAML_SEQUENCE_NODE)
+        return bad(r, node, key, "a list");
+    size_t count = (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
+    target->items = calloc(count + 1, sizeof(*target->items));
+    if (target->items == NULL)
+        return lj_error_nomem(r->err);
+    for (size_t i = 0; i < count; i++) {
+        yaml_node_t *item = yaml_document_get_node(r->document, node->data.sequence.items.start[i]);
+        if (scalar(item) == NULL)
+            return bad(r, item, key, "a list of texts");
+        LJ_TRY(set_text(r, &target->items[i], scalar(item)));
+        target->count++;
+    }
+    return LJ_OK;
+}
+
+static lj_code read_block(const reader *r, const yaml_node_t *node, const char *where,
+                          const key_def *defs, void *object, const char *const *elsewhere);
+
+static lj_code set_key(const reader *r, const yaml_node_t *node, const key_def *def, void *object)
+{
+    void *target = (char *)object + def->offset;
+    if (is_null(node))
+        return LJ_OK;
+    if (def->kind == KEY_BLOCK)
+        return read_block(r, node, def->name, def->block, object, NULL);
+    if (def->kind == KEY_TEXTS)
+        return set_texts(r, node, def->name, target);
+    const char *text = scalar(node);
+    if (text == NULL)
+        return bad(r, node, def->name, "a single value");
+    switch (def->kind) {
+    case KEY_TEXT:
+        return set_text(r, target, text);
+    case KEY_MAYBE_BOOL:
+        *(bool *)target = true;
+        target = (bool *)target + 1;
+        return parse_bool(text, target) ? LJ_OK : bad(r, node, def->name, "true or false");
+    case KEY_BOOL:
+        return parse_bool(text, target) ? LJ_OK : bad(r, node, def->name, "true or false");
+    case KEY_DURATION:
+        return parse_duration(text, target)
+                   ? LJ_OK
+                   : bad(r, node, def->name, "a duration like 1h30m, 10s or 500ms");
+    case KEY_NUMBER:
+        return parse_number(text, target) ? LJ_OK : bad(r, node, def->name, "a number");
+    case KEY_TEXTS:
+    case KEY_BLOCK:
+        break;
+    }
+    return LJ_OK;
+}
+
+/* Reads a mapping. Keys in `elsewhere` (NULL-terminated) are somebody else's; others that no table has are warned about. */
+static lj_code read_block(const reader *r, const yaml_node_t *node, const char *where,
+                          const key_def *defs, void *object, const char *const *elsewhere)
+{
+    if (node->type != YAML_MAPPING_NODE)
+        return bad(r, node, where, "a block of keys");
+    for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start;
+         pair < node->data.mapping.pairs.top; pair++) {
+        const yaml_node_t *key = yaml_document_get_node(r->document, pair->key);
+        const yaml_node_t *value = yaml_document_get_node(r->document, pair->value);
+        if (scalar(key) == NULL)
+            return bad(r, key, where, "a block with plain keys");
+        const key_def *def = defs;
+        while (def->name != NULL && strcmp(def->name, scalar(key)) != 0)
+            def++;
+        if (def->name != NULL) {
+            LJ_TRY(set_key(r, value, def, object));
+            continue;
+        }
+        bool known = false;
+        for (size_t i = 0; elsewhere != NULL && elsewhere[i] != NULL; i++)
+            known = known || strcmp(elsewhere[i], scalar(key)) == 0;
+        if (!known)
+            lj_log(LJ_LOG_WARN, "%s: line %zu: unknown key \"%s\" in %s is ignored", r->name,
+                   key->start_mark.line + 1, scalar(key), where);
+    }
+    return LJ_OK;
+}
+
+static const yaml_node_t *member(const reader *r, const yaml_node_t *node, const char *name)
+{
+    for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start;
+         pair < node->data.mapping.pairs.top; pair++) {
+        const yaml_node_t *key = yaml_document_get_node(r->document, pair->key);
+        if (scalar(key) != NULL && strcmp(scalar(key), name) == 0)
+            return yaml_document_get_node(r->document, pair->value);
+    }
+    return NULL;
+}
+
+/* A list of mappings, as an array of `count` zeroed elements; NULL and 0 when the key is absent. */
+static lj_code make_list(const reader *r, const yaml_node_t *parent, const char *name,
+                         size_t element_bytes, const yaml_node_t **ret_node, void **ret_array,
+                         size_t *ret_count)
+{
+    const yaml_node_t *node = member(r, parent, name);
+    *ret_node = node;
+    if (node == NULL || is_null(node))
+        return LJ_OK;
+    if (node->type != YAML_SEQUENCE_NODE)
+        return bad(r, node, name, "a list");
+    size_t count = (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
+    *ret_array = calloc(count + 1, element_bytes);
+    if (*ret_array == NULL)
+        return lj_error_nomem(r->err);
+    *ret_count = count;
+    return LJ_OK;
+}
+
+static const yaml_node_t *item_at(const reader *r, const yaml_node_t *list, size_t i)
+{
+    return yaml_document_get_node(r->document, list->data.sequence.items.start[i]);
+}
+
+static lj_code read_db(const reader *r, const yaml_node_t *node, litestream_db *db)
+{
+    static const char *const lists[] = {"replicas", NULL};
+    *db = (litestream_db){.monitor_interval_ns = LJ_NS_PER_S,
+                          .checkpoint_interval_ns = 60 * LJ_NS_PER_S,
+                          .min_checkpoint_pages = 1000,
+                          .max_checkpoint_pages = 10000};
+    LJ_TRY(read_block(r, node, "dbs", db_keys, db, lists));
+    const yaml_node_t *replicas = NULL;
+    void *array = NULL;
+    LJ_TRY(make_list(r, node, "replicas", sizeof(litestream_replica), &replicas, &array,
+                     &db->replica_count));
+    db->replicas = array;
+    for (size_t i = 0; i < db->replica_count; i++) {
+        db->replicas[i] = (litestream_replica){.retention_ns = 24 * 3600 * LJ_NS_PER_S,
+                                               .retention_check_interval_ns = 3600 * LJ_NS_PER_S,
+                                               .sync_interval_ns = LJ_NS_PER_S};
+        LJ_TRY(read_block(r, item_at(r, replicas, i), "replicas", replica_keys, &db->replicas[i],
+                          NULL));
+    }
+    return LJ_OK;
+}
+
+static lj_code read_config(const reader *r, litestream_config *config)
+{
+    static const char *const lists[] = {"dbs", NULL};
+    const yaml_node_t *root = yaml_document_get_root_node(r->document);
+    if (root == NULL || is_null(root))
+        return LJ_OK;
+    LJ_TRY(read_block(r, root, "the file", config_keys, config, lists));
+    const yaml_node_t *dbs = NULL;
+    void *array = NULL;
+    LJ_TRY(make_list(r, root, "dbs", sizeof(litestream_db), &dbs, &array, &config->db_count));
+    config->dbs = array;
+    for (size_t i = 0; i < config->db_count; i++)
+        LJ_TRY(read_db(r, item_at(r, dbs, i), &config->dbs[i]));
+    return LJ_OK;
+}
+
+lj_code litestream_config_parse(const char *text, const char *name, litestream_config **ret_config,
+                                lj_error *err)
+{
+    yaml_parser_t parser;
+    yaml_document_t document;
+    litestream_config *config = calloc(1, sizeof(*config));
+    if (config == NULL || !yaml_parser_initialize(&parser)) {
+        free(config);
+        return lj_error_nomem(err);
+    }
+    yaml_parser_set_input_string(&parser, (const unsigned char *)text, strlen(text));
+    lj_code code = LJ_OK;
+    if (!yaml_parser_load(&parser, &document)) {
+        code = lj_error_set(err, LJ_INVALID, "%s: line %zu: not YAML: %s", name,
+                            parser.problem_mark.line + 1,
+                            parser.problem != NULL ? parser.problem : "cannot be read");
+    } else {
+        reader r = {.document = &document, .name = name, .err = err};
+        code = read_config(&r, config);
+        yaml_document_delete(&document);
+    }
+    yaml_parser_delete(&parser);
+    if (code == LJ_OK)
+        code = litestream_rules_apply(config, name, err);
+    if (code != LJ_OK) {
+        litestream_config_free(config);
+        return code;
+    }
+    *ret_config = config;
+    return LJ_OK;
+}
+
+lj_code litestream_config_load(const char *path, bool expand_env, litestream_config **ret_config,
+                               lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) char *text = NULL;
+    LJ_CLEANUP(lj_freep) char *expanded = NULL;
+    size_t len = 0;
+    lj_code code = lj_io_read_file(path, LITESTREAM_CONFIG_BYTES_MAX, &text, &len, err);
+    if (code == LJ_NOTFOUND) {
+        lj_error_set(err, LJ_NOTFOUND, "config file not found: %s", path);
+        return lj_error_hint(err, "name one with -config or LITESTREAM_CONFIG, or give a replica "
+                                  "URL instead of a database path");
+    }
+    LJ_TRY(code);
+    expanded = expand_env ? litestream_expand_env(text) : lj_str_dup(text);
+    if (expanded == NULL)
+        return lj_error_nomem(err);
+    return litestream_config_parse(expanded, path, ret_config, err);
+}
+
+static void free_keys(const key_def *defs, void *object)
+{
+    for (; defs->name != NULL; defs++) {
+        void *target = (char *)object + defs->offset;
+        if (defs->kind == KEY_BLOCK) {
+            free_keys(defs->block, object);
+        } else if (defs->kind == KEY_TEXT) {
+            free(*(char **)target);
+        } else if (defs->kind == KEY_TEXTS) {
+            litestream_texts *texts = target;
+            for (size_t i = 0; i < texts->count; i++)
+                free(texts->items[i]);
+            free(texts->items);
+        }
+    }
+}
+
+void litestream_config_free(litestream_config *config)
+{
+    if (config == NULL)
+        return;
+    for (size_t i = 0; i < config->db_count; i++) {
+        for (size_t j = 0; j < config->dbs[i].replica_count; j++)
+            free_keys(replica_keys, &config->dbs[i].replicas[j]);
+        free(config->dbs[i].replicas);
+        free_keys(db_keys, &config->dbs[i]);
+    }
+    free(config->dbs);
+    free_keys(config_keys, config);
+    free(config);
+}

@@ -1,0 +1,102 @@
+/*
+ * main.c - litejoin-replica: finds the command and runs it. Also answers to the name "litestream".
+ *
+ * Layer: tools (the only place with exit codes and stderr). SIGPIPE is ignored, so that a reader that goes away
+ * (`| head`) shows up as EPIPE where it is written.
+ */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/cli.h"
+#include "vfs/base/log.h"
+#include "vfs/base/str.h"
+
+static const command *const commands[] = {
+    &cmd_databases, &cmd_generations, &cmd_restore, &cmd_snapshots, &cmd_version, &cmd_wal,
+};
+
+static const char *program = "litejoin-replica";
+
+const char *cli_program(void)
+{
+    return program;
+}
+
+static void log_line(void *ctx, lj_log_level level, const char *line)
+{
+    (void)ctx;
+    if (level == LJ_LOG_INFO)
+        fprintf(stderr, "%s\n", line);
+    else
+        fprintf(stderr, "%s: %s\n", level == LJ_LOG_WARN ? "warning" : lj_log_level_name(level),
+                line);
+}
+
+int cli_help(const command *c)
+{
+    /* the only conversion in a help text is the program's name */
+    const char *rest = c->help;
+    for (const char *mark; (mark = strstr(rest, "%s")) != NULL; rest = mark + 2)
+        printf("%.*s%s", (int)(mark - rest), rest, program);
+    fputs(rest, stdout);
+    return 1; /* as v0.3.13 */
+}
+
+int cli_fail(const lj_error *err, bool distinct)
+{
+    fprintf(stderr, "%s: %s\n", program, err->message);
+    if (err->hint[0] != 0)
+        fprintf(stderr, "hint: %s\n", err->hint);
+    return exit_code(err->code, distinct);
+}
+
+static int overview(void)
+{
+    printf("%s restores and inspects replicas of SQLite databases in the Litestream v0.3 layout.\n"
+           "\n"
+           "Usage: %s COMMAND [flags] [arguments]\n"
+           "\n",
+           program, program);
+    for (size_t i = 0; i < LJ_ARRAY_LEN(commands); i++)
+        printf("  %-12s %s\n", commands[i]->name, commands[i]->summary);
+    printf(
+        "\n"
+        "%s COMMAND -h shows the flags of a command. Flags, columns and the configuration file "
+        "are\n"
+        "those of Litestream v0.3.13. Commands return 0, or 1 when they fail; with -exit-codes a\n"
+        "failure returns 10 + the number of its cause:\n"
+        "\n",
+        program);
+    static const struct {
+        lj_code code;
+    } codes[] = {
+#define X(name, number, text) {LJ_##name},
+        LJ_CODE_MAP(X)
+#undef X
+    };
+    for (size_t i = 1; i < LJ_ARRAY_LEN(codes); i++)
+        printf("  %2d  %s\n", exit_code(codes[i].code, true), lj_code_text(codes[i].code));
+    return 1; /* as v0.3.13 */
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN);
+    lj_log_install(log_line, NULL, LJ_LOG_INFO);
+    if (argc > 0 && strcmp(lj_str_basename(argv[0]), "litestream") == 0)
+        program = "litestream";
+    if (argc < 2 || argv[1][0] == '-' || strcmp(argv[1], "help") == 0) {
+        for (size_t i = 0; argc > 2 && i < LJ_ARRAY_LEN(commands); i++)
+            if (strcmp(argv[1], "help") == 0 && strcmp(commands[i]->name, argv[2]) == 0)
+                return cli_help(commands[i]);
+        return overview();
+    }
+    for (size_t i = 0; i < LJ_ARRAY_LEN(commands); i++)
+        if (strcmp(commands[i]->name, argv[1]) == 0)
+            return commands[i]->run(argc - 2, argv + 2);
+    lj_error err = LJ_ERROR_INIT;
+    lj_error_set(&err, LJ_INVALID, "%s: unknown command", argv[1]);
+    lj_error_hint(&err, "%s help lists the commands", program);
+    return cli_fail(&err, false);
+}

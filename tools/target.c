@@ -1,0 +1,114 @@
+/*
+ * target.c - see target.h.
+ *
+ * Layer: tools. Thread-safety: one thread.
+ */
+#include "tools/target.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vfs/base/log.h"
+#include "vfs/base/str.h"
+
+bool target_is_url(const char *text)
+{
+    size_t n = 0;
+    while (isalnum((unsigned char)text[n]) || text[n] == '_')
+        n++;
+    return n > 0 && strncmp(text + n, "://", 3) == 0;
+}
+
+static void set_log_level(const litestream_config *config)
+{
+    static const struct {
+        const char *name;
+        lj_log_level level;
+    } levels[] = {{"debug", LJ_LOG_DEBUG},
+                  {"warn", LJ_LOG_WARN},
+                  {"warning", LJ_LOG_WARN},
+                  {"error", LJ_LOG_ERROR}};
+    for (size_t i = 0; config->log_level != NULL && i < LJ_ARRAY_LEN(levels); i++)
+        if (strcasecmp(config->log_level, levels[i].name) == 0)
+            lj_log_set_level(levels[i].level);
+}
+
+lj_code target_load_config(const target_flags *flags, litestream_config **ret_config, lj_error *err)
+{
+    LJ_TRY(litestream_config_load(litestream_config_path(flags->config_path), !flags->no_expand_env,
+                                  ret_config, err));
+    set_log_level(*ret_config);
+    return LJ_OK;
+}
+
+static lj_code open_url(target *t, const char *url, const target_flags *flags, lj_error *err)
+{
+    if (flags->config_path != NULL && flags->config_path[0] != 0)
+        return lj_error_set(err, LJ_INVALID, "cannot specify a replica URL and the -config flag");
+    t->replicas = calloc(1, sizeof(*t->replicas));
+    if (t->replicas == NULL)
+        return lj_error_nomem(err);
+    LJ_TRY(lj_storage_open(url, NULL, &t->replicas[0].storage, err));
+    t->replicas[0].name = lj_storage_type(t->replicas[0].storage);
+    t->count = 1;
+    return LJ_OK;
+}
+
+static lj_code open_replica(const litestream_replica *replica, lj_storage **ret_storage,
+                            lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) char *url = NULL;
+    LJ_TRY(litestream_replica_url(replica, &url, err));
+    if (lj_storage_open(url, NULL, ret_storage, err) != LJ_OK)
+        return lj_error_context(err, "replica \"%s\"", replica->name);
+    return LJ_OK;
+}
+
+static lj_code open_db(target *t, const char *path, const target_flags *flags, lj_error *err)
+{
+    LJ_TRY(target_load_config(flags, &t->config, err));
+    t->db = litestream_config_find(t->config, path);
+    if (t->db == NULL) {
+        lj_error_set(err, LJ_INVALID, "database not found in config: %s", path);
+        return lj_error_hint(err, "%s lists other databases; the databases command shows them",
+                             litestream_config_path(flags->config_path));
+    }
+    t->replicas = calloc(t->db->replica_count + 1, sizeof(*t->replicas));
+    if (t->replicas == NULL)
+        return lj_error_nomem(err);
+    size_t wanted = 0;
+    lj_code code = LJ_OK;
+    for (size_t i = 0; i < t->db->replica_count; i++) {
+        const litestream_replica *replica = &t->db->replicas[i];
+        if (flags->replica != NULL && strcmp(flags->replica, replica->name) != 0)
+            continue;
+        wanted++;
+        code = open_replica(replica, &t->replicas[t->count].storage, err);
+        if (code != LJ_OK && err != NULL)
+            lj_log_error(LJ_LOG_WARN, "replica left out", err);
+        if (code == LJ_OK)
+            t->replicas[t->count++].name = replica->name;
+    }
+    if (wanted == 0 && flags->replica != NULL)
+        return lj_error_set(err, LJ_INVALID, "replica \"%s\" not found for database \"%s\"",
+                            flags->replica, t->db->path);
+    if (wanted == 0)
+        return lj_error_set(err, LJ_INVALID, "database has no replicas in config: %s", t->db->path);
+    return t->count == 0 ? code : LJ_OK;
+}
+
+lj_code target_open(target *t, const char *text, const target_flags *flags, lj_error *err)
+{
+    *t = (target){0};
+    return target_is_url(text) ? open_url(t, text, flags, err) : open_db(t, text, flags, err);
+}
+
+void target_close(target *t)
+{
+    for (size_t i = 0; i < t->count; i++)
+        lj_storage_close(t->replicas[i].storage);
+    free(t->replicas);
+    litestream_config_free(t->config);
+    *t = (target){0};
+}
