@@ -71,9 +71,14 @@ def clang_format(files):
 
 def clang_tidy(_files):
     # One file per call: version 14 carries analyzer state from file to file and then reports va_lists that are fine.
-    jobs = [(["clang-tidy", "-p", str(BUILD), "--quiet", "--extra-arg=-Wno-unknown-warning-option", path], ROOT)
-            for path, _, _ in compile_commands()]
-    return [line for line in in_parallel(jobs) if not line.endswith(("warnings generated.", "warning generated."))]
+    know_errors = ["--extra-arg=-include", f"--extra-arg={ROOT}/test/lint/analyzer.h", f"--extra-arg=-I{ROOT}"]
+    jobs = []
+    for path, _, _ in compile_commands():
+        extra = [] if path == "vfs/base/error.c" else know_errors  # defines what analyzer.h wraps
+        jobs.append((["clang-tidy", "-p", str(BUILD), "--quiet", "--extra-arg=-Wno-unknown-warning-option", *extra, path],
+                     ROOT))
+    # The lines between two findings draw the path the analyzer followed; its place and text are enough.
+    return sorted({line for line in in_parallel(jobs) if " error: " in line})
 
 
 def cppcheck(_files):
