@@ -143,6 +143,8 @@ static void sync_and_status(void)
     register_replica("1h");
     sqlite3 *db = open_db(db_path, "litejoin");
     fill(db);
+    /* the first snapshot may hold it all, then the replica's position is still the beginning of the WAL */
+    CHECK(litejoin_sync(db, NULL, 10000) == SQLITE_OK, "first litejoin_sync");
     run(db, "INSERT INTO t VALUES(10000, 'unshipped')");
     CHECK(litejoin_sync(db, NULL, 10000) == SQLITE_OK, "litejoin_sync");
     litejoin_status s = status_of(db);
@@ -173,6 +175,12 @@ static void snapshots(void)
     fill(db);
     CHECK(litejoin_sync(db, NULL, 10000) == SQLITE_OK, "litejoin_sync");
     litejoin_status before = status_of(db);
+    /* one index has one snapshot; the next may have its own, once frames of this one are in the replica */
+    run(db, "INSERT INTO t VALUES(9999, 'x')");
+    CHECK(litejoin_sync(db, NULL, 10000) == SQLITE_OK, "second litejoin_sync");
+    CHECK(litejoin_snapshot(db, NULL, 10000) == SQLITE_OK, "litejoin_snapshot with nothing new");
+    CHECK(status_of(db).snapshots == before.snapshots, "a second snapshot of the same index");
+    run(db, "PRAGMA wal_checkpoint(TRUNCATE)");
     run(db, "INSERT INTO t VALUES(10000, 'x')");
     CHECK(litejoin_snapshot(db, NULL, 10000) == SQLITE_OK, "litejoin_snapshot");
     litejoin_status after = status_of(db);
@@ -211,23 +219,26 @@ static void bad_config(void)
     static const struct {
         litejoin_config config;
         const char *words[3];
+        int rc;
     } rows[] = {
-        {{.sync_interval = "fast"}, {"sync_interval", "fast", "1ms to 24h"}},
-        {{.retention = "-1h"}, {"retention", "-1h", "0 to 87600h"}},
-        {{.mode = "both"}, {"mode", "both", "sidecar, embedded"}},
-        {{.max_wal_size = "big"}, {"max_wal_size", "big", "4KiB"}},
-        {{.upload_workers = "1000"}, {"upload_workers", "1000", "1 to 64"}},
-        {{.replica_url = "/backup"}, {"replica_url", "/backup", "file:///path"}},
-        {{.log_level = "loud"}, {"log_level", "loud", "error, warn, info, debug"}},
-        {{.base_vfs = "nosuch"}, {"base_vfs", "nosuch", ""}},
-        {{.config_file = "/nonexistent/litejoin.yaml"}, {"/nonexistent/litejoin.yaml", "", ""}},
-        {{.enabled = "true", .mode = "embedded"}, {"enabled", "replica_url", ""}},
+        {{.sync_interval = "fast"}, {"sync_interval", "fast", "1ms to 24h"}, SQLITE_MISUSE},
+        {{.retention = "-1h"}, {"retention", "-1h", "0 to 87600h"}, SQLITE_MISUSE},
+        {{.mode = "both"}, {"mode", "both", "sidecar, embedded"}, SQLITE_MISUSE},
+        {{.max_wal_size = "big"}, {"max_wal_size", "big", "1024GiB"}, SQLITE_MISUSE},
+        {{.upload_workers = "1000"}, {"upload_workers", "1000", "1 to 64"}, SQLITE_MISUSE},
+        {{.replica_url = "/backup"}, {"replica_url", "/backup", "file:///path"}, SQLITE_MISUSE},
+        {{.log_level = "loud"}, {"log_level", "loud", "error, warn, info, debug"}, SQLITE_MISUSE},
+        {{.base_vfs = "nosuch"}, {"base_vfs", "nosuch", ""}, SQLITE_MISUSE},
+        {{.config_file = "/nonexistent/litejoin.yaml"},
+         {"/nonexistent/litejoin.yaml", "LITEJOIN_CONFIG", ""},
+         SQLITE_ERROR},
+        {{.enabled = "true", .mode = "embedded"}, {"enabled", "replica_url", ""}, SQLITE_MISUSE},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         litejoin_config config = rows[i].config;
         config.size = sizeof(config);
         int rc = litejoin_vfs_register(&config);
-        CHECK(rc == SQLITE_MISUSE, "bad config %zu: register gave %d", i, rc);
+        CHECK(rc == rows[i].rc, "bad config %zu: register gave %d", i, rc);
         for (int w = 0; w < 3; w++)
             CHECK(strstr(litejoin_last_error(), rows[i].words[w]) != NULL,
                   "bad config %zu: no '%s'", i, rows[i].words[w]);
@@ -301,11 +312,15 @@ static void registers_again(void)
     register_with(&off);
     sqlite3 *db = open_db(db_path, "litejoin");
     fill(db);
-    CHECK(status_of(db).replicating == 0, "enabled=false replicates");
+    litejoin_status s = status_of(db);
+    CHECK(s.replicating == 0 && strcmp(s.state, "off") == 0, "enabled=false: state is %s", s.state);
+    CHECK(litejoin_sync(db, NULL, 1000) == SQLITE_NOTFOUND,
+          "litejoin_sync of a database that is not replicated");
     register_replica("100ms"); /* for databases opened from now on */
     CHECK(status_of(db).replicating == 0, "an open database changed");
     close_db(db);
     db = open_db(db_path, "litejoin");
+    check_rows(db, ROWS);
     CHECK(litejoin_sync(db, NULL, 10000) == SQLITE_OK,
           "litejoin_sync after the second registration");
     CHECK(status_of(db).replicating == 1, "the second registration did not count");

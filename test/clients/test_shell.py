@@ -150,7 +150,7 @@ def a_wrong_option_is_explained(case):
 @harness.test(*NEEDS)
 def the_last_error_in_sql(case):
     out, err = shell(case, ".load ./litejoin_vfs", ".open 'file:bad.db?vfs=litejoin&replica_url=/no/scheme'",
-                     ".load ./litejoin_vfs", "SELECT litejoin_last_error();", expect=None)
+                     "SELECT litejoin_last_error();", expect=None)
     for word in ("replica_url", "/no/scheme", "file:///path"):
         harness.check(word in out, "%r is not in %r (stderr %r)" % (word, out, err))
 

@@ -20,17 +20,19 @@
 #include "vfs/replica/name.h"
 #include "vfs/wal/wal.h"
 
-/* What tells one state of a database file from another. Without st_dev and st_ctime: they change when a volume is
- * attached again or an entrypoint runs chown, and a new generation at each container start would be the price. */
+/* What tells one state of a database file from another. st_ctime catches what sets mtime back (cp -p, rsync -t, a restored
+ * copy). Without st_dev: it changes when a volume is attached again, and a new generation would be the price. */
 typedef struct {
     uint64_t inode;
     uint64_t size_bytes;
     int64_t mtime_ns;
+    int64_t ctime_ns;
 } lj_identity;
 
 static inline bool lj_identity_eq(const lj_identity *a, const lj_identity *b)
 {
-    return a->inode == b->inode && a->size_bytes == b->size_bytes && a->mtime_ns == b->mtime_ns;
+    return a->inode == b->inode && a->size_bytes == b->size_bytes && a->mtime_ns == b->mtime_ns &&
+           a->ctime_ns == b->ctime_ns;
 }
 
 /* stat(2) of a path (never open: closing a descriptor of a database drops its locks). false = not there. */

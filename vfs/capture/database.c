@@ -290,6 +290,7 @@ void lj_db_shipped(lj_db *db, const lj_position *next, uint64_t life, uint64_t f
 {
     pthread_mutex_lock(&db->mutex);
     db->pos = *next;
+    db->last_error[0] = 0; /* who waits for this acknowledgement must not find the error before it in the status */
     if (life > db->shipped_life || (life == db->shipped_life && frames > db->shipped_frames)) {
         db->shipped_life = life;
         db->shipped_frames = frames;
@@ -437,7 +438,7 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
     pthread_mutex_lock(&db->mutex);
     s.state = db->state;
     state_text_locked(db, &s);
-    if (db->established)
+    if (db->established || (db->chain.active && db->attached))
         memcpy(s.generation, db->pos.generation, sizeof(s.generation));
     s.replica_index = db->pos.index;
     s.replica_offset = db->pos.offset;

@@ -40,8 +40,8 @@ static void render(const lj_saved_position *p, lj_buf *buf, lj_error *err, lj_co
         LINE("base %" PRIu32 " %" PRIu32 " %" PRIu64 "\n", p->base_salt.salt1, p->base_salt.salt2,
              p->base_frames);
     if (p->has_identity)
-        LINE("identity %" PRIu64 " %" PRIu64 " %" PRId64 "\n", p->identity.inode,
-             p->identity.size_bytes, p->identity.mtime_ns);
+        LINE("identity %" PRIu64 " %" PRIu64 " %" PRId64 " %" PRId64 "\n", p->identity.inode,
+             p->identity.size_bytes, p->identity.mtime_ns, p->identity.ctime_ns);
     LINE("object %" PRId64 "\n", p->last_object_ns);
     if (p->snapshot_ns != 0)
         LINE("snapshot %" PRId64 " %" PRIu32 " %" PRIu64 "\n", p->snapshot_ns, p->snapshot_at.index,
@@ -90,8 +90,8 @@ static bool parse_line(const char *line, lj_saved_position *p)
     if (sscanf(line, "base %" SCNu32 " %" SCNu32 " %" SCNu64, &p->base_salt.salt1,
                &p->base_salt.salt2, &p->base_frames) == 3)
         return p->has_base = true;
-    if (sscanf(line, "identity %" SCNu64 " %" SCNu64 " %" SCNd64, &p->identity.inode,
-               &p->identity.size_bytes, &p->identity.mtime_ns) == 3)
+    if (sscanf(line, "identity %" SCNu64 " %" SCNu64 " %" SCNd64 " %" SCNd64, &p->identity.inode,
+               &p->identity.size_bytes, &p->identity.mtime_ns, &p->identity.ctime_ns) == 4)
         return p->has_identity = true;
     if (sscanf(line, "object %" SCNd64, &p->last_object_ns) == 1)
         return true;

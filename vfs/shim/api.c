@@ -66,12 +66,20 @@ LITEJOIN_API int litejoin_vfs_register(const litejoin_config *given)
     lj_error err = LJ_ERROR_INIT;
     lj_config config;
     lj_last_error_clear();
-    if (given != NULL && given->size != sizeof(*given)) {
-        lj_error_set(&err, LJ_INVALID, "litejoin_config.size is %u, not %zu", (unsigned)given->size,
-                     sizeof(*given));
-        lj_error_hint(&err, "set it to sizeof(litejoin_config) and build against the library's own header");
+    litejoin_config full;
+    if (given != NULL && (given->size < sizeof(given->size) || given->size > sizeof(*given))) {
+        lj_error_set(&err, LJ_INVALID, "litejoin_config.size is %u; allowed: up to %zu",
+                     (unsigned)given->size, sizeof(*given));
+        lj_error_hint(&err,
+                      "set it to sizeof(litejoin_config); a newer header needs a newer library");
         lj_last_error_set(&err);
         return SQLITE_MISUSE;
+    }
+    if (given != NULL) {
+        /* a host built with an older header gives a shorter struct */
+        memset(&full, 0, sizeof(full));
+        memcpy(&full, given, given->size);
+        given = &full;
     }
     lj_config_init(&config);
     lj_code code = register_with(&config, given, &err);
@@ -87,20 +95,36 @@ LITEJOIN_API const char *litejoin_last_error(void)
     return lj_last_error_text();
 }
 
-/* The replicated database behind a schema; NULL when it is not ours. */
-static lj_db *find_db(sqlite3 *db, const char *schema)
+static void set_not_found(const char *schema, const char *what)
+{
+    lj_error err = LJ_ERROR_INIT;
+    lj_error_set(&err, LJ_NOTFOUND, "schema '%s' is not %s the litejoin VFS",
+                 schema != NULL ? schema : "main", what);
+    lj_last_error_set(&err);
+}
+
+/* The file of ours behind a schema; NULL when it was opened through another VFS. */
+static lj_file *find_file(sqlite3 *db, const char *schema)
 {
     lj_file *file = NULL;
     lj_last_error_clear();
-    if (sqlite3_file_control(db, schema, LJ_FCNTL_FILE, &file) != SQLITE_OK || file == NULL ||
-        file->magic != LJ_FILE_MAGIC || !lj_open_alive(file->open)) {
-        lj_error err = LJ_ERROR_INIT;
-        lj_error_set(&err, LJ_NOTFOUND, "schema '%s' is not replicated by the litejoin VFS",
-                     schema != NULL ? schema : "main");
-        lj_last_error_set(&err);
+    if (sqlite3_file_control(db, schema, LJ_FCNTL_FILE, &file) == SQLITE_OK && file != NULL &&
+        file->magic == LJ_FILE_MAGIC)
+        return file;
+    set_not_found(schema, "opened through");
+    return NULL;
+}
+
+/* The replicated database behind a schema; NULL when there is none. */
+static lj_db *find_db(sqlite3 *db, const char *schema)
+{
+    const lj_file *file = find_file(db, schema);
+    if (file == NULL)
         return NULL;
-    }
-    return file->open->db;
+    if (lj_open_alive(file->open))
+        return file->open->db;
+    set_not_found(schema, "replicated by");
+    return NULL;
 }
 
 static int wait_result(lj_code code, const lj_error *err)
@@ -122,7 +146,8 @@ LITEJOIN_API int litejoin_sync(sqlite3 *db, const char *schema, int timeout_ms)
     lj_db *replicated = find_db(db, schema);
     if (replicated == NULL)
         return SQLITE_NOTFOUND;
-    return wait_result(lj_db_wait(replicated, timeout_of(replicated, timeout_ms), false, &err), &err);
+    return wait_result(lj_db_wait(replicated, timeout_of(replicated, timeout_ms), false, &err),
+                       &err);
 }
 
 LITEJOIN_API int litejoin_snapshot(sqlite3 *db, const char *schema, int timeout_ms)
@@ -131,20 +156,15 @@ LITEJOIN_API int litejoin_snapshot(sqlite3 *db, const char *schema, int timeout_
     lj_db *replicated = find_db(db, schema);
     if (replicated == NULL)
         return SQLITE_NOTFOUND;
-    return wait_result(lj_db_wait_snapshot(replicated, timeout_of(replicated, timeout_ms), &err), &err);
+    return wait_result(lj_db_wait_snapshot(replicated, timeout_of(replicated, timeout_ms), &err),
+                       &err);
 }
 
-LITEJOIN_API int litejoin_get_status(sqlite3 *db, const char *schema, litejoin_status *status)
+static void fill_status(lj_db *db, litejoin_status *status)
 {
-    if (status == NULL || status->size != sizeof(*status))
-        return SQLITE_MISUSE;
-    lj_db *replicated = find_db(db, schema);
-    if (replicated == NULL)
-        return SQLITE_NOTFOUND;
     lj_db_status s;
-    lj_db_get_status(replicated, &s);
-    *status = (litejoin_status){.size = sizeof(*status),
-                                .replicating = s.replicating,
+    lj_db_get_status(db, &s);
+    *status = (litejoin_status){.replicating = s.replicating,
                                 .local_index = s.local_index,
                                 .local_offset = s.local_offset,
                                 .replica_index = s.replica_index,
@@ -158,7 +178,22 @@ LITEJOIN_API int litejoin_get_status(sqlite3 *db, const char *schema, litejoin_s
                                 .last_snapshot_ns = s.last_snapshot_ns};
     snprintf(status->state, sizeof(status->state), "%s", s.text);
     snprintf(status->generation, sizeof(status->generation), "%s", s.generation);
-    snprintf(status->last_error, sizeof(status->last_error), "%.*s", LITEJOIN_TEXT_MAX - 1, s.last_error);
+    snprintf(status->last_error, sizeof(status->last_error), "%.*s", LITEJOIN_TEXT_MAX - 1,
+             s.last_error);
+}
+
+LITEJOIN_API int litejoin_get_status(sqlite3 *db, const char *schema, litejoin_status *status)
+{
+    if (status == NULL || status->size < sizeof(status->size) || status->size > sizeof(*status))
+        return SQLITE_MISUSE;
+    const lj_file *file = find_file(db, schema);
+    if (file == NULL)
+        return SQLITE_NOTFOUND;
+    litejoin_status full = {.state = "off"};
+    if (lj_open_alive(file->open))
+        fill_status(file->open->db, &full);
+    full.size = status->size;
+    memcpy(status, &full, full.size);
     return SQLITE_OK;
 }
 

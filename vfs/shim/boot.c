@@ -108,7 +108,8 @@ lj_code lj_boot_restore(const char *path, const lj_config *config, lj_error *err
     LJ_TRY(lj_config_replica_url(config, path, &url, err));
     lj_storage *storage = NULL;
     lj_storage_options storage_options = {.io_timeout_ns = config->io_timeout_ns};
-    LJ_TRY(lj_storage_open(url, &storage_options, &storage, err));
+    if (lj_storage_open(url, &storage_options, &storage, err) != LJ_OK)
+        return lj_error_context(err, "replica_url");
     lj_restore_options options = {.remove_stale_wal = true, .overwrite_empty = true};
     lj_restore_plan *plan = NULL;
     lj_code code = lj_restore_plan_make(storage, &options, &plan, err);

@@ -68,27 +68,46 @@ void lj_event_exclusive_commit(lj_file *file)
 
 /* ------------------------------------------------------------------ the WAL file */
 
-/* Exclusive mode with the wal-index in SQLite's own memory: what recovery is going to find, found the same way. */
-void lj_event_wal_opened(lj_file *wal)
+/*
+ * The committed end of the WAL from its bytes alone: what SQLite's recovery is going to find, found the same way. Only right
+ * while nobody writes: at the first open, and in exclusive mode.
+ */
+static bool scan_wal(lj_open *open, lj_wal_header *ret_header)
 {
-    lj_file *file = wal->partner;
-    lj_db_journal_mode(file->open->db, NULL);
-    if (file->lock_level < SQLITE_LOCK_EXCLUSIVE || file->index != NULL)
-        return;
     lj_error err = LJ_ERROR_INIT;
     LJ_CLEANUP(lj_walfile_close) lj_walfile own = LJ_WALFILE_INIT;
-    if (lj_walfile_refresh(&own, file->open->db->wal_path, &err) != LJ_OK)
-        return;
+    if (lj_walfile_refresh(&own, open->db->wal_path, &err) != LJ_OK)
+        return false;
     lj_wal_chain chain;
     lj_wal_verdict verdict = LJ_WAL_FRAME_OK;
     lj_wal_chain_start(&chain, &own.header);
     if (lj_walfile_walk(own.fd, &chain, UINT64_MAX, NULL, NULL, &verdict, &err) != LJ_OK)
+        return false;
+    *ret_header = own.header;
+    lj_db_publish(open->db, own.header.salt, chain.committed, own.header.page_size, chain.db_pages);
+    return true;
+}
+
+void lj_event_first_open(lj_open *open, bool wal_mode)
+{
+    lj_wal_header header;
+    (void)scan_wal(open, &header);
+    if (wal_mode)
+        lj_db_ready(open->db);
+}
+
+void lj_event_wal_opened(lj_file *wal)
+{
+    lj_file *file = wal->partner;
+    lj_wal_header header;
+    lj_db_journal_mode(file->open->db, NULL);
+    if (file->lock_level < SQLITE_LOCK_EXCLUSIVE || file->index != NULL)
         return;
-    wal->wal_salt = own.header.salt;
-    wal->wal_page_size = own.header.page_size;
-    lj_db_publish(file->open->db, own.header.salt, chain.committed, own.header.page_size, chain.db_pages);
-    if (chain.committed > 0)
-        lj_db_ready(file->open->db);
+    /* the wal-index is in SQLite's own memory: all that is known of the WAL comes from its bytes */
+    if (scan_wal(file->open, &header)) {
+        wal->wal_salt = header.salt;
+        wal->wal_page_size = header.page_size;
+    }
 }
 
 static void note_header(lj_file *wal, const uint8_t *data)

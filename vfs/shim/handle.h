@@ -83,9 +83,10 @@ static inline bool lj_open_alive(const lj_open *open)
     return open != NULL && open->epoch == lj_process_epoch;
 }
 void lj_registry_init(void);
-/* The database of that inode, created with its shipper at the first handle. The caller releases it. */
+/* The database of that inode, created with its shipper at the first handle (*ret_first). The caller releases it. */
 LJ_WARN_UNUSED lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config *config,
-                                           const lj_identity *identity, lj_open **ret_open, lj_error *err);
+                                           const lj_identity *identity, lj_open **ret_open, bool *ret_first,
+                                           lj_error *err);
 /* The last handle ends shipping and frees it. Flushes first (lj_open_flush). */
 void lj_registry_release(lj_open *open);
 void lj_registry_add_file(lj_file *file);
@@ -109,6 +110,8 @@ void lj_event_read_lock(lj_file *file);
 void lj_event_publish(lj_file *file);
 void lj_event_exclusive_commit(lj_file *file);
 void lj_event_wal_opened(lj_file *wal);
+/* The first handle of a database was opened: finds what a crash left in the WAL, and decides how to go on. */
+void lj_event_first_open(lj_open *open, bool wal_mode);
 void lj_event_wal_write(lj_file *wal, const void *data, int len, sqlite3_int64 off);
 void lj_event_wal_failed(lj_file *wal);
 void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off);

@@ -43,20 +43,17 @@ static int answer_position(lj_db *db, char **args)
 
 static int pragma_status(lj_file *file, char **args)
 {
-    if (!lj_open_alive(file->open)) {
-        args[0] = sqlite3_mprintf("{\"state\":\"off\"}");
-        return SQLITE_OK;
-    }
-    lj_db *db = file->open->db;
-    lj_db_status s;
+    lj_db *db = lj_open_alive(file->open) ? file->open->db : NULL;
+    lj_db_status s = {.text = "off"};
     char path[4200];
     char url[2100];
     char state[200];
     char error[1500];
     char snapshot[LJ_CLOCK_TEXT_MAX] = "";
-    lj_db_get_status(db, &s);
-    lj_str_json(path, sizeof(path), db->path);
-    lj_str_json(url, sizeof(url), db->replica_url);
+    if (db != NULL)
+        lj_db_get_status(db, &s);
+    lj_str_json(path, sizeof(path), db != NULL ? db->path : "");
+    lj_str_json(url, sizeof(url), db != NULL ? db->replica_url : "");
     lj_str_json(state, sizeof(state), s.text);
     lj_str_json(error, sizeof(error), s.last_error);
     if (s.last_snapshot_ns != 0)

@@ -139,6 +139,8 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
     lj_storage *storage = NULL;
     lj_dbfile dbfile = lj_freeze_dbfile(open);
     lj_code code = lj_storage_open(url, &storage_options, &storage, err);
+    if (code != LJ_OK)
+        lj_error_context(err, "replica_url");
     if (code == LJ_OK)
         code = lj_db_new(path, lj_storage_url(storage), &options, lj_shipper_wake, &open->db, err);
     if (code == LJ_OK)
@@ -159,7 +161,8 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
 }
 
 lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config *config,
-                            const lj_identity *identity, lj_open **ret_open, lj_error *err)
+                            const lj_identity *identity, lj_open **ret_open, bool *ret_first,
+                            lj_error *err)
 {
     struct stat st;
     if (stat(path, &st) != 0)
@@ -179,7 +182,7 @@ lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config
         }
     }
     if (code == LJ_OK) {
-        open->handles++;
+        *ret_first = open->handles++ == 0;
         *ret_open = open;
     }
     pthread_mutex_unlock(&registry.mutex);

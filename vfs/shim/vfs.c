@@ -91,17 +91,26 @@ static int open_lower(sqlite3_vfs *vfs, const char *name, lj_file *file, int fla
     return rc;
 }
 
-/* What kind of database it is, for the state: bytes 18 and 19 of the header are 2 in WAL mode, 1 otherwise. */
-static void note_journal_mode(lj_file *file)
+/* Bytes 18 and 19 of the header are 2 in WAL mode, 1 otherwise. 0 = not a database (yet). */
+static int journal_mode_of(lj_file *file)
 {
     uint8_t head[100];
     sqlite3_int64 size = 0;
     const sqlite3_io_methods *m = file->lower->pMethods;
     if (m->xFileSize(file->lower, &size) != SQLITE_OK || size < (sqlite3_int64)sizeof(head) ||
-        m->xRead(file->lower, head, sizeof(head), 0) != SQLITE_OK)
-        return;
-    if (memcmp(head, "SQLite format 3", 16) == 0 && head[18] == 1)
+        m->xRead(file->lower, head, sizeof(head), 0) != SQLITE_OK ||
+        memcmp(head, "SQLite format 3", 16) != 0)
+        return 0;
+    return head[18];
+}
+
+static void note_opened(lj_file *file, bool first)
+{
+    int mode = journal_mode_of(file);
+    if (mode == 1)
         lj_db_journal_mode(file->open->db, "delete");
+    if (first)
+        lj_event_first_open(file->open, mode == 2);
 }
 
 static lj_code open_replicated(sqlite3_vfs *vfs, const char *name, lj_file *file, int flags,
@@ -119,10 +128,12 @@ static lj_code open_replicated(sqlite3_vfs *vfs, const char *name, lj_file *file
         *ret_flags = opened;
     if ((opened & SQLITE_OPEN_READONLY) != 0)
         return LJ_OK; /* the file system said so: SQLite cannot write either */
-    LJ_TRY(lj_registry_acquire(base_of(vfs), name, config, there ? &identity : NULL, &file->open, err));
+    bool first = false;
+    LJ_TRY(lj_registry_acquire(base_of(vfs), name, config, there ? &identity : NULL, &file->open,
+                               &first, err));
     file->wal_name = sqlite3_filename_wal(name);
     lj_registry_add_file(file);
-    note_journal_mode(file);
+    note_opened(file, first);
     return LJ_OK;
 }
 

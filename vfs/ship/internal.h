@@ -4,6 +4,7 @@
  *   shipper.c   the two tasks: order of work, ticks, backoff
  *   upload.c    one segment: key, PUT if-absent, what to do when it is already there
  *   resume.c    once per open: does the replica agree with the position file
+ *   rollover.c  the current life of the WAL goes on under the next index, so that a snapshot gets one of its own
  *   snapshot.c  freeze, PUT, hand the result to the shipping task
  *   retention.c what may be deleted, and in which order
  */
@@ -44,6 +45,7 @@ struct lj_shipper {
     /* guarded by db->mutex */
     bool want_generation; /* the snapshot task has to begin a new one */
     lj_new_generation fresh;
+    bool rollover_wanted; /* the snapshot task wants the current life to go on under the next index */
     bool snapshot_noted;  /* a periodic snapshot is to be written into the position file */
     int64_t noted_ns;
     lj_position noted_at;
@@ -61,6 +63,10 @@ LJ_WARN_UNUSED lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_hea
                                          uint64_t to, int64_t commit_ns, lj_error *err);
 /* resume.c: LJ_OK when the replica may be continued at s->saved.at; LJ_CONFLICT when not (the message is the reason). */
 LJ_WARN_UNUSED lj_code lj_resume_check(lj_shipper *s, lj_error *err);
+/* rollover.c: in the shipping task, when the snapshot task asked for it. */
+LJ_WARN_UNUSED lj_code lj_rollover(lj_shipper *s, lj_error *err);
+/* shipper.c: writes s->saved if it changed. */
+LJ_WARN_UNUSED lj_code lj_ship_save(lj_shipper *s, lj_error *err);
 /* snapshot.c */
 LJ_WARN_UNUSED lj_code lj_snapshot_first(lj_shipper *s, lj_error *err);
 LJ_WARN_UNUSED lj_code lj_snapshot_periodic(lj_shipper *s, lj_error *err);

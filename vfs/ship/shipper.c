@@ -6,8 +6,9 @@
  *   2. a chain that was given up: ask the snapshot task for a new generation, and stop here
  *   3. write the position file if the last write of it failed
  *   4. once per open: compare the replica with the position (resume.c)
- *   5. ship: first what is in the spool, in order, then the WAL up to the last published commit
- *   6. sleep until the next tick is allowed, or for good when everything is shipped
+ *   5. go over to the next index if a snapshot needs one (rollover.c)
+ *   6. ship: first what is in the spool, in order, then the WAL up to the last published commit
+ *   7. sleep until the next tick is allowed, or for good when everything is shipped
  *
  * Invariant I2 (database.h): an acknowledged object is written into the position file before lj_db_shipped lets the gate
  * rely on it.
@@ -46,7 +47,7 @@ int64_t lj_backoff_ns(unsigned failures, const lj_error *err)
 
 /* ------------------------------------------------------------------ position file */
 
-static lj_code save_position(lj_shipper *s, lj_error *err)
+lj_code lj_ship_save(lj_shipper *s, lj_error *err)
 {
     if (!s->unsaved)
         return LJ_OK;
@@ -171,7 +172,7 @@ static lj_code drain_spool(lj_shipper *s, const lj_chain *chain, const lj_life *
                             entry.start.offset, s->saved.at.offset);
     if (entry.end > s->saved.at.offset) {
         LJ_TRY(ship_spooled(s, &entry, err));
-        LJ_TRY(save_position(s, err));
+        LJ_TRY(lj_ship_save(s, err));
         uint64_t frames = lj_wal_frames_below(s->saved.page_size, s->saved.at.offset);
         lj_db_shipped(db, &s->saved.at, life_of(chain, life, s->saved.at.index), frames);
         if (s->saved.at.offset < entry.end)
@@ -197,7 +198,7 @@ static lj_code next_index(lj_shipper *s, const lj_chain *chain, lj_error *err)
     saved->has_base = false;
     saved->has_identity = false;
     s->unsaved = true;
-    return save_position(s, err);
+    return lj_ship_save(s, err);
 }
 
 static lj_code ship_live(lj_shipper *s, const lj_chain *chain, const lj_life *life, bool *ret_more,
@@ -221,7 +222,7 @@ static lj_code ship_live(lj_shipper *s, const lj_chain *chain, const lj_life *li
     if (code == LJ_OK)
         code = lj_upload_segment(s, s->wal.fd, &s->wal.header, to, commit_ns, err);
     if (code == LJ_OK)
-        code = save_position(s, err);
+        code = lj_ship_save(s, err);
     if (code != LJ_OK)
         return code;
     *ret_more = s->saved.at.offset < to;
@@ -281,7 +282,7 @@ static lj_code work(lj_shipper *s, lj_error *err)
 {
     lj_new_generation fresh;
     take_over(s, &fresh);
-    LJ_TRY(save_position(s, err));
+    LJ_TRY(lj_ship_save(s, err));
     if (fresh.pending)
         establish(s, &fresh);
     if (needs_generation(s)) {
@@ -295,6 +296,7 @@ static lj_code work(lj_shipper *s, lj_error *err)
         LJ_TRY(lj_resume_check(s, err));
         s->resumed = true;
     }
+    LJ_TRY(lj_rollover(s, err));
     return ship_all(s, err);
 }
 
@@ -303,16 +305,28 @@ static int64_t mono_of_wall(int64_t wall_ns)
     return lj_clock_mono_ns() + LJ_MAX(wall_ns - lj_clock_wall_ns(), INT64_C(0));
 }
 
+/* Commits that the newest snapshot does not contain. */
+static bool changed_since_snapshot_locked(const lj_db *db)
+{
+    const lj_chain *chain = &db->chain;
+    const lj_position *snapshot = &db->saved.snapshot_at;
+    if (!chain->active || !chain->has_life || chain->unused || !db->life.known)
+        return false;
+    return chain->index > snapshot->index ||
+           lj_wal_frame_offset(db->life.page_size, db->life.frames + 1) > snapshot->offset;
+}
+
 /* When the snapshot task has to run: now for a request, later for the interval, never when nothing changed. */
 static int64_t snapshot_due_locked(const lj_shipper *s)
 {
     const lj_db *db = s->db;
     if (s->want_generation || db->snapshot_requests > db->snapshot_done + db->snapshot_failed)
         return s->snapshot_not_before_ns;
-    if (!db->established || db->options.snapshot_interval_ns <= 0 || db->pos.generation[0] == 0 ||
-        db->pos.index <= s->saved.snapshot_at.index || db->pos.offset == 0)
+    if (!db->established || db->options.snapshot_interval_ns <= 0 || s->snapshot_noted ||
+        !changed_since_snapshot_locked(db))
         return LJ_TASK_IDLE;
-    return mono_of_wall(s->saved.snapshot_ns + db->options.snapshot_interval_ns);
+    return LJ_MAX(s->snapshot_not_before_ns,
+                  mono_of_wall(db->saved.snapshot_ns + db->options.snapshot_interval_ns));
 }
 
 static bool unshipped_locked(const lj_shipper *s)
@@ -410,24 +424,8 @@ static void settle_requests(lj_shipper *s, uint64_t upto, bool failed)
     pthread_mutex_unlock(&db->mutex);
 }
 
-/* The index we would label has its snapshot already: nothing to gain from another. */
-static bool index_has_snapshot(lj_shipper *s)
+static lj_code enforce_retention(lj_shipper *s, lj_error *err)
 {
-    lj_db *db = s->db;
-    pthread_mutex_lock(&db->mutex);
-    bool has = db->saved.snapshot_ns != 0 && db->chain.active &&
-               (db->chain.index <= db->saved.snapshot_at.index || !db->chain.has_life ||
-                (s->snapshot_noted && db->chain.index <= s->noted_at.index));
-    pthread_mutex_unlock(&db->mutex);
-    return has;
-}
-
-static lj_code periodic(lj_shipper *s, lj_error *err)
-{
-    if (!index_has_snapshot(s)) {
-        LJ_TRY(lj_snapshot_periodic(s, err));
-        s->retention_due = true;
-    }
     if (!s->retention_due || s->db->options.retention_ns <= 0)
         return LJ_OK;
     pthread_mutex_lock(&s->db->mutex);
@@ -436,6 +434,18 @@ static lj_code periodic(lj_shipper *s, lj_error *err)
     LJ_TRY(lj_retention_enforce(s, &owned, err));
     s->retention_due = false;
     return LJ_OK;
+}
+
+static lj_code periodic(lj_shipper *s, lj_error *err)
+{
+    pthread_mutex_lock(&s->db->mutex);
+    bool changed = changed_since_snapshot_locked(s->db) && !s->snapshot_noted;
+    pthread_mutex_unlock(&s->db->mutex);
+    if (changed) {
+        LJ_TRY(lj_snapshot_periodic(s, err));
+        s->retention_due = true;
+    }
+    return enforce_retention(s, err);
 }
 
 static int64_t snapshot_run(lj_task *task)

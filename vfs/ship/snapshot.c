@@ -144,6 +144,9 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
     fresh.saved.last_object_ns = created_ns;
     fresh.saved.snapshot_ns = created_ns;
     fresh.saved.snapshot_at = fresh.saved.at;
+    if (fresh.saved.has_base)
+        fresh.saved.snapshot_at.offset =
+            lj_wal_frame_offset(fresh.saved.page_size, fresh.saved.base_frames + 1);
     pthread_mutex_lock(&db->mutex);
     s->fresh = fresh;
     s->want_generation = false;
@@ -182,6 +185,15 @@ static bool is_shipped_locked(const lj_db *db, uint64_t life, uint64_t frames)
 
 #define SHIP_WAIT_NS (30 * LJ_NS_PER_S)
 
+/* For news of the shipping task; with a limit, because a cancellation is not announced. */
+static void wait_a_little_locked(lj_db *db)
+{
+    int64_t until_ns = lj_clock_mono_ns() + 100 * LJ_NS_PER_MS;
+    struct timespec at = {.tv_sec = (time_t)(until_ns / LJ_NS_PER_S),
+                          .tv_nsec = (long)(until_ns % LJ_NS_PER_S)};
+    pthread_cond_timedwait(&db->cond, &db->mutex, &at);
+}
+
 /* Lets the shipping task bring the replica to the frozen state. */
 static lj_code wait_until_shipped(lj_shipper *s, uint64_t life, uint64_t frames, lj_error *err)
 {
@@ -201,10 +213,7 @@ static lj_code wait_until_shipped(lj_shipper *s, uint64_t life, uint64_t frames,
             lj_error_retryable(err, true);
             break;
         }
-        int64_t until_ns = lj_clock_mono_ns() + 100 * LJ_NS_PER_MS;
-        struct timespec at = {.tv_sec = (time_t)(until_ns / LJ_NS_PER_S),
-                              .tv_nsec = (long)(until_ns % LJ_NS_PER_S)};
-        pthread_cond_timedwait(&db->cond, &db->mutex, &at);
+        wait_a_little_locked(db);
     }
     db->flush_waiters--;
     pthread_mutex_unlock(&db->mutex);
@@ -224,7 +233,7 @@ static lj_code publish_periodic(lj_shipper *s, lj_image *image, lj_error *err)
     pthread_mutex_unlock(&s->db->mutex);
     lj_code code = put_snapshot(s, image, at.generation, at.index, created_ns, err);
     if (code == LJ_EXISTS)
-        code = LJ_OK; /* this index has its snapshot; see the head of the file */
+        code = LJ_OK; /* the life could not roll over: this index has its snapshot */
     if (code != LJ_OK)
         return code;
     pthread_mutex_lock(&s->db->mutex);
@@ -236,9 +245,31 @@ static lj_code publish_periodic(lj_shipper *s, lj_image *image, lj_error *err)
     return LJ_OK;
 }
 
+/* The current index has a snapshot: asks the shipping task for the next index, and waits for its answer. */
+static void roll_over(lj_shipper *s)
+{
+    lj_db *db = s->db;
+    int64_t deadline_ns = lj_clock_mono_ns() + SHIP_WAIT_NS;
+    pthread_mutex_lock(&db->mutex);
+    if (db->chain.index > db->saved.snapshot_at.index) {
+        pthread_mutex_unlock(&db->mutex);
+        return;
+    }
+    s->rollover_wanted = true;
+    db->flush_waiters++;
+    pthread_mutex_unlock(&db->mutex);
+    lj_shipper_wake(db, 0);
+    pthread_mutex_lock(&db->mutex);
+    while (s->rollover_wanted && !atomic_load(&s->cancel_snapshot) && lj_clock_mono_ns() < deadline_ns)
+        wait_a_little_locked(db);
+    db->flush_waiters--;
+    pthread_mutex_unlock(&db->mutex);
+}
+
 lj_code lj_snapshot_periodic(lj_shipper *s, lj_error *err)
 {
     lj_image *image = NULL;
+    roll_over(s);
     LJ_TRY(begin_image(s, &image, err));
     lj_code code = publish_periodic(s, image, err);
     lj_image_end(image);

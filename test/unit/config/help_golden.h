@@ -22,7 +22,7 @@ static const char help_golden[] =
     "ots, when something changed. 0: none after the first. |\n"
     "| `retention` | duration | 72h | 0 to 87600h | anywhere | How far back a restore can"
     " go. 0: everything is kept. |\n"
-    "| `max_wal_size` | size | 1GiB | 4KiB to 1024GiB | anywhere | Past it the WAL may re"
+    "| `max_wal_size` | size | 64MiB | 0 to 1024GiB | anywhere | Past it the WAL may re"
     "start although frames are unshipped; those move to the spool. |\n"
     "| `max_spool_size` | size | 4GiB | 0 to 1024GiB | anywhere | Limit of the spool per "
     "database. Past it a new generation is started. |\n"

@@ -1,0 +1,58 @@
+/*
+ * rollover.c - begins a new index in the middle of a life of the WAL.
+ *
+ * An index can carry one snapshot that is worth its bytes: restoring replays the index from its offset 0, so a second snapshot
+ * of the same index would save nothing, and would take the place of the first. But a life of the WAL can last for days on
+ * a database with few writes. So the life goes on under the next index, which begins with the same frames again: its first
+ * segment is the whole WAL from offset 0 to at least what was shipped under the old index (that is what `base` makes sure
+ * of, as behind the first snapshot of a generation). Whoever restores an older snapshot replays these frames twice and
+ * ends where it should: every page they touch is written again in the same order, up to the newest version. The price is
+ * one more upload of the WAL (4 MiB with SQLite's default checkpoint) per snapshot.
+ *
+ * Layer: ship. Runs in the shipping task. Source: replica-format 3 and 9.5 (indexes are consecutive and each a valid WAL).
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "vfs/base/log.h"
+#include "vfs/ship/internal.h"
+
+/* Everything that was shipped belongs to the current life, and nothing of it is left in the spool. */
+static bool possible_locked(const lj_shipper *s)
+{
+    const lj_db *db = s->db;
+    return db->established && db->chain.active && db->chain.has_life && !db->chain.unused &&
+           db->life.known && db->spool_bytes == 0 && s->saved.at.index == db->chain.index &&
+           s->saved.at.offset > 0 && db->chain.index < LJ_INDEX_MAX;
+}
+
+lj_code lj_rollover(lj_shipper *s, lj_error *err)
+{
+    lj_db *db = s->db;
+    lj_saved_position *saved = &s->saved;
+    pthread_mutex_lock(&db->mutex);
+    bool wanted = s->rollover_wanted;
+    bool possible = wanted && possible_locked(s);
+    s->rollover_wanted = false;
+    if (possible) {
+        uint64_t frames = lj_wal_frames_below(saved->page_size, saved->at.offset);
+        saved->has_base = true;
+        saved->base_salt = saved->salt;
+        saved->base_frames = frames;
+        db->chain.prev_end = saved->at.offset;
+        db->chain.index++;
+        db->chain.base_frames = frames;
+        db->chain.unused = db->life.frames == frames;
+        saved->at.index++;
+        saved->at.offset = 0;
+        db->pos = saved->at;
+        s->unsaved = true;
+        lj_db_chain_store_locked(db);
+    }
+    pthread_cond_broadcast(&db->cond);
+    pthread_mutex_unlock(&db->mutex);
+    if (!possible)
+        return LJ_OK;
+    lj_log(LJ_LOG_DEBUG, "%s: index %08" PRIx32 " begins within the same WAL", db->path, saved->at.index);
+    return lj_ship_save(s, err);
+}
