@@ -4,7 +4,7 @@
 Argument: a JSON object (see DEFAULTS). One line per event on stdout, written at once, so that what the reader of the
 pipe has seen did happen before the kill:
 
-    R n GENERATION   open; the database ends with link n
+    R n GENERATION   open; the database ends with link n ("-": replication has not started yet)
     B n              about to COMMIT link n
     C n              COMMIT of link n returned
     S n POSITION     litejoin_sync returned, begun after link n was committed

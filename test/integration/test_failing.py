@@ -141,7 +141,7 @@ def replica_fails_and_heals(t, kind, words):
 
 @test(*NEEDS, timeout=120)
 def a_file_in_the_way_of_the_replica(t):
-    replica_fails_and_heals(t, InTheWay, ("Not a directory", "not a directory", "exists"))
+    replica_fails_and_heals(t, InTheWay, ("ot a directory", "is a file"))
 
 
 @test(*NEEDS, "mount", timeout=120)
@@ -333,7 +333,7 @@ def an_unreachable_replica_never_turns_into_an_empty_database(t):
     os.mkdir(shard.data)
     block.fail()
     text = must_fail(shard.open)
-    check("shard_0" in text and ("irectory" in text or "exists" in text), "error does not say why: " + text)
+    check("shard_0" in text and ("ot a directory" in text or "is a file" in text), "error does not say why: " + text)
     check_equal([name for name in os.listdir(shard.data) if name.endswith((".db", "-wal", "-shm"))], [],
                 "files made by the failed open")
     t.note(text)
@@ -469,13 +469,14 @@ def a_file_that_is_no_database(t):
     for content in (b"this is a text file\n" * 300, b"x", bytes(5000)):
         with open(shard.path, "wb") as file:
             file.write(content)
-        plain = shim.plain(shard.path)
-        want = must_fail(plain.execute, "SELECT count(*) FROM sqlite_schema").split(" | ")[0]
-        plain.close()
-        con = shim.connect(shard.path, shard.base)
-        got = must_fail(con.execute, "SELECT count(*) FROM sqlite_schema").split(" | ")[0]
-        check_equal(got, want, "error for a file that starts with %r" % content[:4])
-        con.close()
+        answers = []
+        for con in (shim.plain(shard.path), shim.connect(shard.path, shard.base)):
+            try:
+                answers.append(con.execute("SELECT count(*) FROM sqlite_schema").fetchall())
+            except sqlite3.DatabaseError as error:
+                answers.append(str(error))
+            con.close()
+        check_equal(answers[1], answers[0], "answer for a file that starts with %r" % content[:4])
         check_equal(pages.read(shard.path), content, "content of the file")
         check_equal(shard.replica.files(), before, "files of the replica")
     os.unlink(shard.path)
@@ -637,7 +638,7 @@ def errors_go_to_the_log_and_never_to_stdout(t):
     code = ("import sys, time\n"
             "from ljtest import chain, shim\n"
             "import random, os\n"
-            "con = shim.open_wal(sys.argv[1], sys.argv[2], log_file=sys.argv[3], log_level='debug',\n"
+            "con = shim.open_wal(sys.argv[1], sys.argv[2],\n"
             "                    shutdown_timeout='200ms')\n"
             "chain.create(con)\n"
             "shim.sync(con)\n"
@@ -646,10 +647,11 @@ def errors_go_to_the_log_and_never_to_stdout(t):
             "for _ in range(10): chain.commit_one(con, random.Random(1))\n"
             "time.sleep(0.5)\n"
             "con.close()\n")
-    status, out, errors = python(code, arguments=(t.path("shard_0.db"), t.folder("replica"), log))
+    status, out, errors = python(code, env={"LITEJOIN_LOG_FILE": log, "LITEJOIN_LOG_LEVEL": "debug"},
+                                 arguments=(t.path("shard_0.db"), t.folder("replica")))
     check_equal((status, out, errors), (0, "", ""), "process")
     text = pages.read(log).decode()
-    check("irectory" in text and "shard_0" in text, "log file: " + text[-500:])
+    check(("irectory" in text or "is a file" in text) and "shard_0" in text, "log file: " + text[-500:])
 
 
 if __name__ == "__main__":

@@ -31,10 +31,11 @@ SHAPES = (
 LEGS = 12 if LONG else 4
 
 
-def restored_by_all(t, replica, label, want=None, tools=None, **point):
+def restored_by_all(t, replica, label, want=None, tools=None, sound=True, **point):
     """
     Restores one point (generation=, index=, until_ns=) with every tool and the reference; all must give the same
-    bytes, and those of the file `want` if given. Returns the number of the last transaction in it.
+    bytes, and those of the file `want` if given. Returns the number of the last transaction in it. sound=False: only the
+    sameness is checked, for points that Litestream itself does not promise to be sound.
     """
     folder = t.folder("restored")
     reference = os.path.join(folder, "reference.db")
@@ -54,6 +55,8 @@ def restored_by_all(t, replica, label, want=None, tools=None, **point):
         pages.check_same(out, reference, "%s: %s against the reference" % (label, tool.name))
     if want:
         pages.check_same(reference, want, "%s against the live database" % label)
+    if not sound:
+        return 0
     pages.check_integrity(reference, label)
     return chain.verify_file(reference, label)
 
@@ -161,6 +164,7 @@ def what_litestream_writes_is_restored_by_all(t):
 
 
 def one_shape_from_litestream(t, shape):
+    """The application leaves checkpoints to Litestream, as its manual asks."""
     page_size, auto_vacuum, spill, synchronous, steps = shape
     folder = "p%d" % page_size
     t.folder(folder, "data")
@@ -170,10 +174,10 @@ def one_shape_from_litestream(t, shape):
 
     def connect():
         return shim.plain(path, pragmas=("page_size=%d" % page_size, "auto_vacuum=" + auto_vacuum, "journal_mode=WAL",
-                                         "synchronous=" + synchronous))
+                                         "synchronous=" + synchronous, "wal_autocheckpoint=0"))
 
     marks = []
-    workload = Workload(connect, t.seed, page_size=page_size, spill=spill, checkpoint_busy_ms=20)
+    workload = Workload(connect, t.seed, page_size=page_size, spill=spill, checkpoints=False)
     with cli.Sidecar(path, root, t.path(folder, "log"), snapshot_interval="700ms") as sidecar:
         def after_leg(i, n):
             workload.end_reader()
@@ -212,7 +216,7 @@ def one_shape_from_litestream(t, shape):
         for index in sorted({o.index for o in generation.segments} | {s.index for s in generation.snapshots}):
             if index >= generation.snapshots[0].index:
                 restored_by_all(t, replica, "generation %s, index %d" % (generation.name, index),
-                                generation=generation.name, index=index)
+                                generation=generation.name, index=index, sound=False)
     newest = replica.newest()
     t.note("page size %d: %d links, %d timestamps, %d generations, newest: %d WAL indexes, %d segments, %d snapshots" %
            (page_size, final, timestamps, len(replica.generations()), len(newest.indexes()), len(newest.segments),
@@ -483,7 +487,10 @@ def odd_but_whole_replicas_are_restored(t):
 
 @test("cli", timeout=60)
 def damage_is_refused_and_named(t):
-    """A hole or a damaged object is an error that names the object; there is no output file, and nothing is lost."""
+    """
+    A hole or a damaged object is an error that names the object; there is no output file, and nothing is lost. (One hole
+    cannot be seen in this layout: the last segments of an index missing although a later index is there.)
+    """
     made = Made(t, "made")
     middle = "00000001_%08x.wal.lz4" % made.cuts[1][2]
 
@@ -513,10 +520,6 @@ def damage_is_refused_and_named(t):
         for name in os.listdir(folder):
             if name.startswith("00000001_"):
                 os.unlink(os.path.join(folder, name))
-        return "00000001"
-
-    def missing_tail_of_an_index(writer):
-        os.unlink(segment(writer, "00000001_%08x.wal.lz4" % made.cuts[1][-2]))
         return "00000001"
 
     def missing_snapshot(writer):
@@ -575,8 +578,8 @@ def damage_is_refused_and_named(t):
         writer.segment(2, 0, other.wals[0])
         return "00000002"
 
-    cases = (missing_middle_segment, missing_first_segment, missing_index, missing_tail_of_an_index, missing_snapshot,
-             corrupt_segment, truncated_segment, zero_byte_segment, corrupt_snapshot, truncated_snapshot,
+    cases = (missing_middle_segment, missing_first_segment, missing_index, missing_snapshot, corrupt_segment,
+             truncated_segment, zero_byte_segment, corrupt_snapshot, truncated_snapshot,
              snapshot_that_is_no_database, age_encrypted_segment, damaged_frame_inside_a_good_lz4_frame,
              segments_of_two_writers, wal_of_another_page_size)
     for case in cases:

@@ -246,6 +246,10 @@ void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_s
     life->frames = frames;
     life->db_pages = db_pages;
     db->commits++;
+    if (db->established && !db->chain.active && !db->broken) {
+        db->broken = true; /* the generation is a snapshot alone: this commit needs the next */
+        snprintf(db->broken_reason, sizeof(db->broken_reason), "the WAL does not verify");
+    }
     int64_t now_ns = lj_clock_wall_ns();
     lj_commit commit = {.life = life->number,
                         .frame = frames,
@@ -302,18 +306,35 @@ void lj_db_shipped(lj_db *db, const lj_position *next, uint64_t life, uint64_t f
     pthread_mutex_unlock(&db->mutex);
 }
 
-void lj_db_attempt(lj_db *db, const lj_error *err)
+static void note_attempt(lj_db *db, const lj_error *err, char *text, size_t size)
 {
+    bool good = err == NULL || err->code == LJ_OK;
     pthread_mutex_lock(&db->mutex);
     db->attempts++;
-    if (err == NULL || err->code == LJ_OK) {
-        db->last_error[0] = 0;
+    if (good) {
+        text[0] = 0;
     } else {
         db->failures++;
-        lj_error_format(err, db->last_error, sizeof(db->last_error));
+        lj_error_format(err, text, size);
     }
     pthread_cond_broadcast(&db->cond);
     pthread_mutex_unlock(&db->mutex);
+}
+
+void lj_db_attempt(lj_db *db, const lj_error *err)
+{
+    note_attempt(db, err, db->last_error, sizeof(db->last_error));
+}
+
+void lj_db_snapshot_attempt(lj_db *db, const lj_error *err)
+{
+    note_attempt(db, err, db->snapshot_error, sizeof(db->snapshot_error));
+}
+
+/* The error to show: of shipping first, it concerns every commit. */
+static const char *current_error_locked(const lj_db *db)
+{
+    return db->last_error[0] != 0 ? db->last_error : db->snapshot_error;
 }
 
 /* ------------------------------------------------------------------ waiting */
@@ -322,8 +343,9 @@ static bool reached_locked(const lj_db *db, uint64_t life, uint64_t frames)
 {
     if (!db->established || db->broken)
         return false;
-    return life == 0 || db->shipped_life > life ||
-           (db->shipped_life == life && db->shipped_frames >= frames);
+    if (life == 0)
+        return db->spool_bytes == 0; /* all there can be is what an earlier process spooled */
+    return db->shipped_life > life || (db->shipped_life == life && db->shipped_frames >= frames);
 }
 
 static void deadline_in(int64_t timeout_ns, struct timespec *ret)
@@ -375,8 +397,9 @@ lj_code lj_db_wait(lj_db *db, int64_t timeout_ns, bool first_error, lj_error *er
     }
     if (code == LJ_OK && !reached_locked(db, life, frames)) {
         code = rc == ETIMEDOUT ? LJ_TIMEOUT : LJ_UNAVAILABLE;
-        if (db->last_error[0] != 0)
-            lj_error_set(err, code, "the replica does not have every commit yet: %s", db->last_error);
+        if (current_error_locked(db)[0] != 0)
+            lj_error_set(err, code, "the replica does not have every commit yet: %s",
+                         current_error_locked(db));
         else
             lj_error_set(err, code, "the replica does not have every commit yet: still shipping");
     }
@@ -406,7 +429,8 @@ lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_error *err)
     if (db->snapshot_done < mine) {
         code = db->snapshot_failed != failed ? LJ_UNAVAILABLE : LJ_TIMEOUT;
         lj_error_set(err, code, "no snapshot: %s",
-                     db->last_error[0] != 0 ? db->last_error : "it is still being written");
+                     current_error_locked(db)[0] != 0 ? current_error_locked(db)
+                                                      : "it is still being written");
     }
     pthread_mutex_unlock(&db->mutex);
     return code;
@@ -422,7 +446,7 @@ static void state_text_locked(const lj_db *db, lj_db_status *s)
                  db->state == LJ_DB_STANDBY && !db->not_wal ? "standby" : "not replicating", db->reason);
         return;
     }
-    if (db->last_error[0] != 0)
+    if (current_error_locked(db)[0] != 0)
         text = "retrying";
     else if (db->state == LJ_DB_IDLE)
         text = "idle";
@@ -450,9 +474,11 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
         s.lag_frames = life->frames - LJ_MIN(life->frames, db->shipped_frames);
     else if (life->known)
         s.lag_frames = life->frames;
-    if (life->known && db->spool_bytes > 0)
-        s.lag_frames += db->spool_bytes / lj_wal_frame_bytes(life->page_size);
+    if (db->spool_bytes > 0 && db->saved.page_size != 0)
+        s.lag_frames += db->spool_bytes / lj_wal_frame_bytes(db->saved.page_size);
     int64_t oldest_ns = lj_ring_oldest_ns(&db->ring);
+    if (oldest_ns == 0)
+        oldest_ns = db->saved.last_object_ns; /* commits of an earlier process: younger than the newest object */
     if (oldest_ns != 0 && s.lag_frames > 0)
         s.lag_ms = LJ_MAX((lj_clock_wall_ns() - oldest_ns) / LJ_NS_PER_MS, INT64_C(1));
     s.spool_bytes = db->spool_bytes;
@@ -460,7 +486,7 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
     s.snapshots = db->snapshots;
     s.shipped_bytes = db->shipped_bytes;
     s.last_snapshot_ns = db->last_snapshot_ns;
-    snprintf(s.last_error, sizeof(s.last_error), "%s", db->last_error);
+    snprintf(s.last_error, sizeof(s.last_error), "%s", current_error_locked(db));
     pthread_mutex_unlock(&db->mutex);
     *ret_status = s;
 }

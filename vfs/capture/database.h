@@ -103,7 +103,8 @@ struct lj_db {
     uint64_t attempts, failures; /* shipping attempts ended, of them failed */
     uint64_t flush_waiters;
     uint64_t snapshot_requests, snapshot_done, snapshot_failed; /* counters: a request is over when done + failed reaches it */
-    char last_error[640]; /* "" after a good attempt */
+    char last_error[640];     /* of shipping, "" after a good attempt */
+    char snapshot_error[640]; /* of the snapshot task, likewise */
     uint64_t segments, snapshots, shipped_bytes;
     int64_t last_snapshot_ns;
 };
@@ -165,8 +166,10 @@ LJ_WARN_UNUSED lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_err
 void lj_db_shipped(lj_db *db, const lj_position *next, uint64_t life, uint64_t frames);
 /* Remembers the chain in shared memory. Caller holds the mutex. */
 void lj_db_chain_store_locked(lj_db *db);
-/* One attempt is over. err NULL or code OK: it was good. */
+/* One attempt to ship is over. err NULL or code OK: it was good. */
 void lj_db_attempt(lj_db *db, const lj_error *err);
+/* Likewise of a snapshot or of retention. */
+void lj_db_snapshot_attempt(lj_db *db, const lj_error *err);
 
 /* ---- for status ---- */
 

@@ -464,9 +464,10 @@ static int64_t snapshot_run(lj_task *task)
     if (code == LJ_CANCELLED)
         return LJ_TASK_IDLE;
     if (code == LJ_OK) {
+        lj_db_snapshot_attempt(db, NULL);
         s->snapshot_failures = 0;
         pthread_mutex_lock(&db->mutex);
-        s->snapshot_not_before_ns = 0;
+        s->snapshot_not_before_ns = s->unshippable ? lj_clock_mono_ns() + LJ_NS_PER_S : 0;
         pthread_mutex_unlock(&db->mutex);
         settle_requests(s, requests, false);
         lj_task_wake(&s->ship_task, 0);
@@ -482,7 +483,7 @@ static int64_t snapshot_run(lj_task *task)
     s->snapshot_not_before_ns = again_ns;
     pthread_mutex_unlock(&db->mutex);
     if (!quiet) {
-        lj_db_attempt(db, &err);
+        lj_db_snapshot_attempt(db, &err);
         if (s->snapshot_failures == 1 || code == LJ_BUSY)
             lj_log_error(LJ_LOG_WARN, db->path, &err);
         settle_requests(s, requests, requests > db->snapshot_done);

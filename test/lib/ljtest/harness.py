@@ -8,6 +8,8 @@ Every test function runs in a process (and session) of its own, so that a crash,
 loaded extension costs exactly one test. A test gets a Case: a folder that is removed afterwards, a seed, and `part`
 for results of its own. Lines that start with "# " are diagnostics.
 
+After a failed test the end of the extension's own log follows as "# log:" lines.
+
 Environment: LJ_BUILD (build folder), LITESTREAM_BIN (v0.3.13), LJ_LONG=1 (long forms), LJ_SEED, LJ_KEEP=1 (keep the folders
 of failed tests), LJ_TMP (where the folders go). Exit status: 0 when nothing failed and something ran.
 """
@@ -283,14 +285,23 @@ def _unmount_below(folder):
             subprocess.run(["umount", "-l", point])
 
 
+def _show_log(path, lines=40):
+    """The end of what the extension logged during a failed test, as diagnostics."""
+    with open(path, errors="replace") as file:
+        tail = file.read().splitlines()[-lines:]
+    for line in tail:
+        print("# log: " + line)
+
+
 def _supervise(area, function, seed, counts):
     """In the parent: runs one test in a child and passes its lines on."""
     folder = tempfile.mkdtemp(prefix="lj_", dir=os.environ.get("LJ_TMP") or None)
     started = time.monotonic()
+    log = folder + ".log"  # beside the folder: a test may look at all that is in its own
     child = subprocess.Popen(
         [sys.executable, os.path.abspath(sys.argv[0]), "--one", function.__name__, "--folder", folder,
          "--seed", str(seed)],
-        stdout=subprocess.PIPE, start_new_session=True)
+        stdout=subprocess.PIPE, start_new_session=True, env=dict(os.environ, LITEJOIN_LOG_FILE=log))
     expired = threading.Event()
 
     def expire():
@@ -330,6 +341,10 @@ def _supervise(area, function, seed, counts):
         print("# seed %d" % seed)
         print(line, flush=True)
     _unmount_below(folder)
+    if os.path.exists(log):
+        if counts.failed > failed_before:
+            _show_log(log)
+        os.unlink(log)
     if counts.failed > failed_before and KEEP:
         print("# kept %s" % folder, flush=True)
     else:

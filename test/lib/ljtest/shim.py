@@ -55,7 +55,7 @@ def connect(path, replica=None, *, busy=10.0, pragmas=(), **options):
 
 
 def open_wal(path, replica, *, page_size=None, auto_vacuum=None, pragmas=(), **options):
-    """connect(), and makes the database a WAL database if it is new."""
+    """connect(), and makes the database a WAL database if it is new. synchronous is NORMAL unless a pragma says otherwise."""
     first = []
     if page_size:
         first.append("page_size=%d" % page_size)
@@ -63,7 +63,7 @@ def open_wal(path, replica, *, page_size=None, auto_vacuum=None, pragmas=(), **o
         first.append("auto_vacuum=%s" % auto_vacuum)
     con = connect(path, replica, pragmas=first, **options)
     harness.check_equal(con.execute("PRAGMA journal_mode=WAL").fetchone()[0], "wal", "journal_mode")
-    for pragma in pragmas:
+    for pragma in ("synchronous=NORMAL", *pragmas):
         con.execute("PRAGMA " + pragma).fetchall()
     return con
 

@@ -53,10 +53,11 @@ class Frame:
         self.end = end
 
 
-def frames(data, strict=True):
+def frames(data, strict=True, whole_transactions=True):
     """
-    (header, list of Frame) of a WAL image. With strict every byte must belong to a valid frame and the last frame must
-    end a transaction; else the list stops at the last valid commit, as SQLite's recovery does.
+    (header, list of Frame) of a WAL image. With strict every byte must belong to a valid frame, and with
+    whole_transactions the last one must end a transaction; the list stops at the last valid commit, as SQLite's recovery
+    does.
     """
     header = Header(data)
     found = []
@@ -89,7 +90,7 @@ def frames(data, strict=True):
     if strict:
         if offset != len(data):
             raise WalError("%d bytes behind the last whole frame" % (len(data) - offset))
-        if found and committed != len(found):
+        if whole_transactions and committed != len(found):
             raise WalError("ends in the middle of a transaction (frame %d of %d is the last commit)"
                            % (committed, len(found)))
     return header, found[:committed]

@@ -28,8 +28,8 @@ def has_fts5():
 class Workload:
     """
     `connect` opens one more connection to the database. With `spill` the cache is 5 pages, so that frames reach the WAL in
-    the middle of transactions. `spill_savepoints` adds ROLLBACK TO after such a spill, which SQLite before 3.50.2
-    answers with a broken checksum chain: with it a new generation is the right reaction. `checkpoint_busy_ms` bounds how
+    the middle of transactions. `spill_savepoints` adds ROLLBACK TO and failed statements after such a spill, which SQLite
+    before 3.50.2 answers with a broken checksum chain: with it a new generation is the right reaction. `checkpoint_busy_ms` bounds how
     long an explicit checkpoint waits for others (Litestream's long reader keeps RESTART and TRUNCATE from ending).
     """
 
@@ -43,6 +43,8 @@ class Workload:
         self.reading = False
         self.fts = fts and has_fts5()
         self.spill_savepoints = spill_savepoints
+        # A failed statement is rolled back like a savepoint, so after a spill it breaks the chain in the same way.
+        self.may_go_on_after_failure = spill_savepoints or not spill
         self.done = {}
         self.checkpoint_busy_ms = checkpoint_busy_ms
         if spill or spill_savepoints:
@@ -154,7 +156,7 @@ class Workload:
             self.con.execute("UPDATE item SET a = CASE WHEN id = (SELECT max(id) FROM item) THEN -1 ELSE a + 2 END")
         except sqlite3.IntegrityError:
             pass
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.5 and self.may_go_on_after_failure:
             self._commit()
         else:
             self.con.execute("ROLLBACK")
