@@ -4,7 +4,7 @@
     runner.py [--failed WHAT]... STAGE...
 
 Called by test/run, which has installed and built everything and says where in the environment (LJ_BUILD,
-LJ_BUILD_ASAN, LJ_BUILD_TSAN, LJ_BUILD_FUZZ, LITESTREAM_BIN, LJ_LONG, LJ_JOBS). Each --failed is something it could not do.
+LJ_BUILD_ASAN, LJ_BUILD_TSAN, LJ_BUILD_FUZZ, LITESTREAM_BIN, LJ_LONG, LJ_JOBS, LJ_FUZZ_SECONDS). Each --failed is something it could not do.
 
 What a script of a stage prints, one line per test:
 
@@ -39,8 +39,9 @@ LOGS = ROOT / ".cache" / "test-logs"
 PYTHON = "/usr/bin/python3"
 STAGE_FOLDERS = ("integration", "clients", "interop", "crash")
 TIMEOUT_SECONDS = 600
-FUZZ_SECONDS = 120
-SHOWN_LOG_LINES = 60
+FUZZ_SECONDS = int(os.environ.get("LJ_FUZZ_SECONDS", "120"))
+SHOWN_LOG_LINES = 40
+SHOWN_LOG_LINES_MAX = 200
 
 RESULT_LINE = re.compile(r"^(ok|not ok|skip)(?: \d+)? - (.*)$")
 TAP_SKIP_LINE = re.compile(r"^(?:not )?ok \d+ # SKIP ?(.*)$")
@@ -240,6 +241,23 @@ def run_script(stage, script):
     return result
 
 
+def show_log(log):
+    """What the script printed just before each failure; the end of it when there is no such line."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    is_result = [bool(RESULT_LINE.match(line) or TAP_SKIP_LINE.match(line)) for line in lines]
+    wanted = set()
+    for number, line in enumerate(lines):
+        if line.startswith("not ok"):
+            begin = number
+            while begin > 0 and number - begin < SHOWN_LOG_LINES and not is_result[begin - 1]:
+                begin -= 1
+            wanted.update(range(begin, number + 1))
+    wanted = sorted(wanted)[:SHOWN_LOG_LINES_MAX] or range(max(0, len(lines) - SHOWN_LOG_LINES), len(lines))
+    print(f"    from {log.relative_to(ROOT)}:")
+    for number in wanted:
+        print(f"    | {lines[number]}")
+
+
 def show(script, result):
     counts = f"{len(result.passed)} passed"
     if result.failed:
@@ -254,10 +272,7 @@ def show(script, result):
     for text in result.failed:
         print(f"    not ok - {text}")
     if result.failed:
-        lines = result.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        print(f"    the end of {result.log.relative_to(ROOT)}:")
-        for line in lines[-SHOWN_LOG_LINES:]:
-            print(f"    | {line}")
+        show_log(result.log)
     sys.stdout.flush()
 
 
