@@ -194,6 +194,11 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
     lj_position_format(&d.saved.at, at);
 
     pthread_mutex_lock(&db->mutex);
+    /* other connections wait for the attach, but another process may have committed meanwhile */
+    if (go_on && db->life.number != d.life.number)
+        go_on = refuse(&d, "the WAL began anew while it was being read");
+    if (go_on && db->life.frames > d.life.frames)
+        d.chain.unused = false;
     if (go_on) {
         db->chain = d.chain;
         db->pos = d.saved.at;

@@ -22,8 +22,10 @@ static void free_db(lj_db *db)
 {
     lj_ring_free(&db->ring);
     lj_shared_close(db->shared);
-    if (db->lock_fd >= 0)
+    if (db->lock_fd >= 0) {
+        flock(db->lock_fd, LOCK_UN); /* a child of fork() may still have the descriptor */
         close(db->lock_fd);
+    }
     free(db->path);
     free(db->wal_path);
     free(db->state_dir);
@@ -62,6 +64,7 @@ lj_code lj_db_new(const char *path, const char *replica_url, const lj_db_options
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&db->mutex, NULL);
+    pthread_mutex_init(&db->ready_mutex, NULL);
     pthread_cond_init(&db->cond, &attr);
     pthread_condattr_destroy(&attr);
     *ret_db = db;
@@ -74,6 +77,7 @@ void lj_db_free(lj_db *db)
         return;
     pthread_cond_destroy(&db->cond);
     pthread_mutex_destroy(&db->mutex);
+    pthread_mutex_destroy(&db->ready_mutex);
     free_db(db);
 }
 
@@ -102,10 +106,8 @@ static void stop_locked(lj_db *db, const lj_error *err)
     lj_error_format(err, db->last_error, sizeof(db->last_error));
 }
 
-void lj_db_ready(lj_db *db)
+static void attach_once(lj_db *db)
 {
-    if (atomic_exchange(&db->ready, true))
-        return;
     lj_error err = LJ_ERROR_INIT;
     int lock_fd = -1;
     lj_shared *shared = NULL;
@@ -131,6 +133,18 @@ void lj_db_ready(lj_db *db)
     db->attached = true;
     pthread_mutex_unlock(&db->mutex);
     db->wake(db, 0);
+}
+
+void lj_db_ready(lj_db *db, lj_db_first_look_fn look, void *ctx)
+{
+    if (atomic_load_explicit(&db->ready, memory_order_acquire))
+        return;
+    pthread_mutex_lock(&db->ready_mutex);
+    if (!atomic_load_explicit(&db->ready, memory_order_relaxed) && (look == NULL || look(ctx))) {
+        attach_once(db);
+        atomic_store_explicit(&db->ready, true, memory_order_release);
+    }
+    pthread_mutex_unlock(&db->ready_mutex);
 }
 
 void lj_db_chain_store_locked(lj_db *db)
@@ -161,6 +175,8 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
     pthread_mutex_lock(&db->mutex);
     bool was_active = db->chain.active;
     db->touched = db->touched || !db->attached;
+    db->disturbed =
+        db->disturbed || db->freezing; /* a generation that is about to begin must not miss it */
     break_locked(db, reason);
     pthread_mutex_unlock(&db->mutex);
     if (was_active) {
@@ -170,14 +186,11 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
 }
 
 /* A life begins: decides whether it continues the chain (I3). Returns false when the chain broke. */
-static bool begin_life_locked(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_size)
+static bool begin_life_locked(lj_db *db, lj_wal_salt salt, uint32_t page_size)
 {
     lj_life old = db->life;
-    db->life = (lj_life){.known = true,
-                         .number = old.number + 1,
-                         .salt = salt,
-                         .page_size = page_size};
-    (void)frames;
+    db->life =
+        (lj_life){.known = true, .number = old.number + 1, .salt = salt, .page_size = page_size};
     lj_chain *chain = &db->chain;
     if (!chain->active)
         return true;
@@ -226,25 +239,27 @@ static void extend_life_locked(lj_db *db, uint64_t frames)
         lj_db_chain_store_locked(db);
 }
 
-void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_size,
-                   uint32_t db_pages)
+/* What has to be done once the mutex is released. */
+typedef struct {
+    bool broke;
+    int64_t due_ns; /* wake the shipper, -1 = no need */
+    char reason[sizeof(((lj_db *)NULL)->broken_reason)];
+} aftermath;
+
+static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
 {
-    if (frames == 0)
-        return;
-    bool intact = true;
-    int64_t due_ns = -1;
-    char reason[sizeof(db->broken_reason)] = "";
-    pthread_mutex_lock(&db->mutex);
     lj_life *life = &db->life;
-    if (life->known && lj_wal_salt_eq(life->salt, salt) && life->frames == frames) {
-        pthread_mutex_unlock(&db->mutex);
+    bool same_life = life->known && lj_wal_salt_eq(life->salt, end->salt);
+    if (end->frames == 0 || (same_life && life->frames == end->frames))
         return;
+    if (!same_life && !begin_life_locked(db, end->salt, end->page_size)) {
+        after->broke = true;
+        after->due_ns = 0;
+        memcpy(after->reason, db->broken_reason, sizeof(after->reason));
     }
-    if (!life->known || !lj_wal_salt_eq(life->salt, salt))
-        intact = begin_life_locked(db, salt, frames, page_size);
-    extend_life_locked(db, frames);
-    life->frames = frames;
-    life->db_pages = db_pages;
+    extend_life_locked(db, end->frames);
+    life->frames = end->frames;
+    life->db_pages = end->db_pages;
     db->commits++;
     if (db->established && !db->chain.active && !db->broken) {
         db->broken = true; /* the generation is a snapshot alone: this commit needs the next */
@@ -252,22 +267,46 @@ void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_s
     }
     int64_t now_ns = lj_clock_wall_ns();
     lj_commit commit = {.life = life->number,
-                        .frame = frames,
+                        .frame = end->frames,
                         .first_ns = now_ns,
                         .last_ns = now_ns,
-                        .db_pages = db_pages};
+                        .db_pages = end->db_pages};
     lj_ring_push(&db->ring, &commit);
     if (db->want_wake) {
         db->want_wake = false;
-        due_ns = db->not_before_ns;
+        after->due_ns = after->broke ? 0 : db->not_before_ns;
     }
-    if (!intact)
-        memcpy(reason, db->broken_reason, sizeof(reason));
+}
+
+bool lj_db_publish_seen(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *ret_end)
+{
+    aftermath after = {.due_ns = -1};
+    lj_wal_end end;
+    pthread_mutex_lock(&db->mutex);
+    bool seen = look(ctx, &end);
+    if (seen)
+        publish_locked(db, &end, &after);
     pthread_mutex_unlock(&db->mutex);
-    if (!intact)
-        lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, reason);
-    if (due_ns >= 0 || !intact)
-        db->wake(db, LJ_MAX(due_ns, 0));
+    if (after.broke)
+        lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, after.reason);
+    if (after.due_ns >= 0)
+        db->wake(db, after.due_ns);
+    if (seen && ret_end != NULL)
+        *ret_end = end;
+    return seen;
+}
+
+static bool look_given(void *ctx, lj_wal_end *ret_end)
+{
+    *ret_end = *(const lj_wal_end *)ctx;
+    return true;
+}
+
+void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_size,
+                   uint32_t db_pages)
+{
+    lj_wal_end end = {.salt = salt, .frames = frames, .page_size = page_size, .db_pages = db_pages};
+    (void)lj_db_publish_seen(db, look_given, &end, NULL);
 }
 
 void lj_db_journal_mode(lj_db *db, const char *mode)
@@ -341,6 +380,8 @@ static const char *current_error_locked(const lj_db *db)
 
 static bool reached_locked(const lj_db *db, uint64_t life, uint64_t frames)
 {
+    if (db->state == LJ_DB_IDLE)
+        return life == 0; /* a database without a WAL */
     if (!db->established || db->broken)
         return false;
     if (life == 0)
@@ -419,15 +460,14 @@ lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_error *err)
         return code;
     }
     uint64_t mine = ++db->snapshot_requests;
-    uint64_t failed = db->snapshot_failed;
     pthread_mutex_unlock(&db->mutex);
     db->wake(db, 0);
     pthread_mutex_lock(&db->mutex);
     int rc = 0;
-    while (db->snapshot_done < mine && db->snapshot_failed == failed && rc == 0)
+    while (db->snapshot_done < mine && db->snapshot_failed < mine && rc == 0)
         rc = pthread_cond_timedwait(&db->cond, &db->mutex, &deadline);
     if (db->snapshot_done < mine) {
-        code = db->snapshot_failed != failed ? LJ_UNAVAILABLE : LJ_TIMEOUT;
+        code = db->snapshot_failed >= mine ? LJ_UNAVAILABLE : LJ_TIMEOUT;
         lj_error_set(err, code, "no snapshot: %s",
                      current_error_locked(db)[0] != 0 ? current_error_locked(db)
                                                       : "it is still being written");

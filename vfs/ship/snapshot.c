@@ -54,40 +54,63 @@ static lj_code begin_image(lj_shipper *s, lj_image **ret_image, lj_error *err)
                           &s->cancel_snapshot, ret_image, err);
 }
 
-/*
- * Makes what was frozen the begin of the generation. `life_before` is the number of the WAL's life before freezing: with an
- * empty WAL nothing keeps a writer from beginning the next life meanwhile, and all of that life is behind the snapshot.
- */
-static void begin_chain_locked(lj_db *db, const lj_freeze *f, uint64_t life_before,
-                               lj_new_generation *fresh)
+/* How a frozen state stands to the life of the WAL that is current now. */
+typedef struct {
+    bool in_life; /* it is a state of this life */
+    bool before;  /* the WAL was empty then; this life began behind it */
+    uint64_t life,
+        frames; /* everything of this process's lives up to here is in the frozen state */
+} frozen_place;
+
+/* `last` was the current life before the freeze. false: the lives in between cannot be told apart. */
+static bool place_locked(const lj_db *db, const lj_freeze *f, const lj_life *last,
+                         frozen_place *ret_place)
 {
     const lj_life *life = &db->life;
-    const bool begun = f->frames == 0 && life->known && life->number != life_before;
-    const bool in_life = life->known && (begun || (f->frames > 0 && lj_wal_salt_eq(life->salt, f->salt)));
-    db->chain = (lj_chain){.active = !f->broken,
-                           .has_life = f->frames > 0 || begun,
-                           .salt = begun ? life->salt : f->salt,
-                           .unused = !begun && f->frames > 0 && life->frames <= f->frames,
-                           .base_frames = f->frames};
-    memcpy(db->chain.generation, fresh->saved.at.generation, LJ_GENERATION_MAX);
-    db->broken = false;
-    db->pos = fresh->saved.at;
-    db->safe_frames = in_life ? f->frames : 0;
-    db->spool_bytes = 0;
-    fresh->life = life->known ? life->number : 0;
-    fresh->frames = in_life ? f->frames : life->frames; /* an ended life is in the database file to its last frame */
-    lj_db_chain_store_locked(db);
+    frozen_place place = {.in_life = false};
+    if (db->disturbed)
+        return false;
+    if (f->frames == 0) {
+        /* without a disturbance, a life that is new since then began after the freeze: the WAL was empty */
+        place.before = life->number > last->number;
+        place.life = last->number;
+        place.frames = last->frames;
+    } else {
+        place.in_life = life->known && lj_wal_salt_eq(life->salt, f->salt);
+        if (life->known && !place.in_life)
+            return false;
+        place.life = place.in_life ? life->number : 0;
+        place.frames = place.in_life ? f->frames : 0;
+    }
+    *ret_place = place;
+    return true;
 }
 
-static void note_base(lj_saved_position *saved, const lj_freeze *f, const lj_identity *identity)
+/* The new generation is the chain from here on: what is behind the frozen state is protected. */
+static void begin_chain_locked(lj_shipper *s, const lj_freeze *f, const frozen_place *place,
+                               lj_new_generation *fresh)
 {
+    lj_db *db = s->db;
+    lj_saved_position *saved = &fresh->saved;
+    db->chain = (lj_chain){.active = !f->broken,
+                           .has_life = f->frames > 0 || place->before,
+                           .salt = place->before ? db->life.salt : f->salt,
+                           .unused = f->frames > 0,
+                           .base_frames = f->frames};
+    memcpy(db->chain.generation, saved->at.generation, LJ_GENERATION_MAX);
+    if (place->in_life && db->life.frames > f->frames)
+        db->chain.unused = false;
+    db->broken = false;
+    db->pos = saved->at;
+    db->safe_frames = place->life == db->life.number ? place->frames : 0;
+    db->spool_bytes = 0;
+    fresh->life = place->life;
+    fresh->frames = place->frames;
     saved->page_size = f->page_size;
     saved->has_base = f->frames > 0;
     saved->base_salt = f->salt;
     saved->base_frames = f->frames;
-    saved->has_identity = f->frames == 0 && identity != NULL;
-    if (identity != NULL)
-        saved->identity = *identity;
+    lj_db_chain_store_locked(db);
 }
 
 /* Freezes with restarts held off in between, and makes the new generation the active chain. */
@@ -97,7 +120,7 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
     pthread_mutex_lock(&db->mutex);
     db->freezing = true;
     db->disturbed = false;
-    uint64_t life_before = db->life.number;
+    lj_life last = db->life;
     pthread_mutex_unlock(&db->mutex);
     lj_image *image = NULL;
     lj_code code = begin_image(s, &image, err);
@@ -106,15 +129,15 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
 
     pthread_mutex_lock(&db->mutex);
     db->freezing = false;
-    const lj_freeze *f = code == LJ_OK ? lj_image_freeze(image) : NULL;
-    bool moved = f != NULL && f->frames > 0 && db->life.known && !lj_wal_salt_eq(db->life.salt, f->salt);
-    if (code == LJ_OK && (db->disturbed || moved)) {
+    frozen_place place = {.in_life = false};
+    if (code == LJ_OK && !place_locked(db, lj_image_freeze(image), &last, &place)) {
         code = lj_error_set(err, LJ_BUSY, "the WAL was restarted while it was being frozen");
         lj_error_retryable(err, true);
     }
     if (code == LJ_OK) {
-        begin_chain_locked(db, f, life_before, fresh);
-        note_base(&fresh->saved, f, has_identity ? &identity : NULL);
+        fresh->saved.has_identity = lj_image_freeze(image)->frames == 0 && has_identity;
+        fresh->saved.identity = identity;
+        begin_chain_locked(s, lj_image_freeze(image), &place, fresh);
     }
     pthread_mutex_unlock(&db->mutex);
     if (code != LJ_OK) {
@@ -171,6 +194,7 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
     if (fresh.saved.has_base)
         fresh.saved.snapshot_at.offset =
             lj_wal_frame_offset(fresh.saved.page_size, fresh.saved.base_frames + 1);
+    s->verified_index = 0; /* that was of another generation */
     pthread_mutex_lock(&db->mutex);
     s->fresh = fresh;
     s->want_generation = false;
