@@ -34,9 +34,9 @@ static int set_up(void **state)
 {
     lj_error err = LJ_ERROR_INIT;
     fixture *f = calloc(1, sizeof(*f));
-    strcpy(f->folder, "/tmp/file_test.XXXXXX");
-    if (mkdtemp(f->folder) == NULL)
-        return -1;
+    assert_non_null(f);
+    snprintf(f->folder, sizeof(f->folder), "/tmp/file_test.XXXXXX");
+    assert_non_null(mkdtemp(f->folder));
     snprintf(f->root, sizeof(f->root), "%s/r", f->folder);
     LJ_CLEANUP(lj_freep) char *url = lj_str_printf("file://%s", f->root);
     assert_ok(lj_storage_open(url, NULL, &f->storage, &err), &err);
