@@ -92,7 +92,13 @@ static lj_code read_flags(restore_flags *flags, int argc, char **argv, const cha
     *ret_what = argv[used];
     if (flags->output != NULL && flags->output[0] == 0)
         flags->output = NULL;
-    if (flags->output == NULL && target_is_url(*ret_what) && !flags->dry_run) {
+    return LJ_OK;
+}
+
+static lj_code open_target(const restore_flags *flags, const char *what, target *t, lj_error *err)
+{
+    LJ_TRY(target_open(t, what, &flags->target, err));
+    if (flags->output == NULL && t->db == NULL && !flags->dry_run) {
         lj_error_set(err, LJ_INVALID, "output path required");
         return lj_error_hint(err, "say with -o PATH where the database is to be written");
     }
@@ -144,8 +150,10 @@ static lj_code choose(const target *t, const lj_restore_options *options, candid
         }
     }
     if (best.plan == NULL) {
+        if (worst.code == LJ_OK) /* no replica at all */
+            lj_error_set(&worst, LJ_NOTFOUND, "no matching backups found");
         *err = worst;
-        return worst.code;
+        return err->code != LJ_OK ? err->code : LJ_NOTFOUND;
     }
     *ret_best = best;
     return LJ_OK;
@@ -217,7 +225,7 @@ static lj_code restore_to(const restore_flags *flags, const target *t, const cha
     bar progress;
     bar_init(&progress, stderr);
     lj_restore_options options = make_options(flags, &progress);
-    candidate best;
+    candidate best = {.replica = NULL};
     lj_code code = choose(t, &options, &best, err);
     if (code == LJ_NOTFOUND && flags->if_replica_exists) {
         fprintf(stderr, "no matching backups found\n");
@@ -258,7 +266,7 @@ static int run(int argc, char **argv)
         return cli_help(&cmd_restore);
     target t = {0};
     if (code == LJ_OK)
-        code = target_open(&t, what, &flags.target, &err);
+        code = open_target(&flags, what, &t, &err);
     if (code == LJ_OK) {
         if (flags.verbose)
             lj_log_set_level(LJ_LOG_DEBUG);

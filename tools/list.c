@@ -50,9 +50,9 @@ bool cli_list_open(const command *c, int argc, char **argv, bool with_generation
 
 static int by_name(const void *a, const void *b)
 {
-    const lj_generation_info *const *ga = a;
-    const lj_generation_info *const *gb = b;
-    return strcmp((*ga)->generation, (*gb)->generation);
+    const lj_generation_info *ga = a;
+    const lj_generation_info *gb = b;
+    return strcmp(ga->generation, gb->generation);
 }
 
 static lj_code each_in_replica(const target_replica *replica, const char *generation,
@@ -60,16 +60,16 @@ static lj_code each_in_replica(const target_replica *replica, const char *genera
 {
     lj_inventory *inventory = NULL;
     LJ_TRY(lj_inventory_read(replica->storage, generation, &inventory, err));
-    const lj_generation_info **sorted = calloc(inventory->generation_count + 1, sizeof(*sorted));
+    lj_generation_info *sorted = calloc(inventory->generation_count + 1, sizeof(*sorted));
     if (sorted == NULL) {
         lj_inventory_free(inventory);
         return lj_error_nomem(err);
     }
     for (size_t i = 0; i < inventory->generation_count; i++)
-        sorted[i] = &inventory->generations[i];
+        sorted[i] = inventory->generations[i];
     qsort(sorted, inventory->generation_count, sizeof(*sorted), by_name);
     for (size_t i = 0; i < inventory->generation_count; i++)
-        fn(ctx, replica, sorted[i]);
+        fn(ctx, replica, &sorted[i]);
     free(sorted);
     lj_inventory_free(inventory);
     return LJ_OK;

@@ -303,7 +303,7 @@ static lj_code read_db(const reader *r, const yaml_node_t *node, litestream_db *
     LJ_TRY(make_list(r, node, "replicas", sizeof(litestream_replica), &replicas, &array,
                      &db->replica_count));
     db->replicas = array;
-    for (size_t i = 0; i < db->replica_count; i++) {
+    for (size_t i = 0; db->replicas != NULL && i < db->replica_count; i++) {
         db->replicas[i] = (litestream_replica){.retention_ns = 24 * 3600 * LJ_NS_PER_S,
                                                .retention_check_interval_ns = 3600 * LJ_NS_PER_S,
                                                .sync_interval_ns = LJ_NS_PER_S};

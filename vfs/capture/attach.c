@@ -88,8 +88,8 @@ static bool spool_reaches(decision *d, uint32_t next, uint64_t end_of_last)
         return refuse(d, "the position file is ahead of the shared page");
     if (at.index < next && !lj_spool_holds(d->db->spool_dir, &at) && at.index + 1 == next &&
         at.offset != end_of_last)
-        return refuse(d, "frames behind offset %" PRIu64 " of index %" PRIu32 " are gone", at.offset,
-                      at.index);
+        return refuse(d, "index %" PRIu32 " ended at offset %" PRIu64 ", not at %" PRIu64 ", and the rest is gone",
+                      at.index, end_of_last, at.offset);
     for (at.index++, at.offset = 0; at.index < next; at.index++) {
         if (!lj_spool_holds(d->db->spool_dir, &at))
             return refuse(d, "frames of index %" PRIu32 " are gone from the spool", at.index);
@@ -152,17 +152,17 @@ static bool decide_without_frames(decision *d)
         !lj_identity_eq(&d->record.identity, now))
         return refuse(d, "the database file changed while nobody replicated it");
     const lj_chain *record = &d->record;
-    uint64_t page_size = saved->page_size;
-    uint64_t end = page_size == 0 || !record->has_life
-                       ? 0
-                       : lj_wal_frame_offset((uint32_t)page_size, record->sealed_frames + 1);
-    uint32_t next = record->has_life && !record->unused ? record->index + 1 : record->index;
+    bool used = record->has_life && !record->unused; /* else the index has not begun: the one before it ended last */
+    uint64_t end = record->prev_end;
+    if (used)
+        end = saved->page_size == 0 ? 0 : lj_wal_frame_offset(saved->page_size, record->sealed_frames + 1);
+    uint32_t next = used ? record->index + 1 : record->index;
     if (next == saved->at.index && saved->at.offset != 0)
         return refuse(d, "the position file is ahead of the shared page");
     if (next != saved->at.index && !spool_reaches(d, next, end))
         return false;
     d->chain.index = next;
-    d->chain.prev_end = next == record->index ? record->prev_end : end;
+    d->chain.prev_end = end;
     return still_empty(d);
 }
 
@@ -194,6 +194,11 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
     lj_position_format(&d.saved.at, at);
 
     pthread_mutex_lock(&db->mutex);
+    /* other connections wait for the attach, but another process may have committed meanwhile */
+    if (go_on && db->life.number != d.life.number)
+        go_on = refuse(&d, "the WAL began anew while it was being read");
+    if (go_on && db->life.frames > d.life.frames)
+        d.chain.unused = false;
     if (go_on) {
         db->chain = d.chain;
         db->pos = d.saved.at;

@@ -2,8 +2,8 @@
  * attach.h - at open: does the local database continue what the replica has, or is a new generation due?
  *
  * Decided from local files alone (position file, shared page, WAL, spool, identity of the database file), in the thread
- * that reads the database first, so that nothing can be overwritten before the decision. Whatever cannot be proven to be
- * a continuation is a new generation; its reason names both positions.
+ * that reads the database first, while the others wait, so that nothing can be overwritten before the decision. Whatever
+ * cannot be proven to be a continuation is a new generation; its reason names both positions.
  *
  *   WAL has committed frames
  *     same salts as shipped, same checksum at the shipped offset, not shorter     -> continue there

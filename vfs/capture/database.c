@@ -22,8 +22,10 @@ static void free_db(lj_db *db)
 {
     lj_ring_free(&db->ring);
     lj_shared_close(db->shared);
-    if (db->lock_fd >= 0)
+    if (db->lock_fd >= 0) {
+        flock(db->lock_fd, LOCK_UN); /* a child of fork() may still have the descriptor */
         close(db->lock_fd);
+    }
     free(db->path);
     free(db->wal_path);
     free(db->state_dir);
@@ -62,6 +64,7 @@ lj_code lj_db_new(const char *path, const char *replica_url, const lj_db_options
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&db->mutex, NULL);
+    pthread_mutex_init(&db->ready_mutex, NULL);
     pthread_cond_init(&db->cond, &attr);
     pthread_condattr_destroy(&attr);
     *ret_db = db;
@@ -74,6 +77,7 @@ void lj_db_free(lj_db *db)
         return;
     pthread_cond_destroy(&db->cond);
     pthread_mutex_destroy(&db->mutex);
+    pthread_mutex_destroy(&db->ready_mutex);
     free_db(db);
 }
 
@@ -102,10 +106,8 @@ static void stop_locked(lj_db *db, const lj_error *err)
     lj_error_format(err, db->last_error, sizeof(db->last_error));
 }
 
-void lj_db_ready(lj_db *db)
+static void attach_once(lj_db *db)
 {
-    if (atomic_exchange(&db->ready, true))
-        return;
     lj_error err = LJ_ERROR_INIT;
     int lock_fd = -1;
     lj_shared *shared = NULL;
@@ -131,6 +133,18 @@ void lj_db_ready(lj_db *db)
     db->attached = true;
     pthread_mutex_unlock(&db->mutex);
     db->wake(db, 0);
+}
+
+void lj_db_ready(lj_db *db, lj_db_first_look_fn look, void *ctx)
+{
+    if (atomic_load_explicit(&db->ready, memory_order_acquire))
+        return;
+    pthread_mutex_lock(&db->ready_mutex);
+    if (!atomic_load_explicit(&db->ready, memory_order_relaxed) && (look == NULL || look(ctx))) {
+        attach_once(db);
+        atomic_store_explicit(&db->ready, true, memory_order_release);
+    }
+    pthread_mutex_unlock(&db->ready_mutex);
 }
 
 void lj_db_chain_store_locked(lj_db *db)
@@ -161,6 +175,8 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
     pthread_mutex_lock(&db->mutex);
     bool was_active = db->chain.active;
     db->touched = db->touched || !db->attached;
+    db->disturbed =
+        db->disturbed || db->freezing; /* a generation that is about to begin must not miss it */
     break_locked(db, reason);
     pthread_mutex_unlock(&db->mutex);
     if (was_active) {
@@ -170,14 +186,11 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
 }
 
 /* A life begins: decides whether it continues the chain (I3). Returns false when the chain broke. */
-static bool begin_life_locked(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_size)
+static bool begin_life_locked(lj_db *db, lj_wal_salt salt, uint32_t page_size)
 {
     lj_life old = db->life;
-    db->life = (lj_life){.known = true,
-                         .number = old.number + 1,
-                         .salt = salt,
-                         .page_size = page_size};
-    (void)frames;
+    db->life =
+        (lj_life){.known = true, .number = old.number + 1, .salt = salt, .page_size = page_size};
     lj_chain *chain = &db->chain;
     if (!chain->active)
         return true;
@@ -226,44 +239,74 @@ static void extend_life_locked(lj_db *db, uint64_t frames)
         lj_db_chain_store_locked(db);
 }
 
-void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_size,
-                   uint32_t db_pages)
+/* What has to be done once the mutex is released. */
+typedef struct {
+    bool broke;
+    int64_t due_ns; /* wake the shipper, -1 = no need */
+    char reason[sizeof(((lj_db *)NULL)->broken_reason)];
+} aftermath;
+
+static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
 {
-    if (frames == 0)
-        return;
-    bool intact = true;
-    int64_t due_ns = -1;
-    char reason[sizeof(db->broken_reason)] = "";
-    pthread_mutex_lock(&db->mutex);
     lj_life *life = &db->life;
-    if (life->known && lj_wal_salt_eq(life->salt, salt) && life->frames == frames) {
-        pthread_mutex_unlock(&db->mutex);
+    bool same_life = life->known && lj_wal_salt_eq(life->salt, end->salt);
+    if (end->frames == 0 || (same_life && life->frames == end->frames))
         return;
+    if (!same_life && !begin_life_locked(db, end->salt, end->page_size)) {
+        after->broke = true;
+        after->due_ns = 0;
+        memcpy(after->reason, db->broken_reason, sizeof(after->reason));
     }
-    if (!life->known || !lj_wal_salt_eq(life->salt, salt))
-        intact = begin_life_locked(db, salt, frames, page_size);
-    extend_life_locked(db, frames);
-    life->frames = frames;
-    life->db_pages = db_pages;
+    extend_life_locked(db, end->frames);
+    life->frames = end->frames;
+    life->db_pages = end->db_pages;
     db->commits++;
+    if (db->established && !db->chain.active && !db->broken) {
+        db->broken = true; /* the generation is a snapshot alone: this commit needs the next */
+        snprintf(db->broken_reason, sizeof(db->broken_reason), "the WAL does not verify");
+    }
     int64_t now_ns = lj_clock_wall_ns();
     lj_commit commit = {.life = life->number,
-                        .frame = frames,
+                        .frame = end->frames,
                         .first_ns = now_ns,
                         .last_ns = now_ns,
-                        .db_pages = db_pages};
+                        .db_pages = end->db_pages};
     lj_ring_push(&db->ring, &commit);
     if (db->want_wake) {
         db->want_wake = false;
-        due_ns = db->not_before_ns;
+        after->due_ns = after->broke ? 0 : db->not_before_ns;
     }
-    if (!intact)
-        memcpy(reason, db->broken_reason, sizeof(reason));
+}
+
+bool lj_db_publish_seen(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *ret_end)
+{
+    aftermath after = {.due_ns = -1};
+    lj_wal_end end;
+    pthread_mutex_lock(&db->mutex);
+    bool seen = look(ctx, &end);
+    if (seen)
+        publish_locked(db, &end, &after);
     pthread_mutex_unlock(&db->mutex);
-    if (!intact)
-        lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, reason);
-    if (due_ns >= 0 || !intact)
-        db->wake(db, LJ_MAX(due_ns, 0));
+    if (after.broke)
+        lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, after.reason);
+    if (after.due_ns >= 0)
+        db->wake(db, after.due_ns);
+    if (seen && ret_end != NULL)
+        *ret_end = end;
+    return seen;
+}
+
+static bool look_given(void *ctx, lj_wal_end *ret_end)
+{
+    *ret_end = *(const lj_wal_end *)ctx;
+    return true;
+}
+
+void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_size,
+                   uint32_t db_pages)
+{
+    lj_wal_end end = {.salt = salt, .frames = frames, .page_size = page_size, .db_pages = db_pages};
+    (void)lj_db_publish_seen(db, look_given, &end, NULL);
 }
 
 void lj_db_journal_mode(lj_db *db, const char *mode)
@@ -302,28 +345,48 @@ void lj_db_shipped(lj_db *db, const lj_position *next, uint64_t life, uint64_t f
     pthread_mutex_unlock(&db->mutex);
 }
 
-void lj_db_attempt(lj_db *db, const lj_error *err)
+static void note_attempt(lj_db *db, const lj_error *err, char *text, size_t size)
 {
+    bool good = err == NULL || err->code == LJ_OK;
     pthread_mutex_lock(&db->mutex);
     db->attempts++;
-    if (err == NULL || err->code == LJ_OK) {
-        db->last_error[0] = 0;
+    if (good) {
+        text[0] = 0;
     } else {
         db->failures++;
-        lj_error_format(err, db->last_error, sizeof(db->last_error));
+        lj_error_format(err, text, size);
     }
     pthread_cond_broadcast(&db->cond);
     pthread_mutex_unlock(&db->mutex);
+}
+
+void lj_db_attempt(lj_db *db, const lj_error *err)
+{
+    note_attempt(db, err, db->last_error, sizeof(db->last_error));
+}
+
+void lj_db_snapshot_attempt(lj_db *db, const lj_error *err)
+{
+    note_attempt(db, err, db->snapshot_error, sizeof(db->snapshot_error));
+}
+
+/* The error to show: of shipping first, it concerns every commit. */
+static const char *current_error_locked(const lj_db *db)
+{
+    return db->last_error[0] != 0 ? db->last_error : db->snapshot_error;
 }
 
 /* ------------------------------------------------------------------ waiting */
 
 static bool reached_locked(const lj_db *db, uint64_t life, uint64_t frames)
 {
+    if (db->state == LJ_DB_IDLE)
+        return life == 0; /* a database without a WAL */
     if (!db->established || db->broken)
         return false;
-    return life == 0 || db->shipped_life > life ||
-           (db->shipped_life == life && db->shipped_frames >= frames);
+    if (life == 0)
+        return db->spool_bytes == 0; /* all there can be is what an earlier process spooled */
+    return db->shipped_life > life || (db->shipped_life == life && db->shipped_frames >= frames);
 }
 
 static void deadline_in(int64_t timeout_ns, struct timespec *ret)
@@ -375,8 +438,9 @@ lj_code lj_db_wait(lj_db *db, int64_t timeout_ns, bool first_error, lj_error *er
     }
     if (code == LJ_OK && !reached_locked(db, life, frames)) {
         code = rc == ETIMEDOUT ? LJ_TIMEOUT : LJ_UNAVAILABLE;
-        if (db->last_error[0] != 0)
-            lj_error_set(err, code, "the replica does not have every commit yet: %s", db->last_error);
+        if (current_error_locked(db)[0] != 0)
+            lj_error_set(err, code, "the replica does not have every commit yet: %s",
+                         current_error_locked(db));
         else
             lj_error_set(err, code, "the replica does not have every commit yet: still shipping");
     }
@@ -396,17 +460,17 @@ lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_error *err)
         return code;
     }
     uint64_t mine = ++db->snapshot_requests;
-    uint64_t failed = db->snapshot_failed;
     pthread_mutex_unlock(&db->mutex);
     db->wake(db, 0);
     pthread_mutex_lock(&db->mutex);
     int rc = 0;
-    while (db->snapshot_done < mine && db->snapshot_failed == failed && rc == 0)
+    while (db->snapshot_done < mine && db->snapshot_failed < mine && rc == 0)
         rc = pthread_cond_timedwait(&db->cond, &db->mutex, &deadline);
     if (db->snapshot_done < mine) {
-        code = db->snapshot_failed != failed ? LJ_UNAVAILABLE : LJ_TIMEOUT;
+        code = db->snapshot_failed >= mine ? LJ_UNAVAILABLE : LJ_TIMEOUT;
         lj_error_set(err, code, "no snapshot: %s",
-                     db->last_error[0] != 0 ? db->last_error : "it is still being written");
+                     current_error_locked(db)[0] != 0 ? current_error_locked(db)
+                                                      : "it is still being written");
     }
     pthread_mutex_unlock(&db->mutex);
     return code;
@@ -422,7 +486,7 @@ static void state_text_locked(const lj_db *db, lj_db_status *s)
                  db->state == LJ_DB_STANDBY && !db->not_wal ? "standby" : "not replicating", db->reason);
         return;
     }
-    if (db->last_error[0] != 0)
+    if (current_error_locked(db)[0] != 0)
         text = "retrying";
     else if (db->state == LJ_DB_IDLE)
         text = "idle";
@@ -450,9 +514,11 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
         s.lag_frames = life->frames - LJ_MIN(life->frames, db->shipped_frames);
     else if (life->known)
         s.lag_frames = life->frames;
-    if (life->known && db->spool_bytes > 0)
-        s.lag_frames += db->spool_bytes / lj_wal_frame_bytes(life->page_size);
+    if (db->spool_bytes > 0 && db->saved.page_size != 0)
+        s.lag_frames += db->spool_bytes / lj_wal_frame_bytes(db->saved.page_size);
     int64_t oldest_ns = lj_ring_oldest_ns(&db->ring);
+    if (oldest_ns == 0)
+        oldest_ns = db->saved.last_object_ns; /* commits of an earlier process: younger than the newest object */
     if (oldest_ns != 0 && s.lag_frames > 0)
         s.lag_ms = LJ_MAX((lj_clock_wall_ns() - oldest_ns) / LJ_NS_PER_MS, INT64_C(1));
     s.spool_bytes = db->spool_bytes;
@@ -460,7 +526,7 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
     s.snapshots = db->snapshots;
     s.shipped_bytes = db->shipped_bytes;
     s.last_snapshot_ns = db->last_snapshot_ns;
-    snprintf(s.last_error, sizeof(s.last_error), "%s", db->last_error);
+    snprintf(s.last_error, sizeof(s.last_error), "%s", current_error_locked(db));
     pthread_mutex_unlock(&db->mutex);
     *ret_status = s;
 }

@@ -69,7 +69,9 @@ struct lj_db {
     lj_identity opened_identity; /* of the database file before SQLite touched it; valid if has_opened_identity */
     bool has_opened_identity;
 
-    atomic_bool ready;  /* the wal-index was valid once */
+    atomic_bool ready; /* the attach is over */
+    pthread_mutex_t
+        ready_mutex; /* rank 1, held once, during the attach: no connection gets past its first read before */
 
     pthread_mutex_t mutex;
     pthread_cond_t cond; /* shipped, state or attempts changed */
@@ -102,8 +104,10 @@ struct lj_db {
     bool urgent;        /* ... unless the WAL is growing towards max_wal_size */
     uint64_t attempts, failures; /* shipping attempts ended, of them failed */
     uint64_t flush_waiters;
-    uint64_t snapshot_requests, snapshot_done, snapshot_failed; /* counters: a request is over when done + failed reaches it */
-    char last_error[640]; /* "" after a good attempt */
+    uint64_t snapshot_requests;              /* numbered from 1 ... */
+    uint64_t snapshot_done, snapshot_failed; /* ... and over, well or badly, up to here */
+    char last_error[640];     /* of shipping, "" after a good attempt */
+    char snapshot_error[640]; /* of the snapshot task, likewise */
     uint64_t segments, snapshots, shipped_bytes;
     int64_t last_snapshot_ns;
 };
@@ -115,11 +119,14 @@ LJ_WARN_UNUSED lj_code lj_db_new(const char *path, const char *replica_url,
                                  lj_error *err);
 void lj_db_free(lj_db *db);
 /*
- * The wal-index is valid for the first time: creates the state folder, elects the uploader, maps the shared page, decides
- * whether the replica is continued (attach.h), wakes the shipper. Some local I/O once per open, cheap when called again. A
- * failure is kept in state and reason; the application goes on.
+ * The database can be looked at for the first time: publishes what is in the WAL (`look` does; NULL = nothing to publish;
+ * false = not now, somebody will try again), creates the state folder, elects the uploader, maps the shared page, decides
+ * whether the replica is continued (attach.h), wakes the shipper. Some local I/O once per open, for which other connections
+ * wait (they could commit or restart the WAL before it is decided); cheap when called again. A failure is kept in state and
+ * reason; the application goes on.
  */
-void lj_db_ready(lj_db *db);
+typedef bool (*lj_db_first_look_fn)(void *ctx);
+void lj_db_ready(lj_db *db, lj_db_first_look_fn look, void *ctx);
 
 /* ---- events, in application threads ---- */
 
@@ -129,6 +136,22 @@ void lj_db_ready(lj_db *db);
  */
 void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_size,
                    uint32_t db_pages);
+
+/* A committed end of the WAL. */
+typedef struct {
+    lj_wal_salt salt;
+    uint64_t frames;
+    uint32_t page_size;
+    uint32_t db_pages;
+} lj_wal_end;
+
+/* Reads the committed end from memory that others change; false = not now. Called under the mutex: no I/O, no lock. */
+typedef bool (*lj_db_look_fn)(void *ctx, lj_wal_end *ret_end);
+/*
+ * Publishes what `look` sees. Several connections look at one wal-index; because they look under the mutex, one that looked
+ * earlier cannot publish later and take a commit back. *ret_end (if not NULL) is what was seen. false = nothing was.
+ */
+bool lj_db_publish_seen(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *ret_end);
 
 typedef enum { LJ_GATE_ALLOW, LJ_GATE_VETO } lj_gate;
 /*
@@ -165,8 +188,15 @@ LJ_WARN_UNUSED lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_err
 void lj_db_shipped(lj_db *db, const lj_position *next, uint64_t life, uint64_t frames);
 /* Remembers the chain in shared memory. Caller holds the mutex. */
 void lj_db_chain_store_locked(lj_db *db);
-/* One attempt is over. err NULL or code OK: it was good. */
+/* A snapshot was asked for and has not been tried since. Caller holds the mutex. */
+static inline bool lj_db_snapshot_asked_locked(const lj_db *db)
+{
+    return db->snapshot_requests > LJ_MAX(db->snapshot_done, db->snapshot_failed);
+}
+/* One attempt to ship is over. err NULL or code OK: it was good. */
 void lj_db_attempt(lj_db *db, const lj_error *err);
+/* Likewise of a snapshot or of retention. */
+void lj_db_snapshot_attempt(lj_db *db, const lj_error *err);
 
 /* ---- for status ---- */
 

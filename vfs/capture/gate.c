@@ -95,11 +95,16 @@ void lj_db_seal(lj_db *db, bool going)
         return;
     }
     pthread_mutex_lock(&db->mutex);
-    db->spool_bytes += bytes;
-    seal_locked(db);
+    bool ours = db->chain.active && strcmp(db->chain.generation, entry.start.generation) == 0;
+    if (ours)
+        db->spool_bytes += bytes;
+    if (ours || all_safe_locked(db))
+        seal_locked(db);
     int64_t due_ns = db->want_wake ? db->not_before_ns : -1;
     db->want_wake = false;
     pthread_mutex_unlock(&db->mutex);
+    if (!ours)
+        lj_spool_remove(db->spool_dir, &entry); /* the generation was given up meanwhile */
     if (due_ns >= 0)
         db->wake(db, due_ns);
 }

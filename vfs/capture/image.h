@@ -33,6 +33,7 @@ typedef struct {
     lj_wal_cksum cksum;  /* running checksum behind frame M; valid if has_cksum */
     bool has_cksum;
     bool backfilled;     /* everything up to M is in the database file */
+    bool broken;         /* set by lj_image_begin: the frames do not verify, see there */
     bool held;           /* a read mark is held; else the image copies from the start */
 } lj_freeze;
 
@@ -64,7 +65,11 @@ typedef struct {
 
 /*
  * Freezes. `state_dir` takes the unlinked file of saved pages; `cancel` is polled. LJ_BUSY: not possible at this moment, try
- * again; LJ_CORRUPT: the frames in the WAL do not verify up to M.
+ * again; LJ_CORRUPT: the frames in the WAL do not verify up to M and there is no wal-index to go by.
+ *
+ * With a wal-index that says M is committed although the frames do not verify (SQLite before 3.50.2 writes such frames:
+ * spill, overwrite, ROLLBACK TO, COMMIT), the image is what SQLite's readers see, and freeze.broken is set: such a WAL can
+ * be snapshotted but not shipped.
  */
 LJ_WARN_UNUSED lj_code lj_image_begin(lj_image_guard *guard, const lj_dbfile *dbfile,
                                       const char *wal_path, const char *state_dir,

@@ -43,6 +43,14 @@ bool lj_fold_wants_apply(const lj_fold *fold, uint64_t limit_bytes);
  */
 LJ_WARN_UNUSED lj_code lj_fold_apply(lj_fold *fold, int db_fd, lj_error *err);
 
+/*
+ * Behind lj_fold_finish, while the snapshot is still being written: begins with what lj_fold_apply does, staying behind
+ * *snapshot_bytes (read atomically), until *stop (atomic) is set or everything below the snapshot's end is done. Writes
+ * nothing that lj_fold_apply, which must still follow, would not write to the same place.
+ */
+LJ_WARN_UNUSED lj_code lj_fold_follow(lj_fold *fold, int db_fd, const uint64_t *snapshot_bytes,
+                                      const bool *stop, lj_error *err);
+
 /* What was seen so far. */
 typedef struct {
     uint32_t page_size; /* 0: no WAL header was seen */

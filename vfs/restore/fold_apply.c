@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/restore/fold_internal.h"
 
@@ -106,6 +107,46 @@ bool lj_fold_wants_apply(const lj_fold *fold, uint64_t limit_bytes)
            (uint64_t)fold->frames * lj_wal_frame_bytes(fold->page_size) >= limit_bytes;
 }
 
+/* Entries from fold->written on whose pages end at or below byte `limit`, and inside what no index cut off. */
+static size_t entries_below(const lj_fold *fold, uint64_t limit)
+{
+    uint64_t last = LJ_MIN(limit / fold->page_size, (uint64_t)fold->floor_pages);
+    size_t low = fold->written;
+    size_t high = fold->map.count;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (lj_pagemap_pgno(fold->sorted[mid]) <= last)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low - fold->written;
+}
+
+lj_code lj_fold_follow(lj_fold *fold, int db_fd, const uint64_t *snapshot_bytes, const bool *stop,
+                       lj_error *err)
+{
+    if (fold->db_pages == 0 || fold->map.count == 0)
+        return LJ_OK;
+    writer w = {.fold = fold, .db_fd = db_fd, .buffer = malloc(BUFFER_BYTES)};
+    if (w.buffer == NULL)
+        return lj_error_nomem(err);
+    lj_pagemap_sort(&fold->map, &fold->sorted);
+    lj_code code = LJ_OK;
+    while (code == LJ_OK && fold->written < fold->map.count &&
+           !__atomic_load_n(stop, __ATOMIC_ACQUIRE)) {
+        size_t count = entries_below(fold, __atomic_load_n(snapshot_bytes, __ATOMIC_ACQUIRE));
+        if (count == 0) {
+            lj_clock_sleep_ns(LJ_NS_PER_MS);
+            continue;
+        }
+        code = write_pages(&w, fold->sorted + fold->written, count, err);
+        fold->written += count;
+    }
+    free(w.buffer);
+    return code;
+}
+
 lj_code lj_fold_apply(lj_fold *fold, int db_fd, lj_error *err)
 {
     if (fold->db_pages == 0)
@@ -119,12 +160,15 @@ lj_code lj_fold_apply(lj_fold *fold, int db_fd, lj_error *err)
     writer w = {.fold = fold, .db_fd = db_fd, .buffer = malloc(BUFFER_BYTES)};
     if (w.buffer == NULL)
         return lj_error_nomem(err);
-    const uint64_t *entries = NULL;
-    size_t count = fold->map.count;
-    lj_pagemap_sort(&fold->map, &entries);
-    lj_code code = write_pages(&w, entries, count, err);
+    if (fold->sorted == NULL)
+        lj_pagemap_sort(&fold->map, &fold->sorted);
+    lj_code code = LJ_OK;
+    if (fold->written < fold->map.count)
+        code = write_pages(&w, fold->sorted + fold->written, fold->map.count - fold->written, err);
     free(w.buffer);
     lj_pagemap_clear(&fold->map);
+    fold->sorted = NULL;
+    fold->written = 0;
     fold->frames = 0;
     fold->floor_pages = UINT32_MAX;
     if (code == LJ_OK)

@@ -28,8 +28,10 @@ struct lj_fold {
     size_t pending_count;
     size_t pending_cap;
     lj_pagemap map;
-    uint32_t db_pages;    /* after the last commit, 0 = none */
-    uint32_t floor_pages; /* the smallest size at the end of an index since the last apply */
+    const uint64_t *sorted; /* the map's entries once writing began, else NULL */
+    size_t written;         /* of them: already in the database */
+    uint32_t db_pages;      /* after the last commit, 0 = none */
+    uint32_t floor_pages;   /* the smallest size at the end of an index since the last apply */
     uint64_t wal_bytes;
     bool tail_ignored;
 };

@@ -41,6 +41,7 @@ struct lj_parallel {
     size_t waiting_bytes;
     bool delivering;
     bool over; /* failed: everybody leaves */
+    bool after_begun;
     aside_state aside;
     lj_code code; /* of the failure */
     size_t failed;
@@ -132,6 +133,15 @@ static void deliver(lj_parallel *p)
         }
         p->head++;
         tell_change(p);
+    }
+    if (!p->over && p->head == job->count && job->after != NULL && !p->after_begun) {
+        p->after_begun = true;
+        pthread_mutex_unlock(&p->mutex);
+        lj_error error = LJ_ERROR_INIT;
+        lj_code code = job->after(job->ctx, &error);
+        pthread_mutex_lock(&p->mutex);
+        if (code != LJ_OK)
+            fail(p, code, job->count - 1, &error);
     }
     p->delivering = false;
     tell_change(p);

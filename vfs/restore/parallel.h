@@ -31,6 +31,8 @@ typedef struct {
     lj_code (*begin)(void *ctx, size_t i, lj_error *err);
     lj_code (*data)(void *ctx, size_t i, const void *data, size_t len, lj_error *err);
     lj_code (*end)(void *ctx, lj_parallel *parallel, size_t i, lj_error *err);
+    /* Once, behind the last end; the aside may still run. May be NULL. A failure counts as the last object's. */
+    lj_code (*after)(void *ctx, lj_error *err);
 } lj_parallel_job;
 
 /*

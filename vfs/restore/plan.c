@@ -158,7 +158,7 @@ static const lj_segment_info *find_hole(const lj_plan_choice *choice, lj_error *
 {
     const char *generation = choice->generation->generation;
     uint32_t expected = choice->snapshot.index;
-    for (size_t i = 0; i < choice->segment_count; i++) {
+    for (size_t i = 0; choice->segments != NULL && i < choice->segment_count; i++) {
         const lj_segment_info *segment = &choice->segments[i];
         bool begins = i == 0 || segment->index != choice->segments[i - 1].index;
         if (!begins)
@@ -230,7 +230,7 @@ lj_code lj_plan_choose(const lj_inventory *inventory, const lj_restore_options *
                        lj_plan_choice *ret_choice, lj_error *err)
 {
     LJ_TRY(check_options(options, err));
-    lj_plan_choice choice;
+    lj_plan_choice choice = {.generation = NULL};
     if (!choose_generation(inventory, options, &choice))
         return nothing_found(inventory, options, err);
     const lj_segment_info *behind_hole = find_hole(&choice, err);
@@ -253,7 +253,7 @@ lj_code lj_plan_choose(const lj_inventory *inventory, const lj_restore_options *
 static bool works_without(const lj_inventory *inventory, const lj_restore_options *options,
                           const lj_segment_info *bad, uint32_t *ret_last_index)
 {
-    lj_plan_choice choice;
+    lj_plan_choice choice = {.generation = NULL};
     if (lj_plan_choose(inventory, options, &choice, NULL) != LJ_OK)
         return false;
     *ret_last_index = choice.snapshot.index;

@@ -1,9 +1,10 @@
 /*
  * run.c - lj_restore_run: carries a plan out. Snapshot and WAL are fetched, decompressed and verified side by side; when
- * both are there, the last version of every page goes over the snapshot, and the file gets its name.
+ * the WAL is there, the last version of every page goes over the snapshot, close behind its end if that is still being
+ * written; then the file gets its name.
  *
  * Layer: restore. Thread-safety: one call owns its state; callbacks of lj_parallel run on its workers. The snapshot side
- * touches only `snapshot` and the database's descriptor, the WAL side only `fold`, until the snapshot is complete.
+ * touches only `snapshot` and the database from snapshot.bytes on, the WAL side only `fold` and the database below.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -30,10 +31,12 @@ typedef struct {
     const lj_restore_options *options;
     lj_output output;
     lj_snapshot_writer snapshot;
+    lj_sink snapshot_sink;
     lj_fold *fold;
     lj_fetch fetch;
     lj_progress progress;
     bool abort;
+    bool snapshot_over; /* atomic: complete, or failed */
     char vanished
         [LJ_NAME_MAX]; /* key of an object that is listed but not there; by the failing thread only */
 } restore;
@@ -51,13 +54,11 @@ static lj_code about(const char *key, lj_code code, lj_error *err)
     return code;
 }
 
-static lj_code fetch_snapshot(void *ctx, lj_error *err)
+static lj_code write_snapshot(restore *r, lj_error *err)
 {
-    restore *r = ctx;
     char key[LJ_NAME_MAX];
     lj_name_snapshot(r->choice->generation->generation, r->choice->snapshot.index, key);
-    lj_sink sink = lj_snapshot_writer_start(&r->snapshot, r->output.db_fd);
-    lj_code code = lj_fetch_object(&r->fetch, key, &sink, err);
+    lj_code code = lj_fetch_object(&r->fetch, key, &r->snapshot_sink, err);
     if (code == LJ_OK)
         code = lj_snapshot_writer_finish(&r->snapshot, err);
     if (code != LJ_OK) {
@@ -67,6 +68,14 @@ static lj_code fetch_snapshot(void *ctx, lj_error *err)
     lj_progress_object(&r->progress);
     lj_progress_phase(&r->progress, LJ_PHASE_WAL);
     return LJ_OK;
+}
+
+static lj_code fetch_snapshot(void *ctx, lj_error *err)
+{
+    restore *r = ctx;
+    lj_code code = write_snapshot(r, err);
+    __atomic_store_n(&r->snapshot_over, true, __ATOMIC_RELEASE);
+    return code;
 }
 
 static void segment_key(const restore *r, size_t i, char key[LJ_NAME_MAX])
@@ -122,6 +131,14 @@ static lj_code end_segment(void *ctx, lj_parallel *parallel, size_t i, lj_error 
     return apply(r, err);
 }
 
+/* The WAL is complete: its pages follow the snapshot into the file while that is still being written. */
+static lj_code after_segments(void *ctx, lj_error *err)
+{
+    restore *r = ctx;
+    LJ_TRY(lj_fold_finish(r->fold, err));
+    return lj_fold_follow(r->fold, r->output.db_fd, &r->snapshot.bytes, &r->snapshot_over, err);
+}
+
 /* Puts the way out into the hint of an error that is about the replica's content. */
 static void add_hint(restore *r, const lj_inventory *inventory, size_t failed, lj_error *err)
 {
@@ -154,6 +171,7 @@ static lj_code fetch_all(restore *r, const lj_inventory *inventory, lj_error *er
         .begin = begin_segment,
         .data = segment_data,
         .end = end_segment,
+        .after = after_segments,
     };
     size_t failed = 0;
     lj_code code = lj_parallel_run(&job, &failed, err);
@@ -192,6 +210,7 @@ static lj_code carry_out(restore *r, const lj_restore_plan *plan, const char *pa
 {
     const lj_plan_choice *choice = r->choice;
     LJ_TRY(lj_output_open(&r->output, path, r->options, err));
+    r->snapshot_sink = lj_snapshot_writer_start(&r->snapshot, r->output.db_fd);
     if (choice->segment_count > 0)
         LJ_TRY(lj_output_open_wal(&r->output, err));
     lj_fold_setup setup = {.generation = choice->generation->generation,
@@ -200,7 +219,6 @@ static lj_code carry_out(restore *r, const lj_restore_plan *plan, const char *pa
     LJ_TRY(lj_fold_new(&setup, &r->fold, err));
     LJ_TRY(fetch_all(r, plan->inventory, err));
     lj_progress_phase(&r->progress, LJ_PHASE_WRITE);
-    LJ_TRY(lj_fold_finish(r->fold, err));
     LJ_TRY(apply(r, err));
 
     lj_restore_result result;

@@ -41,7 +41,7 @@ static lj_code snapshot_write(void *ctx, const void *data, size_t len, lj_error 
         memcpy(writer->header + writer->bytes, data, n);
     }
     LJ_TRY(lj_io_pwrite(writer->fd, data, len, writer->bytes, err));
-    writer->bytes += len;
+    __atomic_store_n(&writer->bytes, writer->bytes + len, __ATOMIC_RELEASE);
     return LJ_OK;
 }
 

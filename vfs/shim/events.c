@@ -15,14 +15,15 @@
 #include "vfs/shim/handle.h"
 #include "vfs/shim/walindex.h"
 
-static void publish_index(lj_file *file)
+/* false: the wal-index is being written at this moment. */
+static bool publish_index(lj_file *file)
 {
-    lj_walindex index;
-    if (!lj_walindex_read(file->index, &index))
-        return;
-    file->seen_salt = index.salt;
-    file->seen_frames = index.frames;
-    lj_db_publish(file->open->db, index.salt, index.frames, index.page_size, index.db_pages);
+    lj_wal_end end;
+    if (!lj_db_publish_seen(file->open->db, lj_walindex_look, (void *)(uintptr_t)file->index, &end))
+        return false;
+    file->seen_salt = end.salt;
+    file->seen_frames = (uint32_t)end.frames;
+    return true;
 }
 
 static bool index_moved(const lj_file *file)
@@ -36,41 +37,45 @@ static bool index_moved(const lj_file *file)
 void lj_event_publish(lj_file *file)
 {
     if (file->index != NULL && index_moved(file))
-        publish_index(file);
+        (void)publish_index(file);
+}
+
+/* What is not seen cannot be decided upon: false while the wal-index is being written. */
+static bool first_look(void *ctx)
+{
+    return publish_index(ctx);
 }
 
 void lj_event_read_lock(lj_file *file)
 {
     if (file->index == NULL)
         return;
-    if (index_moved(file))
-        publish_index(file);
-    if (!atomic_load_explicit(&file->open->db->ready, memory_order_acquire))
-        lj_db_ready(file->open->db);
+    lj_db_ready(file->open->db, first_look, file);
+    lj_event_publish(file);
 }
 
 void lj_event_exclusive_commit(lj_file *file)
 {
     if (file->lock_level < SQLITE_LOCK_EXCLUSIVE)
         return; /* published when the write lock was released */
+    lj_db *db = file->open->db;
     lj_file *wal = file->partner;
     if (file->index != NULL) {
-        publish_index(file);
+        lj_db_ready(db, first_look, file);
+        (void)publish_index(file);
     } else if (wal != NULL && wal->commit_frame != 0 && wal->wal_page_size != 0) {
-        lj_db_publish(file->open->db, wal->wal_salt, wal->commit_frame, wal->wal_page_size,
-                      wal->commit_pages);
+        /* what stood in the WAL at open was published then; this commit must not look like a part of it */
+        lj_db_ready(db, NULL, NULL);
+        lj_db_publish(db, wal->wal_salt, wal->commit_frame, wal->wal_page_size, wal->commit_pages);
         wal->commit_frame = 0;
-    } else {
-        return;
     }
-    lj_db_ready(file->open->db);
 }
 
 /* ------------------------------------------------------------------ the WAL file */
 
 /*
  * The committed end of the WAL from its bytes alone: what SQLite's recovery is going to find, found the same way. Only right
- * while nobody writes: at the first open, and in exclusive mode.
+ * while nobody writes: at the first open (connections that come meanwhile wait in lj_db_ready), and in exclusive mode.
  */
 static bool scan_wal(lj_open *open, lj_wal_header *ret_header)
 {
@@ -88,12 +93,17 @@ static bool scan_wal(lj_open *open, lj_wal_header *ret_header)
     return true;
 }
 
-void lj_event_first_open(lj_open *open, bool wal_mode)
+static bool scan_first(void *ctx)
 {
     lj_wal_header header;
-    (void)scan_wal(open, &header);
+    (void)scan_wal(ctx, &header);
+    return true;
+}
+
+void lj_event_first_open(lj_open *open, bool wal_mode)
+{
     if (wal_mode)
-        lj_db_ready(open->db);
+        lj_db_ready(open->db, scan_first, open);
 }
 
 void lj_event_wal_opened(lj_file *wal)

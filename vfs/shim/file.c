@@ -148,8 +148,10 @@ static int file_control(sqlite3_file *f, int op, void *arg)
         switch (op) {
         case SQLITE_FCNTL_PERSIST_WAL:
             /* the query at the end of the last connection's checkpoint: the WAL goes next */
-            if (*(int *)arg < 0)
+            if (*(int *)arg < 0) {
+                lj_event_publish(file); /* another process may have committed since this handle read last */
                 lj_open_flush(file->open);
+            }
             break;
         case SQLITE_FCNTL_COMMIT_PHASETWO:
             lj_event_exclusive_commit(file);

@@ -154,7 +154,8 @@ static lj_code freeze(void *ctx, lj_freeze *ret_freeze, lj_error *err)
     if (slot < 0)
         return busy(err, "every read mark is taken");
     open->reader_slot = slot;
-    lj_db_publish(open->db, index.salt, index.frames, index.page_size, index.db_pages);
+    if (!lj_db_publish_seen(open->db, lj_walindex_look, (void *)(uintptr_t)region, NULL))
+        return busy(err, "the wal-index is being written");
     *ret_freeze = (lj_freeze){.salt = index.salt,
                               .frames = index.frames,
                               .page_size = index.page_size,

@@ -62,6 +62,8 @@ struct lj_open {
     lj_open *next;
     uint64_t device, inode;
     unsigned handles;
+    bool
+        ending; /* the last handle is gone: what is below is being freed, and an open of the same file waits */
     unsigned epoch;     /* of the process: another number after a fork */
     lj_db *db;
     lj_shipper *shipper;

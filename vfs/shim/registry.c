@@ -2,7 +2,8 @@
  * registry.c - which databases this process replicates, and through which handles.
  *
  * One lj_open per (device, inode): a database opened under two names is one. The mutex (rank 1) guards the two lists and
- * the handle counts; it is held while a database object is created (local I/O only), never while one is flushed or freed.
+ * the handle counts; it is held while a database object is created (local I/O only), never while one is flushed or freed. A
+ * database that is being freed stays in the list until its election lock is released: whoever opens it again waits for that.
  *
  * Fork: the child clears the lists (what is in them belongs to the parent and has no worker there), counts the epoch up, so
  * that inherited handles pass everything through, and closes the inherited election locks.
@@ -26,9 +27,10 @@ unsigned lj_process_epoch;
 
 static struct {
     pthread_mutex_t mutex;
+    pthread_cond_t ended; /* a database object is gone */
     lj_open *opens;
     lj_file *files;
-} registry = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+} registry = {.mutex = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER};
 
 /* ------------------------------------------------------------------ fork and exit */
 
@@ -45,8 +47,11 @@ static void in_parent(void)
 static void in_child(void)
 {
     pthread_mutex_init(&registry.mutex, NULL);
+    pthread_cond_init(&registry.ended, NULL);
     lj_process_epoch++;
     for (lj_open *open = registry.opens; open != NULL; open = open->next) {
+        if (open->ending)
+            continue; /* half freed; the parent unlocks before it closes (database.c) */
         if (open->db->lock_fd >= 0)
             close(open->db->lock_fd); /* the parent's descriptor keeps the lock */
         open->db->lock_fd = -1;
@@ -77,7 +82,7 @@ static void at_exit(void)
     for (lj_open *open = registry.opens; open != NULL; open = open->next) {
         lj_error err = LJ_ERROR_INIT;
         int64_t left_ns = deadline_ns - lj_clock_mono_ns();
-        if (left_ns > 0 && lj_open_alive(open) && has_work(open->db))
+        if (left_ns > 0 && lj_open_alive(open) && !open->ending && has_work(open->db))
             (void)!lj_db_wait(open->db, LJ_MIN(left_ns, open->db->options.shutdown_timeout_ns), true, &err);
     }
     pthread_mutex_unlock(&registry.mutex);
@@ -109,13 +114,12 @@ static lj_db_options db_options(const lj_config *config)
                            .fsync_before_ship = config->fsync_before_ship};
 }
 
-static void free_open(lj_open *open)
+static void free_content(lj_open *open)
 {
     lj_shipper_free(open->shipper);
     lj_db_free(open->db);
     pthread_mutex_destroy(&open->guard.mutex);
     free(open->base_name);
-    free(open);
 }
 
 static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config *config,
@@ -148,7 +152,8 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
     if (code != LJ_OK) {
         if (open->shipper == NULL)
             lj_storage_close(storage);
-        free_open(open);
+        free_content(open);
+        free(open);
         return code;
     }
     if (identity != NULL) {
@@ -160,6 +165,15 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
     return LJ_OK;
 }
 
+static lj_open *find_open(const struct stat *st)
+{
+    lj_open *open = registry.opens;
+    while (open != NULL &&
+           (open->device != (uint64_t)st->st_dev || open->inode != (uint64_t)st->st_ino))
+        open = open->next;
+    return open;
+}
+
 lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config *config,
                             const lj_identity *identity, lj_open **ret_open, bool *ret_first,
                             lj_error *err)
@@ -168,9 +182,10 @@ lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config
     if (stat(path, &st) != 0)
         return lj_error_set(err, LJ_NOTFOUND, "%s disappeared while it was being opened", path);
     pthread_mutex_lock(&registry.mutex);
-    lj_open *open = registry.opens;
-    while (open != NULL && (open->device != (uint64_t)st.st_dev || open->inode != (uint64_t)st.st_ino))
-        open = open->next;
+    lj_open *open = find_open(&st);
+    /* the one that is ending holds the election lock, and its shipper may be in the middle of a segment */
+    for (; open != NULL && open->ending; open = find_open(&st))
+        pthread_cond_wait(&registry.ended, &registry.mutex);
     lj_code code = LJ_OK;
     if (open == NULL) {
         code = create_open(base, path, config, identity, &open, err);
@@ -209,31 +224,46 @@ static void unlink_open(lj_open *open)
     }
 }
 
+/* The last handle is gone: frees what hangs on it, while an open of the same file waits. */
+static void end_open(lj_open *open)
+{
+    free_content(open);
+    pthread_mutex_lock(&registry.mutex);
+    unlink_open(open);
+    pthread_cond_broadcast(&registry.ended);
+    pthread_mutex_unlock(&registry.mutex);
+    free(open);
+}
+
+static void set_closing(lj_db *db, bool closing)
+{
+    pthread_mutex_lock(&db->mutex);
+    db->closing = closing;
+    pthread_mutex_unlock(&db->mutex);
+}
+
 void lj_registry_release(lj_open *open)
 {
     if (!lj_open_alive(open))
         return; /* inherited over a fork: the parent's */
     pthread_mutex_lock(&registry.mutex);
-    bool last = open->handles == 1;
+    bool flush = open->handles == 1;
     pthread_mutex_unlock(&registry.mutex);
-    if (last) {
+    if (flush) {
         lj_open_flush(open);
-        pthread_mutex_lock(&open->db->mutex);
-        open->db->closing = true;
-        pthread_mutex_unlock(&open->db->mutex);
+        set_closing(open->db, true);
     }
     pthread_mutex_lock(&registry.mutex);
-    last = --open->handles == 0;
-    if (last)
-        unlink_open(open);
-    pthread_mutex_unlock(&registry.mutex);
-    if (last) {
-        free_open(open);
-    } else {
-        pthread_mutex_lock(&open->db->mutex);
-        open->db->closing = false; /* another connection came meanwhile */
-        pthread_mutex_unlock(&open->db->mutex);
+    bool last = --open->handles == 0;
+    open->ending = last;
+    if (!last && flush) {
+        /* another connection came meanwhile; a snapshot task that gave up has to begin again */
+        set_closing(open->db, false);
+        lj_shipper_wake(open->db, 0);
     }
+    pthread_mutex_unlock(&registry.mutex);
+    if (last)
+        end_open(open);
 }
 
 /* ------------------------------------------------------------------ handles */
@@ -272,7 +302,7 @@ bool lj_registry_with_wal_path(const char *wal_path, void (*fn)(lj_open *open))
 {
     pthread_mutex_lock(&registry.mutex);
     lj_open *open = registry.opens;
-    while (open != NULL && strcmp(open->db->wal_path, wal_path) != 0)
+    while (open != NULL && (open->ending || strcmp(open->db->wal_path, wal_path) != 0))
         open = open->next;
     if (open != NULL)
         open->handles++;

@@ -61,6 +61,18 @@ bool lj_walindex_read(const volatile void *region, lj_walindex *ret_index)
     return true;
 }
 
+bool lj_walindex_look(void *region, lj_wal_end *ret_end)
+{
+    lj_walindex index;
+    if (!lj_walindex_read(region, &index))
+        return false;
+    *ret_end = (lj_wal_end){.salt = index.salt,
+                            .frames = index.frames,
+                            .page_size = index.page_size,
+                            .db_pages = index.db_pages};
+    return true;
+}
+
 void lj_walindex_peek(const volatile void *region, lj_wal_salt *ret_salt, uint32_t *ret_frames)
 {
     uint32_t salt[2] = {load(region, AT_SALT), load(region, AT_SALT + 4)};

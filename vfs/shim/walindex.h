@@ -7,7 +7,7 @@
 #ifndef LJ_WALINDEX_H
 #define LJ_WALINDEX_H
 
-#include "vfs/wal/wal.h"
+#include "vfs/capture/database.h"
 
 #define LJ_WALINDEX_READERS 5
 
@@ -29,6 +29,8 @@ typedef struct {
 
 /* false while the header is not valid (not recovered yet, or being written). */
 bool lj_walindex_read(const volatile void *region, lj_walindex *ret_index);
+/* The same as a lj_db_look_fn: ctx is the region. */
+bool lj_walindex_look(void *region, lj_wal_end *ret_end);
 /* Salts and frame count without verification: a cheap "did anything change?". */
 void lj_walindex_peek(const volatile void *region, lj_wal_salt *ret_salt, uint32_t *ret_frames);
 uint32_t lj_walindex_backfilled(const volatile void *region);

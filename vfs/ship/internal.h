@@ -43,6 +43,7 @@ struct lj_shipper {
     unsigned failures;  /* in a row */
 
     /* guarded by db->mutex */
+    bool unshippable;     /* the newest generation is a snapshot alone (snapshot.c) */
     bool want_generation; /* the snapshot task has to begin a new one */
     lj_new_generation fresh;
     bool rollover_wanted; /* the snapshot task wants the current life to go on under the next index */

@@ -51,9 +51,7 @@ static lj_code sweep_flush(sweep *w, lj_error *err)
 static lj_code sweep_segment(sweep *w, const char *generation, const lj_segment_info *segment,
                              lj_error *err)
 {
-    lj_position at = {.index = segment->index, .offset = segment->offset};
-    memcpy(at.generation, generation, LJ_GENERATION_MAX);
-    lj_name_wal(&at, w->names[w->count++]);
+    lj_inventory_segment_key(generation, segment, w->names[w->count++]);
     return w->count == BATCH ? sweep_flush(w, err) : LJ_OK;
 }
 

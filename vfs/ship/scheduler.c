@@ -114,9 +114,23 @@ static void queue_locked(lj_task *task, int64_t due_ns)
     (void)heap_insert(task);
 }
 
+static void start_worker_locked(void);
+
+/* The worker that leaves the queue may stay away for long: somebody else has to watch what is left in it. */
+static void hand_over_locked(void)
+{
+    if (sched.count == 0)
+        return;
+    if (sched.sleeping > 0)
+        pthread_cond_signal(&sched.work); /* it may sleep until a later time, or for good */
+    else if (sched.workers < sched.workers_max)
+        start_worker_locked();
+}
+
 static void run_locked(lj_task *task)
 {
     heap_remove(task);
+    hand_over_locked();
     task->running = true;
     task->again = false;
     pthread_mutex_unlock(&sched.mutex);

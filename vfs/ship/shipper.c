@@ -124,7 +124,8 @@ static bool needs_generation(lj_shipper *s)
         db->state = LJ_DB_STARTING;
         db->spool_bytes = 0;
     }
-    bool want = s->want_generation;
+    /* one that is ready since take_over() looked is taken over first: s->saved is still of the old generation */
+    bool want = s->want_generation || s->fresh.pending;
     pthread_mutex_unlock(&db->mutex);
     if (given_up)
         lj_spool_clear(db->spool_dir); /* nothing spools while no chain is active */
@@ -190,7 +191,9 @@ static lj_code drain_spool(lj_shipper *s, const lj_chain *chain, const lj_life *
 static lj_code next_index(lj_shipper *s, const lj_chain *chain, lj_error *err)
 {
     lj_saved_position *saved = &s->saved;
-    if (saved->at.index + 1 == chain->index && saved->at.offset != chain->prev_end)
+    /* an index without a frame does not exist, and the end of the last one is known */
+    if (saved->at.offset == 0 ||
+        (saved->at.index + 1 == chain->index && saved->at.offset != chain->prev_end))
         return lj_error_set(err, LJ_CONFLICT, "frames behind offset %" PRIu64 " of index %" PRIu32 " are gone",
                             saved->at.offset, saved->at.index);
     saved->at.index++;
@@ -231,6 +234,18 @@ static lj_code ship_live(lj_shipper *s, const lj_chain *chain, const lj_life *li
     return LJ_OK;
 }
 
+/* An acknowledgement that could not be written into the position file at first is told to the database when it is. */
+static void tell_if_behind(lj_shipper *s, const lj_chain *chain, const lj_life *life,
+                           const lj_position *known)
+{
+    const lj_position *at = &s->saved.at;
+    if (at->offset == 0 || s->unsaved || strcmp(at->generation, chain->generation) != 0 ||
+        lj_position_compare(known, at) >= 0)
+        return;
+    lj_db_shipped(s->db, at, life_of(chain, life, at->index),
+                  lj_wal_frames_below(s->saved.page_size, at->offset));
+}
+
 /* One step of shipping. *ret_more: call again. */
 static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
 {
@@ -239,10 +254,12 @@ static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
     lj_chain chain = db->chain;
     lj_life life = db->life;
     uint64_t spooled = db->spool_bytes;
+    lj_position known = db->pos;
     pthread_mutex_unlock(&db->mutex);
     *ret_more = false;
     if (!chain.active)
         return LJ_OK;
+    tell_if_behind(s, &chain, &life, &known);
     if (spooled > 0) {
         LJ_TRY(drain_spool(s, &chain, &life, ret_more, err));
         if (*ret_more)
@@ -287,7 +304,7 @@ static lj_code work(lj_shipper *s, lj_error *err)
         establish(s, &fresh);
     if (needs_generation(s)) {
         pthread_mutex_lock(&s->db->mutex);
-        int64_t due_ns = s->snapshot_not_before_ns;
+        int64_t due_ns = s->db->flush_waiters > 0 ? 0 : s->snapshot_not_before_ns;
         pthread_mutex_unlock(&s->db->mutex);
         lj_task_wake(&s->snapshot_task, due_ns);
         return LJ_OK;
@@ -320,7 +337,7 @@ static bool changed_since_snapshot_locked(const lj_db *db)
 static int64_t snapshot_due_locked(const lj_shipper *s)
 {
     const lj_db *db = s->db;
-    if (s->want_generation || db->snapshot_requests > db->snapshot_done + db->snapshot_failed)
+    if (s->want_generation || lj_db_snapshot_asked_locked(db))
         return s->snapshot_not_before_ns;
     if (!db->established || db->options.snapshot_interval_ns <= 0 || s->snapshot_noted ||
         !changed_since_snapshot_locked(db))
@@ -384,7 +401,7 @@ static int64_t ship_run(lj_task *task)
     bool early = db->flush_waiters == 0 && !db->urgent && s->loaded && db->established &&
                  lj_clock_mono_ns() < db->not_before_ns && !s->fresh.pending && s->failures == 0;
     int64_t not_before_ns = db->not_before_ns;
-    bool asked = db->snapshot_requests > db->snapshot_done + db->snapshot_failed;
+    bool asked = lj_db_snapshot_asked_locked(db);
     pthread_mutex_unlock(&db->mutex);
     if (!may)
         return LJ_TASK_IDLE;
@@ -417,7 +434,7 @@ static void settle_requests(lj_shipper *s, uint64_t upto, bool failed)
     lj_db *db = s->db;
     pthread_mutex_lock(&db->mutex);
     if (failed)
-        db->snapshot_failed++;
+        db->snapshot_failed = LJ_MAX(db->snapshot_failed, upto);
     else
         db->snapshot_done = LJ_MAX(db->snapshot_done, upto);
     pthread_cond_broadcast(&db->cond);
@@ -464,9 +481,10 @@ static int64_t snapshot_run(lj_task *task)
     if (code == LJ_CANCELLED)
         return LJ_TASK_IDLE;
     if (code == LJ_OK) {
+        lj_db_snapshot_attempt(db, NULL);
         s->snapshot_failures = 0;
         pthread_mutex_lock(&db->mutex);
-        s->snapshot_not_before_ns = 0;
+        s->snapshot_not_before_ns = s->unshippable ? lj_clock_mono_ns() + LJ_NS_PER_S : 0;
         pthread_mutex_unlock(&db->mutex);
         settle_requests(s, requests, false);
         lj_task_wake(&s->ship_task, 0);
@@ -482,10 +500,10 @@ static int64_t snapshot_run(lj_task *task)
     s->snapshot_not_before_ns = again_ns;
     pthread_mutex_unlock(&db->mutex);
     if (!quiet) {
-        lj_db_attempt(db, &err);
+        lj_db_snapshot_attempt(db, &err);
         if (s->snapshot_failures == 1 || code == LJ_BUSY)
             lj_log_error(LJ_LOG_WARN, db->path, &err);
-        settle_requests(s, requests, requests > db->snapshot_done);
+        settle_requests(s, requests, true);
     }
     return again_ns;
 }

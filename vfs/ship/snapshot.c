@@ -7,6 +7,9 @@
  * only after every frame up to M is in the replica. An index gets one snapshot: restoring begins at the index's offset 0
  * whatever the snapshot holds, so a second one would only take a restore point away.
  *
+ * A WAL that does not verify (image.h) cannot be shipped. Its generations are snapshots alone: the chain stays inactive, and
+ * every later commit makes the next one due, not more often than once a second, until the WAL restarts.
+ *
  * Layer: ship. Runs in the snapshot task. Source: replica-format sections 2 and 9.2 to 9.5.
  */
 #include <inttypes.h>
@@ -51,6 +54,65 @@ static lj_code begin_image(lj_shipper *s, lj_image **ret_image, lj_error *err)
                           &s->cancel_snapshot, ret_image, err);
 }
 
+/* How a frozen state stands to the life of the WAL that is current now. */
+typedef struct {
+    bool in_life; /* it is a state of this life */
+    bool before;  /* the WAL was empty then; this life began behind it */
+    uint64_t life,
+        frames; /* everything of this process's lives up to here is in the frozen state */
+} frozen_place;
+
+/* `last` was the current life before the freeze. false: the lives in between cannot be told apart. */
+static bool place_locked(const lj_db *db, const lj_freeze *f, const lj_life *last,
+                         frozen_place *ret_place)
+{
+    const lj_life *life = &db->life;
+    frozen_place place = {.in_life = false};
+    if (db->disturbed)
+        return false;
+    if (f->frames == 0) {
+        /* without a disturbance, a life that is new since then began after the freeze: the WAL was empty */
+        place.before = life->number > last->number;
+        place.life = last->number;
+        place.frames = last->frames;
+    } else {
+        place.in_life = life->known && lj_wal_salt_eq(life->salt, f->salt);
+        if (life->known && !place.in_life)
+            return false;
+        place.life = place.in_life ? life->number : 0;
+        place.frames = place.in_life ? f->frames : 0;
+    }
+    *ret_place = place;
+    return true;
+}
+
+/* The new generation is the chain from here on: what is behind the frozen state is protected. */
+static void begin_chain_locked(lj_shipper *s, const lj_freeze *f, const frozen_place *place,
+                               lj_new_generation *fresh)
+{
+    lj_db *db = s->db;
+    lj_saved_position *saved = &fresh->saved;
+    db->chain = (lj_chain){.active = !f->broken,
+                           .has_life = f->frames > 0 || place->before,
+                           .salt = place->before ? db->life.salt : f->salt,
+                           .unused = f->frames > 0,
+                           .base_frames = f->frames};
+    memcpy(db->chain.generation, saved->at.generation, LJ_GENERATION_MAX);
+    if (place->in_life && db->life.frames > f->frames)
+        db->chain.unused = false;
+    db->broken = false;
+    db->pos = saved->at;
+    db->safe_frames = place->life == db->life.number ? place->frames : 0;
+    db->spool_bytes = 0;
+    fresh->life = place->life;
+    fresh->frames = place->frames;
+    saved->page_size = f->page_size;
+    saved->has_base = f->frames > 0;
+    saved->base_salt = f->salt;
+    saved->base_frames = f->frames;
+    lj_db_chain_store_locked(db);
+}
+
 /* Freezes with restarts held off in between, and makes the new generation the active chain. */
 static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *fresh, lj_error *err)
 {
@@ -58,6 +120,7 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
     pthread_mutex_lock(&db->mutex);
     db->freezing = true;
     db->disturbed = false;
+    lj_life last = db->life;
     pthread_mutex_unlock(&db->mutex);
     lj_image *image = NULL;
     lj_code code = begin_image(s, &image, err);
@@ -66,41 +129,19 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
 
     pthread_mutex_lock(&db->mutex);
     db->freezing = false;
-    const lj_freeze *f = code == LJ_OK ? lj_image_freeze(image) : NULL;
-    bool in_life = f != NULL && db->life.known && f->frames > 0 &&
-                   lj_wal_salt_eq(db->life.salt, f->salt);
-    if (code == LJ_OK && (db->disturbed || (db->life.known && f->frames > 0 && !in_life))) {
+    frozen_place place = {.in_life = false};
+    if (code == LJ_OK && !place_locked(db, lj_image_freeze(image), &last, &place)) {
         code = lj_error_set(err, LJ_BUSY, "the WAL was restarted while it was being frozen");
         lj_error_retryable(err, true);
     }
     if (code == LJ_OK) {
-        lj_saved_position *saved = &fresh->saved;
-        db->chain = (lj_chain){.active = true,
-                               .has_life = f->frames > 0,
-                               .salt = f->salt,
-                               .unused = f->frames > 0,
-                               .base_frames = f->frames};
-        memcpy(db->chain.generation, saved->at.generation, LJ_GENERATION_MAX);
-        if (in_life && db->life.frames > f->frames)
-            db->chain.unused = false;
-        db->broken = false;
-        db->pos = saved->at;
-        db->safe_frames = in_life ? f->frames : 0;
-        db->spool_bytes = 0;
-        fresh->life = in_life ? db->life.number : 0;
-        fresh->frames = in_life ? f->frames : 0;
-        saved->page_size = f->page_size;
-        saved->has_base = f->frames > 0;
-        saved->base_salt = f->salt;
-        saved->base_frames = f->frames;
-        saved->has_identity = f->frames == 0 && has_identity;
-        saved->identity = identity;
-        lj_db_chain_store_locked(db);
+        fresh->saved.has_identity = lj_image_freeze(image)->frames == 0 && has_identity;
+        fresh->saved.identity = identity;
+        begin_chain_locked(s, lj_image_freeze(image), &place, fresh);
     }
     pthread_mutex_unlock(&db->mutex);
     if (code != LJ_OK) {
-        if (image != NULL)
-            lj_image_end(image);
+        lj_image_end(image);
         return code;
     }
     *ret_image = image;
@@ -135,28 +176,36 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
     lj_image *image = NULL;
     LJ_TRY(activate(s, &image, &fresh, err));
     int64_t created_ns = LJ_MAX(lj_clock_wall_ns(), fresh.saved.last_object_ns + 1);
+    bool broken = lj_image_freeze(image)->broken;
     lj_code code = put_snapshot(s, image, fresh.saved.at.generation, 0, created_ns, err);
     lj_image_end(image);
     if (code != LJ_OK) {
         deactivate(s, fresh.saved.at.generation);
         return code;
     }
+    if (broken)
+        lj_log(LJ_LOG_WARN,
+               "%s: SQLite wrote frames whose checksums do not hold (fixed in 3.50.2); until the WAL restarts, "
+               "what is committed is replicated by snapshots",
+               db->path);
     fresh.saved.last_object_ns = created_ns;
     fresh.saved.snapshot_ns = created_ns;
     fresh.saved.snapshot_at = fresh.saved.at;
     if (fresh.saved.has_base)
         fresh.saved.snapshot_at.offset =
             lj_wal_frame_offset(fresh.saved.page_size, fresh.saved.base_frames + 1);
+    s->verified_index = 0; /* that was of another generation */
     pthread_mutex_lock(&db->mutex);
     s->fresh = fresh;
     s->want_generation = false;
+    s->unshippable = broken;
     pthread_mutex_unlock(&db->mutex);
     return LJ_OK;
 }
 
 /* Which index the frozen state belongs to, and what has to be in the replica first. */
-static lj_code locate(lj_shipper *s, const lj_freeze *f, lj_position *ret_at, uint64_t *ret_life,
-                      uint64_t *ret_frames, lj_error *err)
+static lj_code locate(lj_shipper *s, const lj_freeze *f, uint64_t life_before, lj_position *ret_at,
+                      uint64_t *ret_life, uint64_t *ret_frames, lj_error *err)
 {
     lj_db *db = s->db;
     lj_code code = LJ_OK;
@@ -169,9 +218,11 @@ static lj_code locate(lj_shipper *s, const lj_freeze *f, lj_position *ret_at, ui
     } else {
         *ret_at = (lj_position){.index = chain->index};
         memcpy(ret_at->generation, chain->generation, LJ_GENERATION_MAX);
-        *ret_frames = f->frames != 0 ? f->frames : db->life.frames;
-        *ret_life = db->life.number;
-        ret_at->offset = db->life.known ? lj_wal_frame_offset(f->page_size, *ret_frames + 1) : 0;
+        const lj_life *life = &db->life;
+        bool begun = f->frames == 0 && life->number != life_before; /* behind the snapshot from its first frame */
+        *ret_frames = f->frames != 0 || begun ? f->frames : life->frames;
+        *ret_life = life->number;
+        ret_at->offset = *ret_frames > 0 ? lj_wal_frame_offset(f->page_size, *ret_frames + 1) : 0;
     }
     pthread_mutex_unlock(&db->mutex);
     return code;
@@ -220,13 +271,13 @@ static lj_code wait_until_shipped(lj_shipper *s, uint64_t life, uint64_t frames,
     return code;
 }
 
-static lj_code publish_periodic(lj_shipper *s, lj_image *image, lj_error *err)
+static lj_code publish_periodic(lj_shipper *s, lj_image *image, uint64_t life_before, lj_error *err)
 {
     lj_position at;
     uint64_t life = 0;
     uint64_t frames = 0;
     int64_t frozen_ns = lj_clock_wall_ns();
-    LJ_TRY(locate(s, lj_image_freeze(image), &at, &life, &frames, err));
+    LJ_TRY(locate(s, lj_image_freeze(image), life_before, &at, &life, &frames, err));
     LJ_TRY(wait_until_shipped(s, life, frames, err));
     pthread_mutex_lock(&s->db->mutex);
     int64_t created_ns = LJ_MAX(frozen_ns, s->newest_object_ns);
@@ -270,8 +321,11 @@ lj_code lj_snapshot_periodic(lj_shipper *s, lj_error *err)
 {
     lj_image *image = NULL;
     roll_over(s);
+    pthread_mutex_lock(&s->db->mutex);
+    uint64_t life_before = s->db->life.number;
+    pthread_mutex_unlock(&s->db->mutex);
     LJ_TRY(begin_image(s, &image, err));
-    lj_code code = publish_periodic(s, image, err);
+    lj_code code = publish_periodic(s, image, life_before, err);
     lj_image_end(image);
     return code;
 }

@@ -20,6 +20,7 @@ typedef struct {
     lj_source mine;
     uint64_t bytes;
     bool differs;
+    bool unread; /* our own bytes could not be read: says nothing about the object */
 } comparison;
 
 static lj_code compare_write(void *ctx, const void *data, size_t len, lj_error *err)
@@ -29,7 +30,9 @@ static lj_code compare_write(void *ctx, const void *data, size_t len, lj_error *
     uint8_t mine[4096];
     while (len > 0 && !c->differs) {
         size_t n = 0;
+        c->unread = true;
         LJ_TRY(c->mine.read(c->mine.ctx, mine, LJ_MIN(sizeof(mine), len), &n, err));
+        c->unread = false;
         if (n == 0 || memcmp(mine, theirs, n) != 0)
             c->differs = true;
         theirs += n;
@@ -58,7 +61,7 @@ static lj_code adopt_existing(lj_shipper *s, const char *key, lj_segment *segmen
     if (code == LJ_OK)
         code = lj_lz4_decoder_finish(decoder, err);
     lj_lz4_decoder_free(decoder);
-    if (code == LJ_CORRUPT || (code == LJ_OK && (c.differs || c.bytes == 0)))
+    if ((code == LJ_CORRUPT && !c.unread) || (code == LJ_OK && (c.differs || c.bytes == 0)))
         return conflict(key, err);
     if (code == LJ_OK)
         *ret_bytes = c.bytes;
