@@ -381,7 +381,7 @@ def a_process_that_ends_without_closing_loses_nothing(t):
         con = shard.open(create=False)
         check_equal(chain.last(con), 20 * (i + 1), "last link after " + how)
         con.close()
-        check_equal(shard.check_restores("after " + how, snapshots=1), 20 * (i + 1), "last link in the replica")
+        check_equal(shard.check_restores("after " + how, snapshots=1, killed=True), 20 * (i + 1), "last link in the replica")
 
 
 @test(*NEEDS)
