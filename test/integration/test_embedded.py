@@ -72,7 +72,7 @@ def application_checkpoints_of_every_mode(t):
         shim.sync(con)
         check_equal(shard.restore_now("turn %d" % turn), n, "last link after turn %d" % turn)
     con.execute("PRAGMA wal_autocheckpoint=5").fetchall()
-    n = shard.write(con, 3000)
+    n = shard.write(con, 500)
     con.close()
     check_equal(shard.check_restores("at the end", snapshots=1), n, "last link")
     t.note("%d WAL indexes, %d segments" % (len(shard.replica.newest().indexes()), shard.replica.counts()[2]))
