@@ -59,7 +59,7 @@ static void defaults(void **state)
                                        "restore_on_boot=true",
                                        "snapshot_interval=3600000000000",
                                        "retention=259200000000000",
-                                       "max_wal_size=67108864",
+                                       "max_wal_size=0",
                                        "max_spool_size=4294967296",
                                        "shutdown_timeout=10000000000",
                                        "io_timeout=30000000000",

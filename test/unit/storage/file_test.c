@@ -188,6 +188,8 @@ static void unfinished_puts_are_invisible(void **state)
     assert_true(lj_file_is_temp(made));
     /* such a name is no key */
     write_file(in(f, "r/a/.x.0123456789abcdef.tmp"));
+    LJ_CLEANUP(lj_closep) int held = open(in(f, "r/a/.x.0123456789abcdef.tmp"), O_RDONLY);
+    assert_int_equal(flock(held, LOCK_EX), 0);
     lj_storage_entry entry;
     const char *const key = "a/.x.0123456789abcdef.tmp";
     assert_int_equal(bytes_put(f->storage, key, 1, 1, false, &err), LJ_INVALID);

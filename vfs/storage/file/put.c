@@ -61,17 +61,22 @@ char *lj_file_temp_name(const char *name)
                          name, (unsigned long long)random);
 }
 
-/* Nobody is writing it: the lock is free, or, where files cannot be locked, a day has passed. */
-static bool is_abandoned(int dir_fd, const char *name, const struct stat *st, int64_t now_ns)
+/*
+ * Removes a temporary file that nobody is writing: its lock is free, or, where files cannot be locked, a day has passed.
+ * The lock is held until the name is gone, so that a put that is just claiming the file notices.
+ */
+static void remove_abandoned(int dir_fd, const char *name, const struct stat *st, int64_t now_ns)
 {
     LJ_CLEANUP(lj_closep) int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
-        return false;
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-        return true;
-    /* ctime, because a put sets mtime to the object's time just before it gives it its name */
-    int64_t touched = (int64_t)st->st_ctim.tv_sec * LJ_NS_PER_S;
-    return errno != EWOULDBLOCK && now_ns - touched > STALE_NS;
+        return;
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        /* ctime, because a put sets mtime to the object's time just before it gives it its name */
+        int64_t touched = (int64_t)st->st_ctim.tv_sec * LJ_NS_PER_S;
+        if (errno == EWOULDBLOCK || now_ns - touched <= STALE_NS)
+            return;
+    }
+    (void)unlinkat(dir_fd, name, 0);
 }
 
 void lj_file_sweep(const char *folder, int64_t now_ns)
@@ -85,8 +90,7 @@ void lj_file_sweep(const char *folder, int64_t now_ns)
             fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
             !S_ISREG(st.st_mode))
             continue;
-        if (is_abandoned(dirfd(dir), entry->d_name, &st, now_ns))
-            (void)unlinkat(dirfd(dir), entry->d_name, 0);
+        remove_abandoned(dirfd(dir), entry->d_name, &st, now_ns);
     }
     closedir(dir);
 }
@@ -130,6 +134,15 @@ static lj_code not_a_folder(const lj_file *file, const char *folder, lj_error *e
                         folder);
 }
 
+/* Locks a new temporary file. false: a sweep took it for abandoned in the moment before. */
+static bool claim(int fd)
+{
+    struct stat st;
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return false;
+    return fstat(fd, &st) != 0 || st.st_nlink > 0;
+}
+
 static lj_code temp_create(const lj_file *file, const char *folder, const char *name,
                            temp_file *temp, lj_error *err)
 {
@@ -141,7 +154,11 @@ static lj_code temp_create(const lj_file *file, const char *folder, const char *
         if (path == NULL)
             return lj_error_nomem(err);
         if (lj_io_open(path, O_WRONLY | O_CREAT | O_EXCL, FILE_MODE, &temp->fd, &why) == LJ_OK) {
-            (void)flock(temp->fd, LOCK_EX | LOCK_NB); /* a file system that cannot: see is_abandoned */
+            if (!claim(temp->fd)) {
+                (void)unlink(path);
+                lj_closep(&temp->fd);
+                continue;
+            }
             temp->path = path;
             path = NULL;
             return LJ_OK;
