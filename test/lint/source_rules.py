@@ -23,7 +23,7 @@ PRINTS_IN_HOST = ("printf", "vprintf", "puts", "putchar", "perror")
 
 FILE_LINES_MAX = 600
 
-SUPPRESSION = re.compile(r"(cppcheck-suppress\S*|NOLINT\w*(?:\([^)]*\))?|shellcheck disable=\S+|clang-format off)(.*)")
+SUPPRESSION = re.compile(r"(cppcheck-suppress\S*|NOLINT\w*(?:\([^)]*\))?|shellcheck disable=\S+)(.*)")
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK|TBD)\b")
 TOKENS = re.compile(r"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""", re.DOTALL)
 INCLUDE = re.compile(r'^\s*#\s*include\s+"vfs/([a-z0-9_]+)/', re.MULTILINE)

@@ -30,12 +30,12 @@ static void begin(fixture *f, unsigned frames)
         kit_wal_commits(&f->wal, frames, 3, 1);
     }
     f->has_position = true;
-    strcpy(f->saved.at.generation, GEN);
+    snprintf(f->saved.at.generation, sizeof(f->saved.at.generation), "%s", GEN);
     f->saved.at.index = 4;
     f->saved.page_size = PAGE;
     lj_saved_position_own(&f->saved, GEN);
     f->record.active = true;
-    strcpy(f->record.generation, GEN);
+    snprintf(f->record.generation, sizeof(f->record.generation), "%s", GEN);
     f->record.index = 4;
 }
 
@@ -310,9 +310,9 @@ static void later_life_of_another_generation(void **state)
     f.record.has_life = true;
     f.record.salt = kit_salt(10);
     f.record.prev_end = off(8);
-    strcpy(f.record.generation, "00000000000000ff");
+    snprintf(f.record.generation, sizeof(f.record.generation), "%s", "00000000000000ff");
     expect_refused(&f, "begun by somebody else");
-    strcpy(f.record.generation, GEN);
+    snprintf(f.record.generation, sizeof(f.record.generation), "%s", GEN);
     f.record.active = false; /* it was given up */
     expect_refused(&f, "begun by somebody else");
     end(&f);

@@ -17,7 +17,7 @@ static lj_chain chain_number(uint32_t n)
     lj_chain chain;
     memset(&chain, 0, sizeof(chain));
     chain.active = true;
-    strcpy(chain.generation, "0123456789abcdef");
+    snprintf(chain.generation, sizeof(chain.generation), "%s", "0123456789abcdef");
     chain.index = n;
     chain.has_life = true;
     chain.salt = kit_salt(n);

@@ -28,8 +28,8 @@ static void begin(fixture *f, unsigned frames, unsigned safe)
     assert_ok(lj_shared_open(path, &f->db->shared, &err), &err);
     lj_db *db = f->db;
     db->chain.active = true;
-    strcpy(db->chain.generation, GEN);
-    strcpy(db->pos.generation, GEN);
+    snprintf(db->chain.generation, sizeof(db->chain.generation), "%s", GEN);
+    snprintf(db->pos.generation, sizeof(db->pos.generation), "%s", GEN);
     db->established = true;
     db->attached = true;
     db->state = LJ_DB_REPLICATING;

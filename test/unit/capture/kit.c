@@ -12,7 +12,7 @@ atomic_int kit_wakes;
 
 void kit_dir_make(kit_dir *kit)
 {
-    strcpy(kit->dir, "/tmp/lj_unit.XXXXXX");
+    snprintf(kit->dir, sizeof(kit->dir), "%s", "/tmp/lj_unit.XXXXXX");
     assert_non_null(mkdtemp(kit->dir));
     snprintf(kit->db_path, sizeof(kit->db_path), "%s/a.db", kit->dir);
     snprintf(kit->wal_path, sizeof(kit->wal_path), "%s-wal", kit->db_path);

@@ -9,7 +9,7 @@ static lj_saved_position full_position(void)
 {
     lj_saved_position p;
     memset(&p, 0, sizeof(p));
-    strcpy(p.at.generation, "00112233445566ff");
+    snprintf(p.at.generation, sizeof(p.at.generation), "%s", "00112233445566ff");
     p.at.index = 0x7ffffffe;
     p.at.offset = UINT64_C(0xfffffff0);
     p.salt = kit_salt(0xdeadbeef);

@@ -16,7 +16,7 @@
 static lj_spool_entry entry_of(const char *generation, uint32_t index, uint64_t start, uint64_t end)
 {
     lj_spool_entry e = {.start = {.index = index, .offset = start}, .end = end};
-    strcpy(e.start.generation, generation);
+    snprintf(e.start.generation, sizeof(e.start.generation), "%s", generation);
     return e;
 }
 
@@ -191,7 +191,7 @@ static void holds(void **state)
     at.index = 6;
     assert_false(lj_spool_holds(kit->spool_dir, &at));
     at = e.start;
-    strcpy(at.generation, OTHER);
+    snprintf(at.generation, sizeof(at.generation), "%s", OTHER);
     assert_false(lj_spool_holds(kit->spool_dir, &at));
 }
 
