@@ -9,6 +9,7 @@
     pages       page-by-page comparison, free pages, integrity_check
     chain       a table that proves which committed prefix a database holds
     workload    seeded generator of writes, rollbacks, spills, checkpoints and VACUUMs
+    native      builds the C parts (walsum.c, crash/killat.c)
     broken      replicas that fail: file in the way, read-only or full file system
 
 Only the standard library is used, so that Debian's own /usr/bin/python3 (which can load SQLite extensions) runs everything.

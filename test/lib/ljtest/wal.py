@@ -1,11 +1,11 @@
 """wal.py - SQLite's WAL format, straight from its description, for checking what was shipped."""
 
 import ctypes
-import hashlib
 import os
 import struct
 import subprocess
-import tempfile
+
+from . import native
 
 HEADER_BYTES = 32
 FRAME_HEADER_BYTES = 24
@@ -17,22 +17,10 @@ class WalError(ValueError):
 
 
 def _build_walsum():
-    """walsum.c as a loaded library, built once into .cache/ at the top; None without a compiler."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    source = os.path.join(here, "walsum.c")
-    cache = os.path.join(here, "..", "..", "..", ".cache", "ljtest")
+    """The loop of checksum() from walsum.c; None without a compiler."""
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "walsum.c")
     try:
-        with open(source, "rb") as file:
-            name = "walsum-%s.so" % hashlib.sha256(file.read()).hexdigest()[:12]
-        library = os.path.join(cache, name)
-        if not os.path.exists(library):
-            os.makedirs(cache, exist_ok=True)
-            handle, fresh = tempfile.mkstemp(dir=cache, suffix=".so")
-            os.close(handle)
-            subprocess.run([os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", "-o", fresh, source], check=True,
-                           stderr=subprocess.DEVNULL)
-            os.rename(fresh, library)
-        loaded = ctypes.CDLL(os.path.abspath(library)).walsum
+        loaded = ctypes.CDLL(native.shared_library(source)).walsum
     except (OSError, subprocess.CalledProcessError):
         return None
     loaded.restype = None
