@@ -109,7 +109,8 @@ class Bench:
 
     def seed_database(self):
         """A first clean life: creates, syncs, closes."""
-        heard = Victim(self.t, dict(self.settings, transactions=5, sync=1.0, connections=1, seed="first")).finish()
+        heard = Victim(self.t, dict(self.settings, transactions=5, sync=1.0, checkpoint=0.0, connections=1,
+                                     seed="first")).finish()
         check(heard.closed, "the first writer did not close")
         self.committed = heard.committed
         self.synced = heard.synced
@@ -285,6 +286,88 @@ def lost_disk_after_a_kill(t):
         bench.committed = bench.synced = kept
     n = bench.settle("after the losses")
     t.note("%d links, %d generations" % (n, len(bench.replica.generations())))
+
+
+AT_A_POINT = """
+import sys, os, random, json
+from ljtest import chain, shim
+path, base, exclusive, steps = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4].split()
+con = shim.connect(path, base, sync_interval="1h", max_wal_size=sys.argv[5])
+if exclusive:
+    con.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+con.execute("PRAGMA journal_mode=WAL").fetchall()
+con.execute("PRAGMA synchronous=NORMAL").fetchall()
+chain.exists(con) or chain.create(con)
+rng = random.Random(4)
+for step in steps:
+    if step == "commit":
+        chain.commit_one(con, rng)
+    elif step == "spill":
+        con.execute("PRAGMA cache_size=5").fetchall()
+        con.execute("BEGIN")
+        con.execute("CREATE TABLE IF NOT EXISTS bulk(a, b)")
+        con.executemany("INSERT INTO bulk VALUES(1, randomblob(900))", [()] * 100)
+    elif step == "rollback":
+        con.execute("ROLLBACK")
+    elif step == "sync":
+        shim.sync(con)
+    elif step == "snapshot":
+        shim.snapshot(con)
+    elif step == "close":
+        con.close()
+    else:
+        con.execute("PRAGMA wal_checkpoint(%s)" % step).fetchall()
+os.kill(os.getpid(), 9)
+"""
+
+# What the process does last before it kills itself: each point once in every locking mode and with and without a spool.
+POINTS = (
+    "sync", "commit", "sync commit", "sync commit commit sync",
+    "sync PASSIVE", "sync TRUNCATE", "sync RESTART", "sync FULL",
+    "commit PASSIVE", "commit TRUNCATE", "commit RESTART",
+    "sync TRUNCATE commit", "sync RESTART commit", "sync PASSIVE commit",
+    "commit TRUNCATE commit", "commit RESTART commit", "commit PASSIVE commit",
+    "sync TRUNCATE commit sync", "commit TRUNCATE commit TRUNCATE commit", "sync TRUNCATE TRUNCATE",
+    "spill", "sync spill", "sync RESTART spill", "sync RESTART spill rollback", "sync RESTART spill rollback commit",
+    "sync spill rollback", "sync spill rollback commit", "commit TRUNCATE spill",
+    "snapshot", "commit snapshot commit", "sync TRUNCATE snapshot", "close",
+)
+
+
+@test("shim", "load_extension", timeout=120)
+def kill_right_after_each_kind_of_event(t):
+    """Deterministic: whatever the last event was, the next open goes on in the same generation and loses nothing."""
+    environment = dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(shim.__file__)))
+    for exclusive, limit in ((0, "64MiB"), (0, "0"), (1, "64MiB")):
+        with t.part("%s locking, max_wal_size=%s" % ("exclusive" if exclusive else "normal", limit)):
+            wrong = []
+            for number, point in enumerate(POINTS):
+                folder = "e%d_%s_%d" % (exclusive, limit, number)
+                t.folder(folder, "data")
+                path, base = t.path(folder, "data", "shard_0.db"), t.path(folder, "replica")
+                for steps in ("commit commit sync close", "commit sync " + point):
+                    done = subprocess.run([sys.executable, "-c", AT_A_POINT, path, base, str(exclusive), steps, limit],
+                                          env=environment, stderr=subprocess.PIPE, timeout=60)
+                    check_equal(done.returncode, -signal.SIGKILL, "%s: %s" % (steps, done.stderr.decode()))
+                    if steps.startswith("commit commit"):
+                        before = Replica(os.path.join(base, "shard_0")).counts()
+                want = 3 + point.split().count("commit")
+                snapshots = before[1] + point.split().count("snapshot")
+                con = shim.open_wal(path, base)
+                found = chain.verify(con, point)
+                shim.sync(con)
+                con.close()
+                replica = Replica(os.path.join(base, "shard_0"))
+                out = t.path("out.db")
+                replica.restore(out)
+                restored = chain.verify_file(out, point)
+                if pages.differences(pages.read(out), pages.read(path)):
+                    wrong.append("%s: replica and database differ" % point)
+                elif (found, restored) != (want, want):
+                    wrong.append("%s: %d links live, %d restored, want %d" % (point, found, restored, want))
+                elif replica.counts()[0] != 1 or replica.counts()[1] > snapshots:
+                    wrong.append("%s: %d generations, %d snapshots" % (point, *replica.counts()[:2]))
+            check(not wrong, "%d of %d points: %s" % (len(wrong), len(POINTS), "; ".join(wrong)))
 
 
 @test("shim", "load_extension", timeout=60, long_timeout=3000)

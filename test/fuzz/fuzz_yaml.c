@@ -21,6 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (code != LJ_OK) {
         FUZZ_CHECK(code == LJ_INVALID);
         FUZZ_CHECK(strncmp(err.message, "f.yaml:", 7) == 0);
+        /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): untouched means byte for byte */
         FUZZ_CHECK(memcmp(&config, &fresh, sizeof(config)) == 0);
     } else {
         FUZZ_CHECK(config.replica_url == NULL || config.replica_url_origin == LJ_ORIGIN_FILE);

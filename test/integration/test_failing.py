@@ -569,7 +569,7 @@ def bad_configuration_is_refused_by_name(t):
         ("number without unit", "&shutdown_timeout=5", None, ("shutdown_timeout", "5")),
         ("bad bool", "&restore_on_boot=maybe", None, ("restore_on_boot", "maybe")),
         ("bad size", "&max_wal_size=1parsec", None, ("max_wal_size", "1parsec")),
-        ("bad mode", "&mode=sideways", None, ("mode", "sideways")),
+        ("bad mode", "&litejoin_mode=sideways", None, ("mode", "sideways")),
         ("bad level", "&log_level=loud", None, ("log_level", "loud")),
         ("too many workers", "&upload_workers=100000", None, ("upload_workers", "100000")),
         ("bad environment value", "", {"LITEJOIN_SYNC_INTERVAL": "often"}, ("often",)),

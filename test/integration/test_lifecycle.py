@@ -150,7 +150,7 @@ def a_leftover_wal_is_not_mixed_into_a_restored_database(t):
         n = chain.verify(con, "restored beside a leftover WAL")
         check(n >= synced, "restored link %d of %d" % (n, synced))
         con.close()
-        shard.check_restores("turn %d" % turn, one_generation=False)
+        shard.check_restores("turn %d" % turn, one_generation=False, killed=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ def a_plain_writer_after_a_kill(t):
             check_equal(shard.restore_now("after the open"), 15 + count, "last link in the replica")
             n = shard.write(con, 5)
             con.close()
-            check_equal(shard.check_restores("closed", one_generation=False), n, "last link")
+            check_equal(shard.check_restores("closed", one_generation=False, killed=True), n, "last link")
 
 
 @test(*NEEDS)

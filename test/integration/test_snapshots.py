@@ -136,8 +136,8 @@ def no_snapshot_beyond_the_first_without_an_interval(t):
 @test(*NEEDS)
 def asking_for_snapshots(t):
     """
-    litejoin_snapshot makes one at once and waits for it. The layout has one per WAL index: within one WAL asking again
-    must neither fail nor replace the one that is there, so that earlier points in time stay restorable.
+    litejoin_snapshot makes one at once and waits for it. The layout has one per WAL index: asking again within one WAL
+    may find nothing to do, but must not replace the one that is there: earlier points in time stay restorable.
     """
     shard = Shard(t)
     con = shard.open(pragmas=("wal_autocheckpoint=0",))
@@ -153,7 +153,8 @@ def asking_for_snapshots(t):
             con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             shard.write(con, 1)
         shim.snapshot(con)
-        check_equal(shim.status(con)["snapshots"], before + turn % 2, "snapshots in the status, turn %d" % turn)
+        made = shim.status(con)["snapshots"] - before
+        check(made == 1 or (made == 0 and turn % 2 == 0), "turn %d made %d snapshots" % (turn, made))
         n = shard.write(con, 1)
         shim.sync(con)
         check_equal(shard.restore_now("turn %d" % turn), n, "last link")
@@ -213,6 +214,8 @@ def retention_deletes_in_order_and_never_too_much(t):
     shard = Shard(t, snapshot_interval="200ms", retention="800ms", sync_interval="20ms")
     con = shard.open(pragmas=("wal_autocheckpoint=8",))
     shard.write(con, 3)
+    shim.sync(con)
+    shard.write(con, 3)  # the first sync may have been answered by the snapshot alone; now there is a wal folder too
     shim.sync(con)
     order = Order(shard.replica.newest())
     marks = []
@@ -334,6 +337,25 @@ def a_snapshot_during_a_long_read_or_write_transaction(t):
     n = shard.write(con, 3)
     con.close()
     check_equal(shard.check_restores("closed"), n, "last link")
+
+
+@test(*NEEDS)
+def checkpoints_during_the_first_snapshot_cause_no_second_one(t):
+    """A database that was there before the shim: while its first snapshot is made, the application restarts the WAL."""
+    shard = Shard(t)
+    con = shim.plain(shard.path, pragmas=("journal_mode=WAL", "synchronous=OFF"))
+    chain.create(con)
+    con.execute("CREATE TABLE fill(a)")
+    con.executemany("INSERT INTO fill VALUES(randomblob(50000))", [()] * 800)
+    con.close()
+    con = shard.open()
+    for mode in ("TRUNCATE", "RESTART", "PASSIVE", "TRUNCATE") * 5:
+        n = shard.write(con, 3)
+        con.execute("PRAGMA wal_checkpoint(%s)" % mode).fetchall()
+    shim.sync(con, "30s")
+    check_equal(shard.restore_now("after the first snapshot"), n, "last link")
+    con.close()
+    check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
 
 
 @test(*NEEDS)

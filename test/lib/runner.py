@@ -4,7 +4,7 @@
     runner.py [--failed WHAT]... STAGE...
 
 Called by test/run, which has installed and built everything and says where in the environment (LJ_BUILD,
-LJ_BUILD_ASAN, LJ_BUILD_TSAN, LJ_BUILD_FUZZ, LITESTREAM_BIN, LJ_LONG, LJ_JOBS). Each --failed is something it could not do.
+LJ_BUILD_ASAN, LJ_BUILD_TSAN, LJ_BUILD_FUZZ, LITESTREAM_BIN, LJ_LONG, LJ_JOBS, LJ_FUZZ_SECONDS). Each --failed is something it could not do.
 
 What a script of a stage prints, one line per test:
 
@@ -13,8 +13,8 @@ What a script of a stage prints, one line per test:
     skip - NAME: why
     note - anything worth showing though nothing failed
 
-The TAP lines of cmocka and of the fuzz replays ("ok 3 - NAME", "1..7") count the same way. A script that ends with a
-status other than 0 without a "not ok" line, prints no test at all, prints fewer than it announced, skips
+The TAP lines of cmocka and of the fuzz replays ("ok 3 - NAME", "1..7") count the same way; a cmocka test that skips prints
+"skipped: why" just before. A script that ends with a status other than 0 without a "not ok" line, prints no test at all, prints fewer than it announced, skips
 without a reason, or runs out of time has one failure more. Everything it printed is kept in .cache/test-logs.
 
 A Python script may say in a comment line of its head `# run-alone` (nothing else runs beside it: for tests that measure
@@ -39,11 +39,13 @@ LOGS = ROOT / ".cache" / "test-logs"
 PYTHON = "/usr/bin/python3"
 STAGE_FOLDERS = ("integration", "clients", "interop", "crash")
 TIMEOUT_SECONDS = 600
-FUZZ_SECONDS = 120
-SHOWN_LOG_LINES = 60
+FUZZ_SECONDS = int(os.environ.get("LJ_FUZZ_SECONDS", "120"))
+SHOWN_LOG_LINES = 40
+SHOWN_LOG_LINES_MAX = 200
 
 RESULT_LINE = re.compile(r"^(ok|not ok|skip)(?: \d+)? - (.*)$")
 TAP_SKIP_LINE = re.compile(r"^(?:not )?ok \d+ # SKIP ?(.*)$")
+SKIP_REASON = "skipped: "
 TAP_PLAN_LINE = re.compile(r"^1\.\.(\d+)$")
 
 
@@ -196,9 +198,10 @@ def run_to_log(script, log):
 def read_results(log):
     result = Result(log=log)
     planned = None
+    reason = ""
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
         if match := TAP_SKIP_LINE.match(line):
-            result.skipped.append(f"{match[1]}: cmocka's skip() gives no reason; see its log")
+            (result.skipped if reason else result.failed).append(f"{match[1]}: {reason or 'skipped without a reason'}")
         elif match := RESULT_LINE.match(line):
             kind, text = match.groups()
             if kind == "skip" and ": " not in text:
@@ -207,8 +210,12 @@ def read_results(log):
                 {"ok": result.passed, "not ok": result.failed, "skip": result.skipped}[kind].append(text)
         elif match := TAP_PLAN_LINE.match(line):
             planned = (planned or 0) + int(match[1])
+        elif line.startswith(SKIP_REASON):
+            reason = line.removeprefix(SKIP_REASON)
+            continue
         elif line.startswith("note - "):
             result.notes.append(line.removeprefix("note - "))
+        reason = ""
     return result, planned
 
 
@@ -234,6 +241,23 @@ def run_script(stage, script):
     return result
 
 
+def show_log(log):
+    """What the script printed just before each failure; the end of it when there is no such line."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    is_result = [bool(RESULT_LINE.match(line) or TAP_SKIP_LINE.match(line)) for line in lines]
+    wanted = set()
+    for number, line in enumerate(lines):
+        if line.startswith("not ok"):
+            begin = number
+            while begin > 0 and number - begin < SHOWN_LOG_LINES and not is_result[begin - 1]:
+                begin -= 1
+            wanted.update(range(begin, number + 1))
+    wanted = sorted(wanted)[:SHOWN_LOG_LINES_MAX] or range(max(0, len(lines) - SHOWN_LOG_LINES), len(lines))
+    print(f"    from {log.relative_to(ROOT)}:")
+    for number in wanted:
+        print(f"    | {lines[number]}")
+
+
 def show(script, result):
     counts = f"{len(result.passed)} passed"
     if result.failed:
@@ -248,17 +272,24 @@ def show(script, result):
     for text in result.failed:
         print(f"    not ok - {text}")
     if result.failed:
-        lines = result.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        print(f"    the end of {result.log.relative_to(ROOT)}:")
-        for line in lines[-SHOWN_LOG_LINES:]:
-            print(f"    | {line}")
+        show_log(result.log)
     sys.stdout.flush()
 
 
 def run_stage(stage, jobs):
+    """One stage; whatever keeps it from being run is a failure of it."""
+    start = time.monotonic()
+    try:
+        total = run_scripts_of(stage, jobs)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        total = Result(failed=[f"all: the stage could not be run: {error}"])
+    total.seconds = time.monotonic() - start
+    return total
+
+
+def run_scripts_of(stage, jobs):
     print(f"\n== {stage}", flush=True)
     total = Result()
-    start = time.monotonic()
     if "LJ_BUILD" not in os.environ and stage != "fuzz":
         total.skipped.append("all: the plain build failed")
         return total
@@ -276,7 +307,6 @@ def run_stage(stage, jobs):
             total.add(result)
     if not scripts:
         total.skipped.append("all: this stage has no test script")
-    total.seconds = time.monotonic() - start
     return total
 
 

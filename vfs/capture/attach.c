@@ -108,22 +108,46 @@ static bool continue_in_later_life(decision *d)
                   d->saved.at.offset);
 }
 
+/* The index that follows the life of the record, and where the one before it ends; the replica and the spool reach it. */
+static bool follow_record(decision *d)
+{
+    const lj_chain *record = &d->record;
+    const lj_saved_position *saved = &d->saved;
+    bool used = record->has_life && !record->unused; /* else its index has not begun: the one before it ended last */
+    uint64_t end = record->prev_end;
+    if (used)
+        end = saved->page_size == 0 ? 0 : lj_wal_frame_offset(saved->page_size, record->sealed_frames + 1);
+    uint32_t next = used ? record->index + 1 : record->index;
+    if (next == saved->at.index && saved->at.offset != 0)
+        return refuse(d, "the position file is ahead of the shared page");
+    if (next != saved->at.index && !spool_reaches(d, next, end))
+        return false;
+    d->chain.index = next;
+    d->chain.prev_end = end;
+    return true;
+}
+
 static bool decide_with_frames(decision *d)
 {
     const lj_saved_position *saved = &d->saved;
+    const lj_chain *record = &d->record;
     d->chain.has_life = true;
     d->chain.salt = d->life.salt;
     if (saved->at.offset > 0 && lj_wal_salt_eq(saved->salt, d->life.salt))
         return continue_in_life(d);
     if (saved->has_base && lj_wal_salt_eq(saved->base_salt, d->life.salt))
         return continue_from_base(d);
-    if (d->has_record && d->record.has_life && lj_wal_salt_eq(d->record.salt, d->life.salt)) {
+    if (d->has_record && record->has_life && lj_wal_salt_eq(record->salt, d->life.salt)) {
         if (!continue_in_later_life(d))
             return false;
-        d->chain.index = d->record.index;
-        d->chain.prev_end = d->record.prev_end;
+        d->chain.index = record->index;
+        d->chain.prev_end = record->prev_end;
         return true;
     }
+    /* killed between the first commit of a life and the note of it */
+    if (d->has_record && record->has_next && lj_wal_salt_eq(record->next_salt, d->life.salt) &&
+        (record->sealed || !record->has_life))
+        return follow_record(d);
     return refuse(d, "the WAL (salts %08" PRIx32 " %08" PRIx32 ") was begun by somebody else", d->life.salt.salt1,
                   d->life.salt.salt2);
 }
@@ -134,6 +158,8 @@ static bool still_empty(decision *d)
     d->chain.sealed = true;
     d->chain.emptied = true;
     d->chain.identity = d->db->opened_identity;
+    d->chain.has_next = d->has_record && d->record.has_next;
+    d->chain.next_salt = d->record.next_salt;
     return true;
 }
 
@@ -151,19 +177,7 @@ static bool decide_without_frames(decision *d)
     if (!d->has_record || !d->record.emptied || !d->record.sealed ||
         !lj_identity_eq(&d->record.identity, now))
         return refuse(d, "the database file changed while nobody replicated it");
-    const lj_chain *record = &d->record;
-    bool used = record->has_life && !record->unused; /* else the index has not begun: the one before it ended last */
-    uint64_t end = record->prev_end;
-    if (used)
-        end = saved->page_size == 0 ? 0 : lj_wal_frame_offset(saved->page_size, record->sealed_frames + 1);
-    uint32_t next = used ? record->index + 1 : record->index;
-    if (next == saved->at.index && saved->at.offset != 0)
-        return refuse(d, "the position file is ahead of the shared page");
-    if (next != saved->at.index && !spool_reaches(d, next, end))
-        return false;
-    d->chain.index = next;
-    d->chain.prev_end = end;
-    return still_empty(d);
+    return follow_record(d) && still_empty(d);
 }
 
 static bool decide(decision *d)

@@ -49,8 +49,10 @@ typedef struct {
     bool sealed;          /* every committed frame of the current life is safe ... */
     uint64_t sealed_frames; /* ... and this is how many there were */
     uint64_t prev_end;    /* end offset of index - 1 */
-    bool emptied;         /* the WAL was deleted or truncated after the seal ... */
+    bool emptied;         /* the WAL was restarted, truncated or deleted behind the seal ... */
     lj_identity identity; /* ... and the database file looked like this then */
+    bool has_next;        /* the header of the next life was written, and nothing was committed under it yet */
+    lj_wal_salt next_salt;
 } lj_chain;
 
 typedef struct lj_shared lj_shared;

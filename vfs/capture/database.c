@@ -212,6 +212,7 @@ static bool begin_life_locked(lj_db *db, lj_wal_salt salt, uint32_t page_size)
     chain->sealed = false;
     chain->sealed_frames = 0;
     chain->emptied = false;
+    chain->has_next = false;
     db->safe_frames = 0;
     lj_db_chain_store_locked(db);
     if (chain->index > LJ_INDEX_MAX) {

@@ -167,8 +167,10 @@ lj_gate lj_db_gate(lj_db *db, bool checkpoint);
  * power cut tore does not verify, and a new generation follows; the database itself was synced by the checkpoint).
  */
 void lj_db_seal(lj_db *db, bool going);
-/* The WAL was deleted or truncated to nothing behind a seal. */
+/* The WAL was sealed and is being restarted, truncated or deleted: remembers what the database file looks like. */
 void lj_db_wal_emptied(lj_db *db);
+/* A WAL header is about to be written: the life it begins, once something is committed in it, follows the sealed one. */
+void lj_db_wal_header(lj_db *db, lj_wal_salt salt);
 /* Gives up the chain: what happened is not in the WAL (rollback-journal mode, replaced file). */
 void lj_db_break(lj_db *db, const char *fmt, ...) LJ_PRINTF(2, 3);
 /* The journal mode is not WAL (name it), or is WAL again (NULL). */

@@ -121,3 +121,14 @@ void lj_db_wal_emptied(lj_db *db)
     }
     pthread_mutex_unlock(&db->mutex);
 }
+
+void lj_db_wal_header(lj_db *db, lj_wal_salt salt)
+{
+    pthread_mutex_lock(&db->mutex);
+    if (db->chain.active && (db->chain.sealed || !db->chain.has_life)) {
+        db->chain.has_next = true;
+        db->chain.next_salt = salt;
+        lj_db_chain_store_locked(db);
+    }
+    pthread_mutex_unlock(&db->mutex);
+}

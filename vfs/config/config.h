@@ -39,8 +39,7 @@ typedef struct {
     bool restore_on_boot;     /* true */
     int64_t snapshot_interval_ns; /* 1h, 0 = none after the first */
     int64_t retention_ns;         /* 72h, 0 = keep everything */
-    uint64_t
-        max_wal_size_bytes; /* 64MiB: past it the WAL may restart, unshipped frames are spooled */
+    uint64_t max_wal_size_bytes; /* 0: below it a WAL restart waits for the shipper */
     uint64_t max_spool_size_bytes; /* 4GiB */
     int64_t shutdown_timeout_ns;   /* 10s */
     int64_t io_timeout_ns;         /* 30s */

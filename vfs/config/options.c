@@ -98,8 +98,8 @@ static const lj_option options[] = {
      .max = TEN_YEARS,
      .origins = FROM_ALL},
     {.info =
-         {"max_wal_size", "size", "64MiB", "0 to 1024GiB", ANYWHERE,
-          "Past it the WAL may restart although frames are unshipped; those move to the spool."},
+         {"max_wal_size", "size", "0", "0 to 1024GiB", ANYWHERE,
+          "Below it the WAL does not restart while frames are unshipped; past it those move to the spool."},
      .type = LJ_OPTION_SIZE,
      .offset = offsetof(lj_config, max_wal_size_bytes),
      .max = GIB * 1024,

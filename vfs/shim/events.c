@@ -126,6 +126,7 @@ static void note_header(lj_file *wal, const uint8_t *data)
     lj_wal_header header;
     if (lj_wal_header_parse(data, &header, &err) != LJ_OK)
         return;
+    lj_db_wal_header(wal->open->db, header.salt);
     wal->wal_salt = header.salt;
     wal->wal_page_size = header.page_size;
     wal->commit_frame = 0;
@@ -180,6 +181,7 @@ void lj_event_wal_emptying(lj_open *open, bool going)
 {
     lj_image_wal_restarts(&open->guard);
     lj_db_seal(open->db, going);
+    lj_db_wal_emptied(open->db);
 }
 
 /* ------------------------------------------------------------------ the database file */

@@ -3,7 +3,8 @@
  *
  * Layer: storage. Thread-safety: any number of puts at once, of this and other processes.
  * Invariants: nothing is ever written under a final name; a failed put leaves neither object nor temporary file (a
- * killed process may leave the latter, which sweeping removes a day later).
+ * killed process may leave the latter, which the next put into that folder by another driver object sweeps away).
+ * A temporary file is flocked while it is being written; one that nobody holds belongs to nobody.
  */
 #include "vfs/storage/file/internal.h"
 
@@ -60,6 +61,19 @@ char *lj_file_temp_name(const char *name)
                          name, (unsigned long long)random);
 }
 
+/* Nobody is writing it: the lock is free, or, where files cannot be locked, a day has passed. */
+static bool is_abandoned(int dir_fd, const char *name, const struct stat *st, int64_t now_ns)
+{
+    LJ_CLEANUP(lj_closep) int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return false;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+        return true;
+    /* ctime, because a put sets mtime to the object's time just before it gives it its name */
+    int64_t touched = (int64_t)st->st_ctim.tv_sec * LJ_NS_PER_S;
+    return errno != EWOULDBLOCK && now_ns - touched > STALE_NS;
+}
+
 void lj_file_sweep(const char *folder, int64_t now_ns)
 {
     DIR *dir = opendir(folder);
@@ -71,9 +85,7 @@ void lj_file_sweep(const char *folder, int64_t now_ns)
             fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
             !S_ISREG(st.st_mode))
             continue;
-        /* ctime, because a put sets mtime to the object's time just before it gives it its name */
-        int64_t touched = (int64_t)st.st_ctim.tv_sec * LJ_NS_PER_S;
-        if (now_ns - touched > STALE_NS)
+        if (is_abandoned(dirfd(dir), entry->d_name, &st, now_ns))
             (void)unlinkat(dirfd(dir), entry->d_name, 0);
     }
     closedir(dir);
@@ -129,6 +141,7 @@ static lj_code temp_create(const lj_file *file, const char *folder, const char *
         if (path == NULL)
             return lj_error_nomem(err);
         if (lj_io_open(path, O_WRONLY | O_CREAT | O_EXCL, FILE_MODE, &temp->fd, &why) == LJ_OK) {
+            (void)flock(temp->fd, LOCK_EX | LOCK_NB); /* a file system that cannot: see is_abandoned */
             temp->path = path;
             path = NULL;
             return LJ_OK;

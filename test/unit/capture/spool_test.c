@@ -1,0 +1,242 @@
+/* spool_test.c - copies and links, the order they are found in, foreign and unfinished files. */
+#include "test/unit/capture/kit.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vfs/base/io.h"
+#include "vfs/capture/spool.h"
+#include "vfs/capture/walfile.h"
+
+#define PAGE  1024u
+#define GEN   "00000000000000aa"
+#define OTHER "00000000000000bb"
+
+static lj_spool_entry entry_of(const char *generation, uint32_t index, uint64_t start, uint64_t end)
+{
+    lj_spool_entry e = {.start = {.index = index, .offset = start}, .end = end};
+    strcpy(e.start.generation, generation);
+    return e;
+}
+
+static int open_wal(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    return fd;
+}
+
+static void copy(const kit_dir *kit, const lj_spool_entry *entry)
+{
+    lj_error err = LJ_ERROR_INIT;
+    LJ_CLEANUP(lj_closep) int fd = open_wal(kit->wal_path);
+    assert_ok(lj_spool_copy(kit->spool_dir, entry, fd, &err), &err);
+}
+
+static unsigned files_in(const char *dir)
+{
+    char command[256];
+    unsigned n = 0;
+    snprintf(command, sizeof(command), "ls -A '%s' | wc -l", dir);
+    FILE *pipe = popen(command, "r");
+    assert_int_equal(fscanf(pipe, "%u", &n), 1);
+    pclose(pipe);
+    return n;
+}
+
+/* The entry holds the header and start..end of the WAL at their own offsets. */
+static void expect_range(const kit_dir *kit, const lj_spool_entry *entry, const kit_wal *wal)
+{
+    lj_error err = LJ_ERROR_INIT;
+    LJ_CLEANUP(lj_closep) int spooled = -1;
+    assert_ok(lj_spool_open(kit->spool_dir, entry, &spooled, &err), &err);
+    LJ_CLEANUP(lj_closep) int live = open_wal(wal->path);
+    LJ_CLEANUP(lj_freep) uint8_t *a = calloc(1, entry->end);
+    LJ_CLEANUP(lj_freep) uint8_t *b = calloc(1, entry->end);
+    size_t n = 0;
+    assert_ok(lj_io_pread(spooled, a, entry->end, 0, &n, &err), &err);
+    assert_int_equal(n, entry->end);
+    assert_ok(lj_io_pread(live, b, entry->end, 0, &n, &err), &err);
+    assert_memory_equal(a, b, LJ_WAL_HEADER_BYTES);
+    assert_memory_equal(a + entry->start.offset, b + entry->start.offset,
+                        entry->end - entry->start.offset);
+}
+
+static void copies_ranges(void **state)
+{
+    const kit_dir *kit = *state;
+    kit_wal wal;
+    kit_wal_begin(&wal, kit->wal_path, PAGE, 1);
+    kit_wal_commits(&wal, 400, 5, 1); /* more than one chunk of the copy */
+    lj_spool_entry whole = entry_of(GEN, 3, 0, kit_wal_end(&wal));
+    lj_spool_entry tail = entry_of(GEN, 3, lj_wal_frame_offset(PAGE, 100), kit_wal_end(&wal));
+    copy(kit, &whole);
+    expect_range(kit, &whole, &wal);
+    copy(kit, &tail);
+    expect_range(kit, &tail, &wal);
+    assert_int_equal(files_in(kit->spool_dir), 2);
+    assert_int_equal(lj_spool_bytes(kit->spool_dir, GEN),
+                     whole.end + (tail.end - tail.start.offset));
+    /* twice is once */
+    copy(kit, &tail);
+    assert_int_equal(files_in(kit->spool_dir), 2);
+    lj_spool_remove(kit->spool_dir, &whole);
+    lj_spool_remove(kit->spool_dir, &whole);
+    assert_int_equal(files_in(kit->spool_dir), 1);
+}
+
+static void short_wal_leaves_nothing(void **state)
+{
+    const kit_dir *kit = *state;
+    lj_error err = LJ_ERROR_INIT;
+    kit_wal wal;
+    kit_wal_begin(&wal, kit->wal_path, PAGE, 1);
+    kit_wal_commits(&wal, 2, 5, 1);
+    lj_spool_entry e = entry_of(GEN, 0, 0, kit_wal_end(&wal) + 1);
+    LJ_CLEANUP(lj_closep) int fd = open_wal(kit->wal_path);
+    assert_int_equal(lj_spool_copy(kit->spool_dir, &e, fd, &err), LJ_CORRUPT);
+    assert_int_equal(files_in(kit->spool_dir), 0);
+}
+
+static void folder_that_cannot_be_made(void **state)
+{
+    const kit_dir *kit = *state;
+    lj_error err = LJ_ERROR_INIT;
+    kit_wal wal;
+    kit_wal_begin(&wal, kit->wal_path, PAGE, 1);
+    kit_wal_commits(&wal, 1, 1, 1);
+    assert_ok(lj_io_replace_file(kit->spool_dir, "x", 1, 0600, false, &err), &err);
+    lj_spool_entry e = entry_of(GEN, 0, 0, kit_wal_end(&wal));
+    LJ_CLEANUP(lj_closep) int fd = open_wal(kit->wal_path);
+    assert_int_not_equal(lj_spool_copy(kit->spool_dir, &e, fd, &err), LJ_OK);
+    assert_int_not_equal(lj_spool_link(kit->spool_dir, &e, kit->wal_path, fd, &err), LJ_OK);
+    assert_int_equal(lj_spool_bytes(kit->spool_dir, GEN), 0);
+}
+
+static void link_keeps_what_is_deleted(void **state)
+{
+    const kit_dir *kit = *state;
+    lj_error err = LJ_ERROR_INIT;
+    kit_wal wal;
+    kit_wal_begin(&wal, kit->wal_path, PAGE, 1);
+    kit_wal_commits(&wal, 3, 5, 1);
+    lj_spool_entry e = entry_of(GEN, 1, 0, kit_wal_end(&wal));
+    {
+        LJ_CLEANUP(lj_closep) int fd = open_wal(kit->wal_path);
+        assert_ok(lj_spool_link(kit->spool_dir, &e, kit->wal_path, fd, &err), &err);
+        struct stat a;
+        assert_int_equal(fstat(fd, &a), 0);
+        assert_int_equal(a.st_nlink, 2);
+        /* a second time the name is taken: it is copied over */
+        assert_ok(lj_spool_link(kit->spool_dir, &e, kit->wal_path, fd, &err), &err);
+    }
+    unlink(kit->wal_path);
+    LJ_CLEANUP(lj_closep) int fd = -1;
+    assert_ok(lj_spool_open(kit->spool_dir, &e, &fd, &err), &err);
+    lj_wal_chain chain;
+    lj_wal_verdict verdict;
+    lj_wal_chain_start(&chain, &wal.header);
+    assert_ok(lj_walfile_walk(fd, &chain, UINT64_MAX, NULL, NULL, &verdict, &err), &err);
+    assert_int_equal(chain.committed, 3);
+}
+
+static void found_in_order(void **state)
+{
+    const kit_dir *kit = *state;
+    lj_error err = LJ_ERROR_INIT;
+    kit_wal wal;
+    kit_wal_begin(&wal, kit->wal_path, PAGE, 1);
+    kit_wal_commits(&wal, 4, 5, 1);
+    const uint64_t off[] = {0, lj_wal_frame_offset(PAGE, 2), lj_wal_frame_offset(PAGE, 3)};
+    const lj_spool_entry made[] = {
+        entry_of(GEN, 0x10, off[1], kit_wal_end(&wal)), entry_of(GEN, 2, off[2], kit_wal_end(&wal)),
+        entry_of(GEN, 0x10, off[0], off[1]), entry_of(GEN, 9, off[0], kit_wal_end(&wal)),
+        entry_of(OTHER, 0, 0, kit_wal_end(&wal))};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(made); i++)
+        copy(kit, &made[i]);
+    const size_t order[] = {1, 3, 2, 0};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(order); i++) {
+        lj_spool_entry e;
+        assert_ok(lj_spool_first(kit->spool_dir, GEN, 0, false, &e, &err), &err);
+        assert_int_equal(lj_position_compare(&e.start, &made[order[i]].start), 0);
+        assert_int_equal(e.end, made[order[i]].end);
+        assert_string_equal(e.start.generation, GEN);
+        assert_ok(lj_spool_first(kit->spool_dir, GEN, 0x10, false, &e, &err), &err);
+        assert_int_equal(e.start.index, 0x10);
+        assert_int_equal(lj_spool_first(kit->spool_dir, GEN, 0x11, false, &e, &err), LJ_NOTFOUND);
+        lj_spool_remove(kit->spool_dir, &made[order[i]]);
+    }
+    assert_int_equal(lj_spool_bytes(kit->spool_dir, GEN), 0);
+    assert_true(lj_spool_bytes(kit->spool_dir, OTHER) > 0);
+}
+
+static void holds(void **state)
+{
+    const kit_dir *kit = *state;
+    kit_wal wal;
+    kit_wal_begin(&wal, kit->wal_path, PAGE, 1);
+    kit_wal_commits(&wal, 4, 5, 1);
+    lj_spool_entry e = entry_of(GEN, 5, lj_wal_frame_offset(PAGE, 2), lj_wal_frame_offset(PAGE, 4));
+    copy(kit, &e);
+    lj_position at = e.start;
+    assert_true(lj_spool_holds(kit->spool_dir, &at));
+    at.offset = e.end - 1;
+    assert_true(lj_spool_holds(kit->spool_dir, &at));
+    at.offset = e.end;
+    assert_false(lj_spool_holds(kit->spool_dir, &at));
+    at.offset = 0;
+    assert_false(lj_spool_holds(kit->spool_dir, &at));
+    at = e.start;
+    at.index = 6;
+    assert_false(lj_spool_holds(kit->spool_dir, &at));
+    at = e.start;
+    strcpy(at.generation, OTHER);
+    assert_false(lj_spool_holds(kit->spool_dir, &at));
+}
+
+static void touch(const kit_dir *kit, const char *name)
+{
+    lj_error err = LJ_ERROR_INIT;
+    char path[300];
+    snprintf(path, sizeof(path), "%s/%s", kit->spool_dir, name);
+    assert_ok(lj_io_replace_file(path, "x", 1, 0600, false, &err), &err);
+}
+
+static void other_files(void **state)
+{
+    const kit_dir *kit = *state;
+    lj_error err = LJ_ERROR_INIT;
+    lj_spool_entry e;
+    assert_int_equal(lj_spool_first(kit->spool_dir, GEN, 0, true, &e, &err), LJ_NOTFOUND);
+    assert_int_equal(mkdir(kit->spool_dir, 0700), 0);
+    touch(kit, "notes.txt");                                       /* not ours: stays */
+    touch(kit, GEN "-00000001-000000000000-00000000041g.wal");     /* not a name of ours */
+    touch(kit, GEN "-80000000-000000000000-000000000418.wal");     /* no such index */
+    touch(kit, GEN "-00000001-000000000000-000000000418.wal.tmp"); /* in the making */
+    touch(kit, OTHER "-00000001-000000000000-000000000418.wal");   /* of another generation */
+    touch(kit, OTHER "-00000001-000000000000-000000000838.wal.tmp");
+    assert_int_equal(lj_spool_first(kit->spool_dir, GEN, 0, false, &e, &err), LJ_NOTFOUND);
+    assert_int_equal(files_in(kit->spool_dir), 6);
+    assert_int_equal(lj_spool_first(kit->spool_dir, GEN, 0, true, &e, &err), LJ_NOTFOUND);
+    assert_int_equal(files_in(kit->spool_dir), 4);
+    touch(kit, GEN "-00000001-000000000000-000000000418.wal");
+    lj_spool_clear(kit->spool_dir);
+    assert_int_equal(files_in(kit->spool_dir), 3);
+}
+
+#define ONE(fn) cmocka_unit_test_setup_teardown(fn, kit_dir_setup, kit_dir_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ONE(copies_ranges),
+        ONE(short_wal_leaves_nothing),
+        ONE(folder_that_cannot_be_made),
+        ONE(link_keeps_what_is_deleted),
+        ONE(found_in_order),
+        ONE(holds),
+        ONE(other_files),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,262 @@
+/* scheduler_test.c - due order, wake-ups while running, stop, stalls, and that an idle process sleeps. */
+#include "test/unit/unit.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "vfs/base/clock.h"
+#include "vfs/ship/scheduler.h"
+
+#define MS LJ_NS_PER_MS
+
+typedef struct {
+    lj_task task;
+    atomic_int runs;
+    atomic_int inside;  /* running at this moment */
+    atomic_int overlap; /* ran in two workers at once */
+    atomic_bool hold;   /* run until this is false */
+    atomic_int_fast64_t last_ns;
+    int number;
+    int64_t again_in_ns; /* what run returns, counted from now; -1 = idle */
+} work;
+
+static pthread_mutex_t order_mutex = PTHREAD_MUTEX_INITIALIZER;
+static int order[16];
+static int order_count;
+
+static int64_t run(lj_task *task)
+{
+    work *w = task->owner;
+    if (atomic_fetch_add(&w->inside, 1) != 0)
+        atomic_store(&w->overlap, 1);
+    atomic_store(&w->last_ns, lj_clock_mono_ns());
+    pthread_mutex_lock(&order_mutex);
+    if (order_count < (int)LJ_ARRAY_LEN(order))
+        order[order_count++] = w->number;
+    pthread_mutex_unlock(&order_mutex);
+    while (atomic_load(&w->hold))
+        lj_clock_sleep_ns(MS);
+    atomic_fetch_add(&w->runs, 1);
+    atomic_fetch_sub(&w->inside, 1);
+    return w->again_in_ns < 0 ? LJ_TASK_IDLE : lj_clock_mono_ns() + w->again_in_ns;
+}
+
+static void work_init(work *w, int number)
+{
+    memset(w, 0, sizeof(*w));
+    w->number = number;
+    w->again_in_ns = -1;
+    lj_task_init(&w->task, run, w);
+}
+
+static bool reaches(atomic_int *value, int wanted)
+{
+    for (int i = 0; i < 5000 && atomic_load(value) < wanted; i++)
+        lj_clock_sleep_ns(MS);
+    return atomic_load(value) >= wanted;
+}
+
+static void runs_when_due(void **state)
+{
+    (void)state;
+    work w;
+    work_init(&w, 1);
+    int64_t due_ns = lj_clock_mono_ns() + 60 * MS;
+    lj_task_wake(&w.task, due_ns);
+    lj_task_wake(&w.task, due_ns + 1000 * MS); /* later changes nothing */
+    assert_true(reaches(&w.runs, 1));
+    assert_true(atomic_load(&w.last_ns) >= due_ns);
+    lj_task_wake(&w.task, lj_clock_mono_ns() + 10000 * MS);
+    lj_task_wake(&w.task, 0); /* earlier does */
+    assert_true(reaches(&w.runs, 2));
+    lj_clock_sleep_ns(20 * MS);
+    assert_int_equal(atomic_load(&w.runs), 2);
+    lj_task_stop(&w.task);
+}
+
+static void runs_again_by_itself(void **state)
+{
+    (void)state;
+    work w;
+    work_init(&w, 1);
+    w.again_in_ns = 2 * MS;
+    lj_task_wake(&w.task, 0);
+    assert_true(reaches(&w.runs, 20));
+    lj_task_stop(&w.task);
+    int runs = atomic_load(&w.runs);
+    lj_clock_sleep_ns(30 * MS);
+    assert_int_equal(atomic_load(&w.runs), runs);
+    lj_task_wake(&w.task, 0); /* never again */
+    lj_clock_sleep_ns(30 * MS);
+    assert_int_equal(atomic_load(&w.runs), runs);
+}
+
+static void in_the_order_of_due_times(void **state)
+{
+    (void)state;
+    enum { TASKS = 12 };
+    work w[TASKS];
+    int64_t start_ns = lj_clock_mono_ns() + 100 * MS;
+    order_count = 0;
+    for (int i = 0; i < TASKS; i++) {
+        int place = (i * 5) % TASKS;
+        work_init(&w[place], place);
+        lj_task_wake(&w[place].task, start_ns + place * 15 * MS);
+    }
+    lj_task_stop(&w[3].task); /* out of the middle of the queue */
+    for (int i = 0; i < TASKS; i++)
+        assert_true(i == 3 || reaches(&w[i].runs, 1));
+    assert_int_equal(order_count, TASKS - 1);
+    for (int i = 0; i < TASKS - 1; i++)
+        assert_int_equal(order[i], i < 3 ? i : i + 1);
+    for (int i = 0; i < TASKS; i++)
+        lj_task_stop(&w[i].task);
+}
+
+static void woken_while_it_runs(void **state)
+{
+    (void)state;
+    work w;
+    work_init(&w, 1);
+    atomic_store(&w.hold, true);
+    lj_task_wake(&w.task, 0);
+    assert_true(reaches(&w.inside, 1));
+    for (int i = 0; i < 10; i++)
+        lj_task_wake(&w.task, 0); /* ten are one */
+    lj_clock_sleep_ns(20 * MS);
+    assert_int_equal(atomic_load(&w.runs), 0);
+    atomic_store(&w.hold, false);
+    assert_true(reaches(&w.runs, 2));
+    lj_clock_sleep_ns(20 * MS);
+    assert_int_equal(atomic_load(&w.runs), 2);
+    assert_int_equal(atomic_load(&w.overlap), 0);
+    lj_task_stop(&w.task);
+}
+
+static void *release_later(void *arg)
+{
+    lj_clock_sleep_ns(80 * MS);
+    atomic_store(&((work *)arg)->hold, false);
+    return NULL;
+}
+
+static void stop_waits(void **state)
+{
+    (void)state;
+    work w;
+    pthread_t thread;
+    work_init(&w, 1);
+    w.again_in_ns = 0;
+    atomic_store(&w.hold, true);
+    lj_task_wake(&w.task, 0);
+    assert_true(reaches(&w.inside, 1));
+    assert_int_equal(pthread_create(&thread, NULL, release_later, &w), 0);
+    lj_task_stop(&w.task);
+    assert_int_equal(atomic_load(&w.inside), 0);
+    assert_int_equal(atomic_load(&w.runs), 1);
+    pthread_join(thread, NULL);
+}
+
+/* A task that stalls (an upload into a store that hangs) must not hold up what another worker could do. */
+static void a_stalled_task_holds_up_nobody(void **state)
+{
+    (void)state;
+    work stalled[3];
+    work timed[2];
+    int64_t now_ns = lj_clock_mono_ns();
+    for (int i = 0; i < 2; i++) {
+        work_init(&timed[i], 10 + i);
+        lj_task_wake(&timed[i].task,
+                     now_ns + (120 + 20 * i) * MS); /* queued before anything stalls */
+    }
+    for (int i = 0; i < 3; i++) {
+        work_init(&stalled[i], i);
+        atomic_store(&stalled[i].hold, true);
+        lj_task_wake(&stalled[i].task, i == 1 ? now_ns + 60 * MS : 0);
+    }
+    for (int i = 0; i < 3; i++)
+        assert_true(reaches(&stalled[i].inside, 1));
+    for (int i = 0; i < 2; i++) {
+        assert_true(reaches(&timed[i].runs, 1));
+        assert_int_equal(atomic_load(&stalled[0].runs), 0);
+    }
+    for (int i = 0; i < 3; i++) {
+        atomic_store(&stalled[i].hold, false);
+        lj_task_stop(&stalled[i].task);
+    }
+    for (int i = 0; i < 2; i++)
+        lj_task_stop(&timed[i].task);
+}
+
+static long switches(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_nvcsw + usage.ru_nivcsw;
+}
+
+static void idle_is_idle(void **state)
+{
+    (void)state;
+#ifdef __SANITIZE_THREAD__
+    print_message("skipped: ThreadSanitizer has a thread of its own that wakes up\n");
+    skip();
+#endif
+    work w;
+    work_init(&w, 1);
+    lj_task_wake(&w.task, 0);
+    assert_true(reaches(&w.runs, 1));
+    lj_clock_sleep_ns(50 * MS);
+    long before = switches();
+    struct timespec pause = {.tv_sec = 1};
+    nanosleep(&pause, NULL);
+    assert_true(switches() - before <= 5); /* our own sleep, and what the machine adds to it */
+    lj_task_stop(&w.task);
+}
+
+enum { WAKERS = 4, WAKES = 2000 };
+
+static void *wake_often(void *arg)
+{
+    work *w = arg;
+    for (int i = 0; i < WAKES; i++)
+        lj_task_wake(&w[i % 3].task, i % 7 == 0 ? lj_clock_mono_ns() + MS : 0);
+    return NULL;
+}
+
+static void many_wakers(void **state)
+{
+    (void)state;
+    work w[3];
+    pthread_t threads[WAKERS];
+    for (int i = 0; i < 3; i++)
+        work_init(&w[i], i);
+    for (int i = 0; i < WAKERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, wake_often, w), 0);
+    for (int i = 0; i < WAKERS; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < 3; i++) {
+        int runs = atomic_load(&w[i].runs);
+        lj_task_wake(&w[i].task, 0); /* none of it was lost: this one still comes through */
+        assert_true(reaches(&w[i].runs, runs + 1));
+        lj_task_stop(&w[i].task);
+        assert_int_equal(atomic_load(&w[i].overlap), 0);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(runs_when_due),
+        cmocka_unit_test(runs_again_by_itself),
+        cmocka_unit_test(in_the_order_of_due_times),
+        cmocka_unit_test(woken_while_it_runs),
+        cmocka_unit_test(stop_waits),
+        cmocka_unit_test(a_stalled_task_holds_up_nobody),
+        cmocka_unit_test(idle_is_idle),
+        cmocka_unit_test(many_wakers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
