@@ -157,8 +157,8 @@ def every_call(t, library, exclusive, limit):
     wrong = []
     at = kills = 0
     while True:
-        # in the short form about every fifth call, others for each seed
-        at += 1 if LONG else t.random.randint(2, 9)
+        # in the short form about every twelfth call, others for each seed
+        at += 1 if LONG else t.random.randint(6, 18)
         folder = "k%d_%s_%d" % (exclusive, limit, at)
         t.folder(folder, "data")
         paths = t.path(folder, "data", "shard_0.db"), t.path(folder, "replica")
