@@ -34,9 +34,10 @@ typedef struct sqlite3 sqlite3;
  * this struct, config_file. The struct and its strings may go away after the call.
  */
 typedef struct litejoin_config {
-    uint32_t size;           /* sizeof(litejoin_config): lets the struct grow */
-    int make_default;        /* not 0: register as the process's default VFS */
-    const char *config_file; /* a litejoin.yaml; NULL = the file LITEJOIN_CONFIG names, if it is set */
+    uint32_t size;    /* sizeof(litejoin_config): lets the struct grow */
+    int make_default; /* not 0: register as the process's default VFS */
+    const char
+        *config_file; /* a litejoin.yaml; NULL = the file LITEJOIN_CONFIG names, if it is set */
     const char *enabled;
     const char *mode;
     const char *replica_url;
@@ -70,21 +71,22 @@ LITEJOIN_API const char *litejoin_last_error(void);
 #define LITEJOIN_TEXT_MAX 512
 
 typedef struct litejoin_status {
-    uint32_t size;          /* in: sizeof(litejoin_status) */
-    int replicating;        /* 1 when commits are being shipped (also while retrying), else 0 */
-    char state[64];         /* "replicating", "starting", "retrying", "off", "not replicating: journal_mode=delete", ... */
+    uint32_t size;   /* in: sizeof(litejoin_status) */
+    int replicating; /* 1 when commits are being shipped (also while retrying), else 0 */
+    char state
+        [64]; /* "replicating", "starting", "retrying", "off", "not replicating: journal_mode=delete", ... */
     char generation[17];    /* 16 hex digits, "" before the first snapshot */
     uint32_t local_index;   /* position of the last local commit: life of the WAL ... */
     uint64_t local_offset;  /* ... and byte offset behind its last frame */
     uint32_t replica_index; /* position the replica has acknowledged */
     uint64_t replica_offset;
-    int64_t lag_ms;         /* age of the oldest commit the replica does not have; 0 = none */
-    uint64_t lag_frames;    /* frames the replica does not have */
-    uint64_t spool_bytes;   /* unshipped frames kept in the spool folder */
-    uint64_t segments;      /* objects written since open */
+    int64_t lag_ms;       /* age of the oldest commit the replica does not have; 0 = none */
+    uint64_t lag_frames;  /* frames the replica does not have */
+    uint64_t spool_bytes; /* unshipped frames kept in the spool folder */
+    uint64_t segments;    /* objects written since open */
     uint64_t snapshots;
-    uint64_t shipped_bytes; /* compressed */
-    int64_t last_snapshot_ns; /* wall time of the newest snapshot, 0 = none known */
+    uint64_t shipped_bytes;             /* compressed */
+    int64_t last_snapshot_ns;           /* wall time of the newest snapshot, 0 = none known */
     char last_error[LITEJOIN_TEXT_MAX]; /* "" when the last attempt was good */
 } litejoin_status;
 

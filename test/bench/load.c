@@ -112,11 +112,12 @@ static uint64_t random_next(void)
 /* A row that compresses like real ones: about half of it digits and words, the other half noise. */
 static void make_row(char *out, int bytes)
 {
-    static const char *const words[] = {"customer", "order", "status", "shipped", "pending", "amount", "total"};
+    static const char *const words[] = {"customer", "order",  "status", "shipped",
+                                        "pending",  "amount", "total"};
     int at = 0;
     while (at < bytes / 2) {
-        int n = snprintf(out + at, (size_t)(bytes - at), "%s=%" PRIu64 ";", words[random_next() % 7],
-                         random_next() % 1000000);
+        int n = snprintf(out + at, (size_t)(bytes - at), "%s=%" PRIu64 ";",
+                         words[random_next() % 7], random_next() % 1000000);
         at += n < bytes - at ? n : bytes - at;
     }
     while (at < bytes) {
@@ -161,13 +162,15 @@ static sqlite3 *open_database(const options *o)
             die("%s: %s", o->ext, text);
         sqlite3_close(db);
     }
-    if (sqlite3_open_v2(o->uri, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI, NULL) != SQLITE_OK)
+    if (sqlite3_open_v2(o->uri, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI,
+                        NULL) != SQLITE_OK)
         die("%s: %s", o->uri, sqlite3_errmsg(db));
     sqlite3_busy_timeout(db, 10000);
-    char *sql = sqlite3_mprintf("PRAGMA journal_mode=WAL; PRAGMA synchronous=%s; PRAGMA wal_autocheckpoint=%d;"
-                                "CREATE TABLE IF NOT EXISTS event(id INTEGER PRIMARY KEY, key TEXT, at INTEGER, body BLOB);"
-                                "CREATE INDEX IF NOT EXISTS event_key ON event(key);",
-                                o->synchronous, o->autocheckpoint);
+    char *sql = sqlite3_mprintf(
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=%s; PRAGMA wal_autocheckpoint=%d;"
+        "CREATE TABLE IF NOT EXISTS event(id INTEGER PRIMARY KEY, key TEXT, at INTEGER, body BLOB);"
+        "CREATE INDEX IF NOT EXISTS event_key ON event(key);",
+        o->synchronous, o->autocheckpoint);
     run(db, sql);
     sqlite3_free(sql);
     return db;
@@ -208,7 +211,8 @@ static double cpu_seconds(void)
 
 static void wait_until(uint64_t at)
 {
-    struct timespec ts = {.tv_sec = (time_t)(at / 1000000000u), .tv_nsec = (long)(at % 1000000000u)};
+    struct timespec ts = {.tv_sec = (time_t)(at / 1000000000u),
+                          .tv_nsec = (long)(at % 1000000000u)};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL) != 0) {
     }
 }
@@ -244,17 +248,22 @@ static void mode_insert(sqlite3 *db, const options *o)
     cpu = cpu_seconds() - cpu;
     long rss = proc_kib("VmRSS"), peak = proc_kib("VmHWM"), anon = proc_kib("RssAnon");
     sqlite3_finalize(insert);
-    printf("{\"commits\": %" PRIu64 ", \"seconds\": %.3f, \"per_second\": %.1f, \"p50_us\": %.3f, \"p99_us\": %.3f, "
-           "\"p999_us\": %.3f, \"max_us\": %.1f, \"rss_kib\": %ld, \"peak_kib\": %ld, \"anon_kib\": %ld, "
+    printf("{\"commits\": %" PRIu64
+           ", \"seconds\": %.3f, \"per_second\": %.1f, \"p50_us\": %.3f, \"p99_us\": %.3f, "
+           "\"p999_us\": %.3f, \"max_us\": %.1f, \"rss_kib\": %ld, \"peak_kib\": %ld, "
+           "\"anon_kib\": %ld, "
            "\"cpu_s\": %.3f}\n",
-           commits.count, seconds, (double)commits.count / seconds, (double)histogram_quantile(&commits, 0.5) / 1e3,
-           (double)histogram_quantile(&commits, 0.99) / 1e3, (double)histogram_quantile(&commits, 0.999) / 1e3,
-           (double)commits.max_ns / 1e3, rss, peak, anon, cpu);
+           commits.count, seconds, (double)commits.count / seconds,
+           (double)histogram_quantile(&commits, 0.5) / 1e3,
+           (double)histogram_quantile(&commits, 0.99) / 1e3,
+           (double)histogram_quantile(&commits, 0.999) / 1e3, (double)commits.max_ns / 1e3, rss,
+           peak, anon, cpu);
 }
 
 static double database_mb(sqlite3 *db)
 {
-    sqlite3_stmt *stmt = prepare(db, "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()");
+    sqlite3_stmt *stmt =
+        prepare(db, "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()");
     sqlite3_step(stmt);
     double mb = (double)sqlite3_column_int64(stmt, 0) / 1e6;
     sqlite3_finalize(stmt);
@@ -315,7 +324,11 @@ static double number(const char *text)
 
 static options parse(int argc, char **argv)
 {
-    options o = {.mode = "insert", .synchronous = "NORMAL", .seconds = 5, .row_bytes = 440, .autocheckpoint = 1000};
+    options o = {.mode = "insert",
+                 .synchronous = "NORMAL",
+                 .seconds = 5,
+                 .row_bytes = 440,
+                 .autocheckpoint = 1000};
     for (int i = 1; i < argc; i++) {
         const char *flag = argv[i];
         if (!strcmp(flag, "--sync-at-end")) {

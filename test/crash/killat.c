@@ -39,7 +39,7 @@ static void step(const char *name, const char *path)
         int fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
         if (fd >= 0) {
             ssize_t (*write_next)(int, const void *, size_t) =
-                (ssize_t (*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
+                (ssize_t(*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
             if (write_next(fd, line, (size_t)size) < 0)
                 abort();
             close(fd);
@@ -80,7 +80,7 @@ static void step_at(const char *name, int folder, const char *path)
     step(name, full);
 }
 
-#define NEXT(type, name, ...) ((type (*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name))
+#define NEXT(type, name, ...) ((type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name))
 
 ssize_t write(int fd, const void *data, size_t size)
 {
@@ -145,14 +145,15 @@ int rename(const char *from, const char *to)
 int renameat(int from_folder, const char *from, int to_folder, const char *to)
 {
     step_at("rename", to_folder, to);
-    return NEXT(int, renameat, int, const char *, int, const char *)(from_folder, from, to_folder, to);
+    return NEXT(int, renameat, int, const char *, int, const char *)(from_folder, from, to_folder,
+                                                                     to);
 }
 
 int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags)
 {
     step_at("rename", to_folder, to);
-    return NEXT(int, renameat2, int, const char *, int, const char *, unsigned)(from_folder, from, to_folder, to,
-                                                                                flags);
+    return NEXT(int, renameat2, int, const char *, int, const char *,
+                unsigned)(from_folder, from, to_folder, to, flags);
 }
 
 int link(const char *from, const char *to)
@@ -164,7 +165,8 @@ int link(const char *from, const char *to)
 int linkat(int from_folder, const char *from, int to_folder, const char *to, int flags)
 {
     step_at("link", to_folder, to);
-    return NEXT(int, linkat, int, const char *, int, const char *, int)(from_folder, from, to_folder, to, flags);
+    return NEXT(int, linkat, int, const char *, int, const char *, int)(from_folder, from,
+                                                                        to_folder, to, flags);
 }
 
 int mkdir(const char *path, mode_t mode)

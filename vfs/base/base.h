@@ -11,16 +11,16 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define LJ_WARN_UNUSED __attribute__((warn_unused_result))
+#define LJ_WARN_UNUSED       __attribute__((warn_unused_result))
 #define LJ_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
-#define LJ_CLEANUP(fn) __attribute__((cleanup(fn)))
+#define LJ_CLEANUP(fn)       __attribute__((cleanup(fn)))
 
 #define LJ_ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
-#define LJ_MIN(a, b) ((a) < (b) ? (a) : (b))
-#define LJ_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define LJ_MIN(a, b)    ((a) < (b) ? (a) : (b))
+#define LJ_MAX(a, b)    ((a) > (b) ? (a) : (b))
 
 #define LJ_NS_PER_MS INT64_C(1000000)
-#define LJ_NS_PER_S INT64_C(1000000000)
+#define LJ_NS_PER_S  INT64_C(1000000000)
 
 /* Big-endian integers, as SQLite stores them on disk. */
 static inline uint32_t lj_get_be32(const uint8_t *p)

@@ -16,7 +16,10 @@ typedef struct {
     size_t max; /* appends beyond this fail with LJ_INVALID */
 } lj_buf;
 
-#define LJ_BUF_INIT(max_bytes) {.data = NULL, .len = 0, .cap = 0, .max = (max_bytes)}
+#define LJ_BUF_INIT(max_bytes)                                                                     \
+    {                                                                                              \
+        .data = NULL, .len = 0, .cap = 0, .max = (max_bytes)                                       \
+    }
 
 void lj_buf_free(lj_buf *buf);
 /* Forgets the content, keeps the memory. */
@@ -24,7 +27,8 @@ void lj_buf_clear(lj_buf *buf);
 /* Makes room for `extra` more bytes behind len. */
 LJ_WARN_UNUSED lj_code lj_buf_reserve(lj_buf *buf, size_t extra, lj_error *err);
 LJ_WARN_UNUSED lj_code lj_buf_append(lj_buf *buf, const void *data, size_t len, lj_error *err);
-LJ_WARN_UNUSED lj_code lj_buf_printf(lj_buf *buf, lj_error *err, const char *fmt, ...) LJ_PRINTF(3, 4);
+LJ_WARN_UNUSED lj_code lj_buf_printf(lj_buf *buf, lj_error *err, const char *fmt, ...)
+    LJ_PRINTF(3, 4);
 /* The content as text, "" when empty. Valid until the next change. */
 const char *lj_buf_text(const lj_buf *buf);
 

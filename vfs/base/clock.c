@@ -27,7 +27,8 @@ void lj_clock_sleep_ns(int64_t ns)
 {
     if (ns <= 0)
         return;
-    struct timespec ts = {.tv_sec = (time_t)(ns / LJ_NS_PER_S), .tv_nsec = (long)(ns % LJ_NS_PER_S)};
+    struct timespec ts = {.tv_sec = (time_t)(ns / LJ_NS_PER_S),
+                          .tv_nsec = (long)(ns % LJ_NS_PER_S)};
     while (nanosleep(&ts, &ts) != 0 && errno == EINTR) {
     }
 }
@@ -176,8 +177,12 @@ static const struct {
     const char *name;
     int64_t ns;
 } duration_units[] = {
-    {"ns", 1},         {"us", 1000},           {"ms", LJ_NS_PER_MS},
-    {"s", LJ_NS_PER_S}, {"m", 60 * LJ_NS_PER_S}, {"h", 3600 * LJ_NS_PER_S},
+    {"ns", 1},
+    {"us", 1000},
+    {"ms", LJ_NS_PER_MS},
+    {"s", LJ_NS_PER_S},
+    {"m", 60 * LJ_NS_PER_S},
+    {"h", 3600 * LJ_NS_PER_S},
 };
 
 /* One "<number><unit>" at *p; returns nanoseconds or -1. */

@@ -41,19 +41,22 @@ typedef enum {
 } lj_code;
 
 #define LJ_ERROR_MESSAGE_MAX 512
-#define LJ_ERROR_HINT_MAX 256
+#define LJ_ERROR_HINT_MAX    256
 
 typedef struct {
     lj_code code;
-    int sys_errno;       /* errno of the failing call, 0 if none */
-    int http_status;     /* HTTP status of the failing answer, 0 if none */
-    bool retryable;      /* the same call may succeed later without anybody changing anything */
+    int sys_errno;          /* errno of the failing call, 0 if none */
+    int http_status;        /* HTTP status of the failing answer, 0 if none */
+    bool retryable;         /* the same call may succeed later without anybody changing anything */
     int64_t retry_after_ns; /* the server asked to wait this long; 0 if it did not say */
     char message[LJ_ERROR_MESSAGE_MAX];
     char hint[LJ_ERROR_HINT_MAX];
 } lj_error;
 
-#define LJ_ERROR_INIT {.code = LJ_OK}
+#define LJ_ERROR_INIT                                                                              \
+    {                                                                                              \
+        .code = LJ_OK                                                                              \
+    }
 
 /* Text of a code, never NULL. */
 const char *lj_code_text(lj_code code);

@@ -182,8 +182,8 @@ static lj_code write_temp(const char *temp, const void *data, size_t len, mode_t
     return LJ_OK;
 }
 
-lj_code lj_io_replace_file(const char *path, const void *data, size_t len, mode_t mode, bool durable,
-                           lj_error *err)
+lj_code lj_io_replace_file(const char *path, const void *data, size_t len, mode_t mode,
+                           bool durable, lj_error *err)
 {
     LJ_CLEANUP(lj_freep) char *temp = lj_str_printf("%s.tmp", path);
     if (temp == NULL)
@@ -208,7 +208,8 @@ void lj_io_random(void *out, size_t len)
         } else if (errno != EINTR) {
             /* kernel without getrandom: time and addresses are all that is left */
             uint64_t mix = (uint64_t)lj_clock_wall_ns() ^ (uint64_t)(uintptr_t)out;
-            for (; done < len; done++, mix = mix * UINT64_C(6364136223846793005) + 1442695040888963407u)
+            for (; done < len;
+                 done++, mix = mix * UINT64_C(6364136223846793005) + 1442695040888963407u)
                 ((uint8_t *)out)[done] = (uint8_t)(mix >> 56);
         }
     }

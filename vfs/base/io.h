@@ -12,14 +12,16 @@
 #include "vfs/base/error.h"
 
 /* open(2) with O_CLOEXEC; on success *ret_fd is owned by the caller. `path` is named in the error. */
-LJ_WARN_UNUSED lj_code lj_io_open(const char *path, int flags, mode_t mode, int *ret_fd, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_io_open(const char *path, int flags, mode_t mode, int *ret_fd,
+                                  lj_error *err);
 /* Reads up to len bytes at `off`; *ret_n is short only at end of file. */
 LJ_WARN_UNUSED lj_code lj_io_pread(int fd, void *data, size_t len, uint64_t off, size_t *ret_n,
                                    lj_error *err);
 /* Reads up to len bytes at the descriptor's position; short only at end of file. */
 LJ_WARN_UNUSED lj_code lj_io_read(int fd, void *data, size_t len, size_t *ret_n, lj_error *err);
 LJ_WARN_UNUSED lj_code lj_io_write(int fd, const void *data, size_t len, lj_error *err);
-LJ_WARN_UNUSED lj_code lj_io_pwrite(int fd, const void *data, size_t len, uint64_t off, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_io_pwrite(int fd, const void *data, size_t len, uint64_t off,
+                                    lj_error *err);
 LJ_WARN_UNUSED lj_code lj_io_fsync(int fd, lj_error *err);
 /* fsync of a folder, so that a rename, link or unlink in it is durable. */
 LJ_WARN_UNUSED lj_code lj_io_fsync_dir(const char *dir, lj_error *err);
@@ -32,8 +34,8 @@ LJ_WARN_UNUSED lj_code lj_io_read_file(const char *path, size_t max_bytes, char 
  * Replaces `path` by `data`: writes PATH.tmp beside it, fsync if `durable`, rename, fsync of the folder if
  * `durable`. After a crash the file holds the old or the new content, never a mixture.
  */
-LJ_WARN_UNUSED lj_code lj_io_replace_file(const char *path, const void *data, size_t len, mode_t mode,
-                                          bool durable, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_io_replace_file(const char *path, const void *data, size_t len,
+                                          mode_t mode, bool durable, lj_error *err);
 /* Random bytes from the kernel. */
 void lj_io_random(void *out, size_t len);
 

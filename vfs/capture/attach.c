@@ -20,9 +20,9 @@ typedef struct {
     bool has_record;
     lj_life life;
     bool touched;
-    lj_chain chain;       /* what comes out */
+    lj_chain chain; /* what comes out */
     uint64_t safe_frames;
-    char reason[192];     /* why not */
+    char reason[192]; /* why not */
 } decision;
 
 static bool refuse(decision *d, const char *fmt, ...) LJ_PRINTF(2, 3);
@@ -57,7 +57,9 @@ static bool continue_in_life(decision *d)
     const lj_saved_position *saved = &d->saved;
     uint64_t shipped = lj_wal_frames_below(saved->page_size, saved->at.offset);
     if (d->life.frames < shipped)
-        return refuse(d, "the replica is ahead: it has %" PRIu64 " frames of this WAL, the local file %" PRIu64,
+        return refuse(d,
+                      "the replica is ahead: it has %" PRIu64
+                      " frames of this WAL, the local file %" PRIu64,
                       shipped, d->life.frames);
     if (saved->page_size != d->life.page_size || !shipped_frame_unchanged(d))
         return refuse(d, "the local WAL is not the one that was shipped up to offset %" PRIu64,
@@ -71,7 +73,9 @@ static bool continue_from_base(decision *d)
 {
     const lj_saved_position *saved = &d->saved;
     if (d->life.frames < saved->base_frames)
-        return refuse(d, "the replica is ahead: its snapshot has %" PRIu64 " frames of this WAL, the local file %" PRIu64,
+        return refuse(d,
+                      "the replica is ahead: its snapshot has %" PRIu64
+                      " frames of this WAL, the local file %" PRIu64,
                       saved->base_frames, d->life.frames);
     d->chain.index = saved->at.index;
     d->chain.base_frames = saved->base_frames;
@@ -88,7 +92,9 @@ static bool spool_reaches(decision *d, uint32_t next, uint64_t end_of_last)
         return refuse(d, "the position file is ahead of the shared page");
     if (at.index < next && !lj_spool_holds(d->db->spool_dir, &at) && at.index + 1 == next &&
         at.offset != end_of_last)
-        return refuse(d, "index %" PRIu32 " ended at offset %" PRIu64 ", not at %" PRIu64 ", and the rest is gone",
+        return refuse(d,
+                      "index %" PRIu32 " ended at offset %" PRIu64 ", not at %" PRIu64
+                      ", and the rest is gone",
                       at.index, end_of_last, at.offset);
     for (at.index++, at.offset = 0; at.index < next; at.index++) {
         if (!lj_spool_holds(d->db->spool_dir, &at))
@@ -113,10 +119,13 @@ static bool follow_record(decision *d)
 {
     const lj_chain *record = &d->record;
     const lj_saved_position *saved = &d->saved;
-    bool used = record->has_life && !record->unused; /* else its index has not begun: the one before it ended last */
+    bool used = record->has_life &&
+                !record->unused; /* else its index has not begun: the one before it ended last */
     uint64_t end = record->prev_end;
     if (used)
-        end = saved->page_size == 0 ? 0 : lj_wal_frame_offset(saved->page_size, record->sealed_frames + 1);
+        end = saved->page_size == 0
+                  ? 0
+                  : lj_wal_frame_offset(saved->page_size, record->sealed_frames + 1);
     uint32_t next = used ? record->index + 1 : record->index;
     if (next == saved->at.index && saved->at.offset != 0)
         return refuse(d, "the position file is ahead of the shared page");
@@ -148,8 +157,8 @@ static bool decide_with_frames(decision *d)
     if (d->has_record && record->has_next && lj_wal_salt_eq(record->next_salt, d->life.salt) &&
         (record->sealed || !record->has_life))
         return follow_record(d);
-    return refuse(d, "the WAL (salts %08" PRIx32 " %08" PRIx32 ") was begun by somebody else", d->life.salt.salt1,
-                  d->life.salt.salt2);
+    return refuse(d, "the WAL (salts %08" PRIx32 " %08" PRIx32 ") was begun by somebody else",
+                  d->life.salt.salt1, d->life.salt.salt2);
 }
 
 /* The next life has not begun: the shared page keeps saying so. */
@@ -218,7 +227,8 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
         db->pos = d.saved.at;
         db->safe_frames = d.safe_frames;
         db->spool_bytes = spooled;
-        db->shipped_life = db->life.known && d.chain.index == d.saved.at.index ? db->life.number : 0;
+        db->shipped_life =
+            db->life.known && d.chain.index == d.saved.at.index ? db->life.number : 0;
         db->shipped_frames = db->shipped_life != 0 ? d.safe_frames : 0;
         db->last_snapshot_ns = d.saved.snapshot_ns;
     } else {

@@ -39,19 +39,23 @@ static inline bool lj_identity_eq(const lj_identity *a, const lj_identity *b)
 bool lj_identity_of(const char *path, lj_identity *ret_identity);
 
 typedef struct {
-    bool active; /* a generation is being continued; else the frames in the WAL need no protection */
+    bool
+        active; /* a generation is being continued; else the frames in the WAL need no protection */
     char generation[LJ_GENERATION_MAX];
-    uint32_t index;       /* of the current life, or of the next one while has_life is false */
+    uint32_t index; /* of the current life, or of the next one while has_life is false */
     bool has_life;
-    lj_wal_salt salt;     /* of the current life */
-    bool unused;          /* the current life holds nothing behind the base: the next life takes over its index */
-    uint64_t base_frames; /* frames of the current life that the generation's first snapshot contains */
-    bool sealed;          /* every committed frame of the current life is safe ... */
+    lj_wal_salt salt; /* of the current life */
+    bool
+        unused; /* the current life holds nothing behind the base: the next life takes over its index */
+    uint64_t
+        base_frames; /* frames of the current life that the generation's first snapshot contains */
+    bool sealed;     /* every committed frame of the current life is safe ... */
     uint64_t sealed_frames; /* ... and this is how many there were */
-    uint64_t prev_end;    /* end offset of index - 1 */
-    bool emptied;         /* the WAL was restarted, truncated or deleted behind the seal ... */
-    lj_identity identity; /* ... and the database file looked like this then */
-    bool has_next;        /* the header of the next life was written, and nothing was committed under it yet */
+    uint64_t prev_end;      /* end offset of index - 1 */
+    bool emptied;           /* the WAL was restarted, truncated or deleted behind the seal ... */
+    lj_identity identity;   /* ... and the database file looked like this then */
+    bool
+        has_next; /* the header of the next life was written, and nothing was committed under it yet */
     lj_wal_salt next_salt;
 } lj_chain;
 

@@ -322,7 +322,8 @@ void lj_db_journal_mode(lj_db *db, const char *mode)
     pthread_mutex_unlock(&db->mutex);
     if (changed && mode != NULL)
         lj_log(LJ_LOG_WARN,
-               "%s: not replicating: journal_mode=%s (run PRAGMA journal_mode=WAL; a snapshot follows)",
+               "%s: not replicating: journal_mode=%s (run PRAGMA journal_mode=WAL; a snapshot "
+               "follows)",
                db->path, mode);
     if (changed && mode == NULL)
         db->wake(db, 0);
@@ -334,7 +335,8 @@ void lj_db_shipped(lj_db *db, const lj_position *next, uint64_t life, uint64_t f
 {
     pthread_mutex_lock(&db->mutex);
     db->pos = *next;
-    db->last_error[0] = 0; /* who waits for this acknowledgement must not find the error before it in the status */
+    db->last_error[0] =
+        0; /* who waits for this acknowledgement must not find the error before it in the status */
     if (life > db->shipped_life || (life == db->shipped_life && frames > db->shipped_frames)) {
         db->shipped_life = life;
         db->shipped_frames = frames;
@@ -484,7 +486,8 @@ static void state_text_locked(const lj_db *db, lj_db_status *s)
     const char *text = "replicating";
     if (db->not_wal || db->state == LJ_DB_STOPPED || db->state == LJ_DB_STANDBY) {
         snprintf(s->text, sizeof(s->text), "%s: %.44s",
-                 db->state == LJ_DB_STANDBY && !db->not_wal ? "standby" : "not replicating", db->reason);
+                 db->state == LJ_DB_STANDBY && !db->not_wal ? "standby" : "not replicating",
+                 db->reason);
         return;
     }
     if (current_error_locked(db)[0] != 0)
@@ -519,7 +522,9 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
         s.lag_frames += db->spool_bytes / lj_wal_frame_bytes(db->saved.page_size);
     int64_t oldest_ns = lj_ring_oldest_ns(&db->ring);
     if (oldest_ns == 0)
-        oldest_ns = db->saved.last_object_ns; /* commits of an earlier process: younger than the newest object */
+        oldest_ns =
+            db->saved
+                .last_object_ns; /* commits of an earlier process: younger than the newest object */
     if (oldest_ns != 0 && s.lag_frames > 0)
         s.lag_ms = LJ_MAX((lj_clock_wall_ns() - oldest_ns) / LJ_NS_PER_MS, INT64_C(1));
     s.spool_bytes = db->spool_bytes;

@@ -43,11 +43,11 @@ typedef struct {
 } lj_life;
 
 typedef enum {
-    LJ_DB_IDLE,        /* opened; the WAL was not read yet */
-    LJ_DB_STARTING,    /* deciding between continuing and a new generation, or taking its first snapshot */
+    LJ_DB_IDLE,     /* opened; the WAL was not read yet */
+    LJ_DB_STARTING, /* deciding between continuing and a new generation, or taking its first snapshot */
     LJ_DB_REPLICATING,
-    LJ_DB_STANDBY,     /* another process on this machine is the uploader */
-    LJ_DB_STOPPED,     /* cannot replicate: see reason */
+    LJ_DB_STANDBY, /* another process on this machine is the uploader */
+    LJ_DB_STOPPED, /* cannot replicate: see reason */
 } lj_db_state;
 
 typedef struct lj_db lj_db;
@@ -59,14 +59,15 @@ struct lj_db {
     /* immutable after lj_db_new */
     char *path;
     char *wal_path;
-    char *state_dir;  /* "<dir>/.<name>-litejoin" */
+    char *state_dir; /* "<dir>/.<name>-litejoin" */
     char *spool_dir;
     char *position_path;
     char *replica_url; /* of this database, for messages */
     lj_db_options options;
     lj_db_wake_fn wake;
-    void *shipper;     /* vfs/ship's object */
-    lj_identity opened_identity; /* of the database file before SQLite touched it; valid if has_opened_identity */
+    void *shipper; /* vfs/ship's object */
+    lj_identity
+        opened_identity; /* of the database file before SQLite touched it; valid if has_opened_identity */
     bool has_opened_identity;
 
     atomic_bool ready; /* the attach is over */
@@ -78,36 +79,38 @@ struct lj_db {
 
     /* below: guarded by mutex */
     lj_db_state state;
-    char reason[192];   /* why STOPPED, or what STARTING waits for */
-    bool not_wal;       /* journal mode is not WAL: reason says which */
-    bool attached;      /* decided whether to continue (attach.h) */
-    bool established;   /* the generation's first snapshot is in the replica */
-    bool freezing;      /* a first snapshot is being frozen: no restart in between */
-    bool disturbed;     /* ... and one had to be allowed all the same */
-    bool closing;       /* the last handle is going away: long work ends */
-    bool touched;       /* written outside of WAL mode before the attach */
-    bool broken;        /* the chain was given up: the shipper has to begin a new generation */
+    char reason[192]; /* why STOPPED, or what STARTING waits for */
+    bool not_wal;     /* journal mode is not WAL: reason says which */
+    bool attached;    /* decided whether to continue (attach.h) */
+    bool established; /* the generation's first snapshot is in the replica */
+    bool freezing;    /* a first snapshot is being frozen: no restart in between */
+    bool disturbed;   /* ... and one had to be allowed all the same */
+    bool closing;     /* the last handle is going away: long work ends */
+    bool touched;     /* written outside of WAL mode before the attach */
+    bool broken;      /* the chain was given up: the shipper has to begin a new generation */
     char broken_reason[192];
     lj_life life;
     lj_chain chain;
-    lj_shared *shared;  /* NULL until ready */
-    int lock_fd;        /* election, -1 = not the uploader */
-    lj_position pos;    /* next byte to ship: a copy of the shipper's */
-    lj_saved_position saved; /* set by the attach, then by the shipper each time it writes the position file */
-    uint64_t shipped_life, shipped_frames; /* in the replica; life 0 = nothing of this process's lives */
+    lj_shared *shared; /* NULL until ready */
+    int lock_fd;       /* election, -1 = not the uploader */
+    lj_position pos;   /* next byte to ship: a copy of the shipper's */
+    lj_saved_position
+        saved; /* set by the attach, then by the shipper each time it writes the position file */
+    uint64_t shipped_life,
+        shipped_frames;   /* in the replica; life 0 = nothing of this process's lives */
     uint64_t safe_frames; /* of the current life: in the replica, or in the snapshot being taken */
     lj_ring ring;
-    uint64_t commits;   /* published since open */
+    uint64_t commits; /* published since open */
     uint64_t spool_bytes;
-    bool want_wake;     /* the shipper sleeps: the next commit wakes it */
-    int64_t not_before_ns; /* monotonic: the next tick is not due before */
-    bool urgent;        /* ... unless the WAL is growing towards max_wal_size */
+    bool want_wake;              /* the shipper sleeps: the next commit wakes it */
+    int64_t not_before_ns;       /* monotonic: the next tick is not due before */
+    bool urgent;                 /* ... unless the WAL is growing towards max_wal_size */
     uint64_t attempts, failures; /* shipping attempts ended, of them failed */
     uint64_t flush_waiters;
     uint64_t snapshot_requests;              /* numbered from 1 ... */
     uint64_t snapshot_done, snapshot_failed; /* ... and over, well or badly, up to here */
-    char last_error[640];     /* of shipping, "" after a good attempt */
-    char snapshot_error[640]; /* of the snapshot task, likewise */
+    char last_error[640];                    /* of shipping, "" after a good attempt */
+    char snapshot_error[640];                /* of the snapshot task, likewise */
     uint64_t segments, snapshots, shipped_bytes;
     int64_t last_snapshot_ns;
 };

@@ -71,8 +71,8 @@ void lj_db_seal(lj_db *db, bool going)
         pthread_mutex_unlock(&db->mutex);
         return;
     }
-    bool behind = db->pos.index < db->chain.index ||
-                  strcmp(db->pos.generation, db->chain.generation) != 0;
+    bool behind =
+        db->pos.index < db->chain.index || strcmp(db->pos.generation, db->chain.generation) != 0;
     lj_spool_entry entry = {.end = lj_wal_frame_offset(db->life.page_size, db->life.frames + 1)};
     memcpy(entry.start.generation, db->chain.generation, LJ_GENERATION_MAX);
     entry.start.index = db->chain.index;

@@ -58,7 +58,8 @@ static lj_code map_unverified(lj_image *image, int fd, lj_error *err)
         lj_wal_frame frame;
         LJ_TRY(lj_walfile_frame(fd, f->page_size, number, &frame, err));
         if (frame.pgno == 0)
-            return lj_error_set(err, LJ_CORRUPT, "frame %" PRIu64 " of the WAL names page 0", number);
+            return lj_error_set(err, LJ_CORRUPT, "frame %" PRIu64 " of the WAL names page 0",
+                                number);
         LJ_TRY(note_frame(image, number, &frame, err));
     }
     image->freeze.broken = true;
@@ -79,8 +80,8 @@ static lj_code map_verified(lj_image *image, const lj_walfile *file, lj_error *e
         return lj_error_set(err, LJ_CORRUPT, "the WAL does not match its index at frame %" PRIu64,
                             f->frames);
     if (chain.committed != f->frames)
-        return lj_error_set(err, LJ_CORRUPT, "frame %" PRIu64 " of the WAL does not end a transaction",
-                            f->frames);
+        return lj_error_set(err, LJ_CORRUPT,
+                            "frame %" PRIu64 " of the WAL does not end a transaction", f->frames);
     return LJ_OK;
 }
 
@@ -309,7 +310,8 @@ static void save_range(lj_image *image, uint64_t off, uint64_t len)
     if (image->failure.code != LJ_OK || page_size == 0)
         return;
     uint64_t first = LJ_MAX(off / page_size + 1, (uint64_t)image->next);
-    uint64_t last = LJ_MIN((off + len + page_size - 1) / page_size, (uint64_t)image->freeze.db_pages);
+    uint64_t last =
+        LJ_MIN((off + len + page_size - 1) / page_size, (uint64_t)image->freeze.db_pages);
     if (first > last)
         return;
     LJ_CLEANUP(lj_freep) uint8_t *page = malloc(page_size);

@@ -26,15 +26,15 @@
 #include "vfs/wal/wal.h"
 
 typedef struct {
-    lj_wal_salt salt;    /* of the WAL; meaningless with frames == 0 */
-    uint64_t frames;     /* M */
+    lj_wal_salt salt; /* of the WAL; meaningless with frames == 0 */
+    uint64_t frames;  /* M */
     uint32_t page_size;
-    uint32_t db_pages;   /* at M; 0 = take it from the file's size */
-    lj_wal_cksum cksum;  /* running checksum behind frame M; valid if has_cksum */
+    uint32_t db_pages;  /* at M; 0 = take it from the file's size */
+    lj_wal_cksum cksum; /* running checksum behind frame M; valid if has_cksum */
     bool has_cksum;
-    bool backfilled;     /* everything up to M is in the database file */
-    bool broken;         /* set by lj_image_begin: the frames do not verify, see there */
-    bool held;           /* a read mark is held; else the image copies from the start */
+    bool backfilled; /* everything up to M is in the database file */
+    bool broken;     /* set by lj_image_begin: the frames do not verify, see there */
+    bool held;       /* a read mark is held; else the image copies from the start */
 } lj_freeze;
 
 /* How the image reaches the database file: implemented by the shim over the base VFS. */
@@ -61,7 +61,10 @@ typedef struct {
     lj_image *image;     /* guarded by mutex */
 } lj_image_guard;
 
-#define LJ_IMAGE_GUARD_INIT {.mutex = PTHREAD_MUTEX_INITIALIZER}
+#define LJ_IMAGE_GUARD_INIT                                                                        \
+    {                                                                                              \
+        .mutex = PTHREAD_MUTEX_INITIALIZER                                                         \
+    }
 
 /*
  * Freezes. `state_dir` takes the unlinked file of saved pages; `cancel` is polled. LJ_BUSY: not possible at this moment, try
@@ -73,7 +76,8 @@ typedef struct {
  */
 LJ_WARN_UNUSED lj_code lj_image_begin(lj_image_guard *guard, const lj_dbfile *dbfile,
                                       const char *wal_path, const char *state_dir,
-                                      const atomic_bool *cancel, lj_image **ret_image, lj_error *err);
+                                      const atomic_bool *cancel, lj_image **ret_image,
+                                      lj_error *err);
 const lj_freeze *lj_image_freeze(const lj_image *image);
 uint64_t lj_image_bytes(const lj_image *image);
 /* The image as bytes from the first page to the last; can be rewound. Valid until lj_image_end. */

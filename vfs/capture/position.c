@@ -13,7 +13,7 @@
 #include "vfs/base/str.h"
 
 #define POSITION_FILE_MAX 8192u
-#define POSITION_HEAD "litejoin-position 1\n"
+#define POSITION_HEAD     "litejoin-position 1\n"
 
 static uint32_t text_check(const char *text, size_t len)
 {
@@ -78,7 +78,8 @@ static bool parse_line(const char *line, lj_saved_position *p)
 {
     int flag = 0;
     char generation[LJ_GENERATION_MAX] = "";
-    if (sscanf(line, "at %16s %" SCNu32 " %" SCNu64, generation, &p->at.index, &p->at.offset) == 3) {
+    if (sscanf(line, "at %16s %" SCNu32 " %" SCNu64, generation, &p->at.index, &p->at.offset) ==
+        3) {
         memcpy(p->at.generation, generation, sizeof(generation));
         return lj_generation_ok(generation) && p->at.index <= LJ_INDEX_MAX;
     }

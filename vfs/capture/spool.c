@@ -32,7 +32,8 @@ static bool parse_entry(const char *name, lj_spool_entry *ret_entry)
     if (strlen(name) != 16 + 1 + 8 + 1 + 12 + 1 + 12 + 4 || !lj_str_hex(name, 16, &ignored) ||
         name[16] != '-' || !lj_str_hex(name + 17, 8, &index) || name[25] != '-' ||
         !lj_str_hex(name + 26, 12, &e.start.offset) || name[38] != '-' ||
-        !lj_str_hex(name + 39, 12, &e.end) || strcmp(name + 51, ".wal") != 0 || index > LJ_INDEX_MAX)
+        !lj_str_hex(name + 39, 12, &e.end) || strcmp(name + 51, ".wal") != 0 ||
+        index > LJ_INDEX_MAX)
         return false;
     memcpy(e.start.generation, name, 16);
     e.start.index = (uint32_t)index;
@@ -84,8 +85,8 @@ lj_code lj_spool_copy(const char *dir, const lj_spool_entry *entry, int wal_fd, 
     return LJ_OK;
 }
 
-lj_code lj_spool_link(const char *dir, const lj_spool_entry *entry, const char *wal_path, int wal_fd,
-                      lj_error *err)
+lj_code lj_spool_link(const char *dir, const lj_spool_entry *entry, const char *wal_path,
+                      int wal_fd, lj_error *err)
 {
     LJ_TRY(lj_io_mkdirs(dir, 0700, err));
     LJ_CLEANUP(lj_freep) char *path = entry_path(dir, entry);
@@ -206,7 +207,8 @@ static void visit_holds(void *ctx, const char *name, const lj_spool_entry *entry
     (void)name;
     search *s = ctx;
     if (entry != NULL && strcmp(entry->start.generation, s->generation) == 0 &&
-        entry->start.index == s->index && entry->start.offset <= s->offset && s->offset < entry->end)
+        entry->start.index == s->index && entry->start.offset <= s->offset &&
+        s->offset < entry->end)
         s->found = true;
 }
 

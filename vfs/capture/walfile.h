@@ -17,7 +17,10 @@ typedef struct {
     lj_wal_header header; /* as read by the last refresh */
 } lj_walfile;
 
-#define LJ_WALFILE_INIT {.fd = -1}
+#define LJ_WALFILE_INIT                                                                            \
+    {                                                                                              \
+        .fd = -1                                                                                   \
+    }
 
 void lj_walfile_close(lj_walfile *file);
 /*
@@ -33,8 +36,9 @@ typedef lj_code (*lj_walfile_fn)(void *ctx, uint64_t number, const lj_wal_frame 
  * Walks from where `chain` stands through at most `limit` frames in total, verifying each, until one does not verify or the
  * file ends; that is not an error: *ret_verdict says why it stopped (LJ_WAL_FRAME_OK: the limit or the end of file).
  */
-LJ_WARN_UNUSED lj_code lj_walfile_walk(int fd, lj_wal_chain *chain, uint64_t limit, lj_walfile_fn fn,
-                                       void *ctx, lj_wal_verdict *ret_verdict, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_walfile_walk(int fd, lj_wal_chain *chain, uint64_t limit,
+                                       lj_walfile_fn fn, void *ctx, lj_wal_verdict *ret_verdict,
+                                       lj_error *err);
 /* Reads the running checksum and salts stored in frame `number`. */
 LJ_WARN_UNUSED lj_code lj_walfile_frame(int fd, uint32_t page_size, uint64_t number,
                                         lj_wal_frame *ret_frame, lj_error *err);

@@ -37,9 +37,9 @@ typedef struct {
     char *replica_name;       /* last part of the replica's URL; NULL = file name without ".db" */
     int64_t sync_interval_ns; /* 1s */
     bool restore_on_boot;     /* true */
-    int64_t snapshot_interval_ns; /* 1h, 0 = none after the first */
-    int64_t retention_ns;         /* 72h, 0 = keep everything */
-    uint64_t max_wal_size_bytes; /* 0: below it a WAL restart waits for the shipper */
+    int64_t snapshot_interval_ns;  /* 1h, 0 = none after the first */
+    int64_t retention_ns;          /* 72h, 0 = keep everything */
+    uint64_t max_wal_size_bytes;   /* 0: below it a WAL restart waits for the shipper */
     uint64_t max_spool_size_bytes; /* 4GiB */
     int64_t shutdown_timeout_ns;   /* 10s */
     int64_t io_timeout_ns;         /* 30s */

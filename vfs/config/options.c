@@ -97,9 +97,9 @@ static const lj_option options[] = {
      .offset = offsetof(lj_config, retention_ns),
      .max = TEN_YEARS,
      .origins = FROM_ALL},
-    {.info =
-         {"max_wal_size", "size", "0", "0 to 1024GiB", ANYWHERE,
-          "Below it the WAL does not restart while frames are unshipped; past it those move to the spool."},
+    {.info = {"max_wal_size", "size", "0", "0 to 1024GiB", ANYWHERE,
+              "Below it the WAL does not restart while frames are unshipped; past it those move to "
+              "the spool."},
      .type = LJ_OPTION_SIZE,
      .offset = offsetof(lj_config, max_wal_size_bytes),
      .max = GIB * 1024,

@@ -11,8 +11,8 @@
 #include "vfs/base/str.h"
 
 #define GENERATIONS "generations/"
-#define SNAPSHOTS "/snapshots/"
-#define WAL "/wal/"
+#define SNAPSHOTS   "/snapshots/"
+#define WAL         "/wal/"
 
 void lj_position_format(const lj_position *position, char out[LJ_POSITION_TEXT_MAX])
 {

@@ -16,8 +16,9 @@
 #include "vfs/base/error.h"
 
 #define LJ_GENERATION_MAX 17u /* 16 hex digits and NUL */
-#define LJ_INDEX_MAX 0x7fffffffu
-#define LJ_OFFSET_MAX UINT64_C(0xffffffff) /* what an 8-digit name can say; larger is invisible to v0.3.13 */
+#define LJ_INDEX_MAX      0x7fffffffu
+#define LJ_OFFSET_MAX                                                                              \
+    UINT64_C(0xffffffff) /* what an 8-digit name can say; larger is invisible to v0.3.13 */
 #define LJ_NAME_MAX 96u
 
 /* A place in a replica: byte `offset` of WAL life `index` of `generation`. */

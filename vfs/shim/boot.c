@@ -80,12 +80,15 @@ static lj_code restore_locked(lj_storage *storage, const lj_restore_plan *plan,
 }
 
 static lj_code restore_under_lock(lj_storage *storage, const lj_restore_plan *plan,
-                                  const lj_restore_options *options, const char *path, lj_error *err)
+                                  const lj_restore_options *options, const char *path,
+                                  lj_error *err)
 {
     LJ_CLEANUP(lj_freep) char *dir = lj_str_dirname(path);
-    LJ_CLEANUP(lj_freep) char *state_dir =
+    LJ_CLEANUP(lj_freep)
+    char *state_dir =
         dir == NULL ? NULL : lj_str_printf("%s/.%s-litejoin", dir, lj_str_basename(path));
-    LJ_CLEANUP(lj_freep) char *lock = state_dir == NULL ? NULL : lj_str_printf("%s/restore-lock", state_dir);
+    LJ_CLEANUP(lj_freep)
+    char *lock = state_dir == NULL ? NULL : lj_str_printf("%s/restore-lock", state_dir);
     if (lock == NULL)
         return lj_error_nomem(err);
     LJ_TRY(lj_io_mkdirs(state_dir, 0700, err));

@@ -218,7 +218,8 @@ int lj_event_restart_lock(lj_file *file, int flags)
     if (lj_db_gate(open->db, checkpoint) == LJ_GATE_VETO)
         return SQLITE_BUSY;
     int rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
-    if (rc == SQLITE_BUSY && (checkpoint || wal_is_large(open->db)) && lj_image_convert(&open->guard))
+    if (rc == SQLITE_BUSY && (checkpoint || wal_is_large(open->db)) &&
+        lj_image_convert(&open->guard))
         rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
     if (rc == SQLITE_OK)
         lj_event_wal_emptying(open, false);

@@ -25,8 +25,8 @@ static int add_functions(sqlite3 *db, char **ret_message, const sqlite3_api_rout
 {
     (void)ret_message;
     (void)api;
-    return sqlite3_create_function(db, "litejoin_last_error", 0, SQLITE_UTF8 | SQLITE_DIRECTONLY, NULL,
-                                   sql_last_error, NULL, NULL);
+    return sqlite3_create_function(db, "litejoin_last_error", 0, SQLITE_UTF8 | SQLITE_DIRECTONLY,
+                                   NULL, sql_last_error, NULL, NULL);
 }
 
 LITEJOIN_API int sqlite3_litejoinvfs_init(sqlite3 *db, char **ret_message,

@@ -11,8 +11,8 @@
 #include "vfs/shim/handle.h"
 #include "vfs/shim/walindex.h"
 
-#define SELF(f)  ((lj_file *)(f))
-#define LOWER(f) (SELF(f)->lower)
+#define SELF(f)    ((lj_file *)(f))
+#define LOWER(f)   (SELF(f)->lower)
 #define METHODS(f) (LOWER(f)->pMethods)
 
 static bool live(const lj_file *file)
@@ -30,7 +30,8 @@ static int file_close(sqlite3_file *f)
         file->partner->partner = NULL;
     int rc = SQLITE_OK;
     if (open != NULL && !file->is_wal)
-        lj_registry_release(open); /* flushes while the WAL is still locked in place by this handle */
+        lj_registry_release(
+            open); /* flushes while the WAL is still locked in place by this handle */
     if (LOWER(f)->pMethods != NULL)
         rc = METHODS(f)->xClose(LOWER(f));
     file->open = NULL;
@@ -52,7 +53,8 @@ static int file_write(sqlite3_file *f, const void *data, int len, sqlite3_int64 
         return METHODS(f)->xWrite(LOWER(f), data, len, off);
     }
     if (off == 0)
-        lj_event_wal_emptying(file->open, false); /* a new header: the last line of the restart gate */
+        lj_event_wal_emptying(file->open,
+                              false); /* a new header: the last line of the restart gate */
     int rc = METHODS(f)->xWrite(LOWER(f), data, len, off);
     if (rc == SQLITE_OK)
         lj_event_wal_write(file, data, len, off);
@@ -149,7 +151,8 @@ static int file_control(sqlite3_file *f, int op, void *arg)
         case SQLITE_FCNTL_PERSIST_WAL:
             /* the query at the end of the last connection's checkpoint: the WAL goes next */
             if (*(int *)arg < 0) {
-                lj_event_publish(file); /* another process may have committed since this handle read last */
+                lj_event_publish(
+                    file); /* another process may have committed since this handle read last */
                 lj_open_flush(file->open);
             }
             break;

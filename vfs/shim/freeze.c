@@ -81,8 +81,8 @@ static int find_slot(sqlite3_file *r, volatile void *region, uint32_t frames)
             return i;
     }
     for (int i = 1; i < LJ_WALINDEX_READERS; i++) {
-        if (r->pMethods->xShmLock(r, LJ_LOCK_READ0 + i, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE) !=
-            SQLITE_OK)
+        if (r->pMethods->xShmLock(r, LJ_LOCK_READ0 + i, 1,
+                                  SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE) != SQLITE_OK)
             continue;
         lj_walindex_set_mark(region, i, frames);
         r->pMethods->xShmLock(r, LJ_LOCK_READ0 + i, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
@@ -104,7 +104,8 @@ static bool try_mark(sqlite3_file *r, volatile void *region, lj_walindex *ret_in
                                           SQLITE_SHM_LOCK | SQLITE_SHM_SHARED) != SQLITE_OK)
         return false;
     r->pMethods->xShmBarrier(r);
-    bool same = lj_walindex_read(region, &again) && memcmp(now.raw, again.raw, sizeof(now.raw)) == 0 &&
+    bool same = lj_walindex_read(region, &again) &&
+                memcmp(now.raw, again.raw, sizeof(now.raw)) == 0 &&
                 (backfilled || lj_walindex_mark(region, slot) == now.frames);
     if (!same) {
         r->pMethods->xShmLock(r, LJ_LOCK_READ0 + slot, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
@@ -185,7 +186,8 @@ static lj_code size_db(void *ctx, uint64_t *ret_bytes, lj_error *err)
     sqlite3_int64 bytes = 0;
     int rc = open->reader->pMethods->xFileSize(open->reader, &bytes);
     if (rc != SQLITE_OK)
-        return lj_error_set(err, LJ_IO, "cannot tell the size of the database: SQLite error %d", rc);
+        return lj_error_set(err, LJ_IO, "cannot tell the size of the database: SQLite error %d",
+                            rc);
     *ret_bytes = (uint64_t)bytes;
     return LJ_OK;
 }

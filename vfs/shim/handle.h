@@ -41,21 +41,21 @@ struct lj_file {
     const char *wal_name; /* the pointer SQLite will open this database's WAL with */
 
     /* database handle */
-    int lock_level;            /* SQLITE_LOCK_* held on the database file */
-    unsigned exclusive;        /* bit per wal-index lock held EXCLUSIVE */
+    int lock_level;             /* SQLITE_LOCK_* held on the database file */
+    unsigned exclusive;         /* bit per wal-index lock held EXCLUSIVE */
     const volatile void *index; /* first region of the wal-index, NULL while not mapped */
-    lj_wal_salt seen_salt;     /* what was published last through this handle */
+    lj_wal_salt seen_salt;      /* what was published last through this handle */
     uint32_t seen_frames;
-    bool checkpointing;        /* between CKPT_START and CKPT_DONE */
+    bool checkpointing; /* between CKPT_START and CKPT_DONE */
 
     /* WAL handle, needed in exclusive mode, where there are no locks and maybe no wal-index */
     lj_wal_salt wal_salt;
-    uint32_t wal_page_size;    /* 0 = no header seen */
-    uint64_t commit_frame;     /* last frame written with a db size, 0 = none since the last publish */
+    uint32_t wal_page_size; /* 0 = no header seen */
+    uint64_t commit_frame;  /* last frame written with a db size, 0 = none since the last publish */
     uint32_t commit_pages;
-    uint64_t head_frame;       /* frame whose header is being assembled in head */
+    uint64_t head_frame; /* frame whose header is being assembled in head */
     uint8_t head[24];
-    uint32_t head_have;        /* bit per byte of head seen */
+    uint32_t head_have; /* bit per byte of head seen */
 };
 
 struct lj_open {
@@ -64,16 +64,16 @@ struct lj_open {
     unsigned handles;
     bool
         ending; /* the last handle is gone: what is below is being freed, and an open of the same file waits */
-    unsigned epoch;     /* of the process: another number after a fork */
+    unsigned epoch; /* of the process: another number after a fork */
     lj_db *db;
     lj_shipper *shipper;
     lj_image_guard guard;
     sqlite3_vfs *base;
     /* the snapshot's own view of the file (freeze.c); used under guard.mutex */
-    char *base_name;       /* path framed in NULs, as the unix VFS wants it */
-    sqlite3_file *reader;  /* NULL between snapshots */
-    int reader_slot;       /* read lock held, -1 = none */
-    bool reader_shared;    /* SHARED lock held on the database file */
+    char *base_name;      /* path framed in NULs, as the unix VFS wants it */
+    sqlite3_file *reader; /* NULL between snapshots */
+    int reader_slot;      /* read lock held, -1 = none */
+    bool reader_shared;   /* SHARED lock held on the database file */
 };
 
 /* ---- registry.c ---- */
@@ -86,9 +86,9 @@ static inline bool lj_open_alive(const lj_open *open)
 }
 void lj_registry_init(void);
 /* The database of that inode, created with its shipper at the first handle (*ret_first). The caller releases it. */
-LJ_WARN_UNUSED lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config *config,
-                                           const lj_identity *identity, lj_open **ret_open, bool *ret_first,
-                                           lj_error *err);
+LJ_WARN_UNUSED lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path,
+                                           const lj_config *config, const lj_identity *identity,
+                                           lj_open **ret_open, bool *ret_first, lj_error *err);
 /* The last handle ends shipping and frees it. Flushes first (lj_open_flush). */
 void lj_registry_release(lj_open *open);
 void lj_registry_add_file(lj_file *file);
@@ -140,7 +140,7 @@ const char *lj_last_error_text(void);
 
 /* ---- log_sink.c ---- */
 typedef void (*lj_host_log)(void *ctx, int level, const char *line);
-LJ_WARN_UNUSED lj_code lj_log_sink_install(const lj_config *config, lj_host_log host, void *host_ctx,
-                                           lj_error *err);
+LJ_WARN_UNUSED lj_code lj_log_sink_install(const lj_config *config, lj_host_log host,
+                                           void *host_ctx, lj_error *err);
 
 #endif

@@ -22,7 +22,9 @@ typedef struct {
 
 static int sqlite_code(lj_log_level level)
 {
-    return level == LJ_LOG_ERROR ? SQLITE_ERROR : level == LJ_LOG_WARN ? SQLITE_WARNING : SQLITE_NOTICE;
+    return level == LJ_LOG_ERROR  ? SQLITE_ERROR
+           : level == LJ_LOG_WARN ? SQLITE_WARNING
+                                  : SQLITE_NOTICE;
 }
 
 static void write_line(int fd, lj_log_level level, const char *line)
@@ -45,7 +47,8 @@ static void sink(void *ctx, lj_log_level level, const char *line)
         targets->host(targets->host_ctx, (int)level, line);
 }
 
-lj_code lj_log_sink_install(const lj_config *config, lj_host_log host, void *host_ctx, lj_error *err)
+lj_code lj_log_sink_install(const lj_config *config, lj_host_log host, void *host_ctx,
+                            lj_error *err)
 {
     int fd = -1;
     if (config->log_file != NULL &&

@@ -27,7 +27,8 @@ static int answer_not_replicated(char **args)
 {
     lj_error err = LJ_ERROR_INIT;
     lj_error_set(&err, LJ_UNSUPPORTED, "this database is not replicated");
-    lj_error_hint(&err, "name a replica: file:NAME?vfs=litejoin&replica_url=URL, LITEJOIN_REPLICA_URL or litejoin.yaml");
+    lj_error_hint(&err, "name a replica: file:NAME?vfs=litejoin&replica_url=URL, "
+                        "LITEJOIN_REPLICA_URL or litejoin.yaml");
     return answer_error(args, &err);
 }
 

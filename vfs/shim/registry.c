@@ -83,7 +83,8 @@ static void at_exit(void)
         lj_error err = LJ_ERROR_INIT;
         int64_t left_ns = deadline_ns - lj_clock_mono_ns();
         if (left_ns > 0 && lj_open_alive(open) && !open->ending && has_work(open->db))
-            (void)!lj_db_wait(open->db, LJ_MIN(left_ns, open->db->options.shutdown_timeout_ns), true, &err);
+            (void)!lj_db_wait(open->db, LJ_MIN(left_ns, open->db->options.shutdown_timeout_ns),
+                              true, &err);
     }
     pthread_mutex_unlock(&registry.mutex);
 }

@@ -93,6 +93,7 @@ uint32_t lj_walindex_mark(const volatile void *region, int reader)
 
 void lj_walindex_set_mark(volatile void *region, int reader, uint32_t frames)
 {
-    __atomic_store_n((volatile uint32_t *)((volatile uint8_t *)region + AT_MARKS + 4u * (unsigned)reader),
-                     frames, __ATOMIC_SEQ_CST);
+    __atomic_store_n(
+        (volatile uint32_t *)((volatile uint8_t *)region + AT_MARKS + 4u * (unsigned)reader),
+        frames, __ATOMIC_SEQ_CST);
 }

@@ -18,13 +18,13 @@
 #define LJ_LOCK_READ0   3
 
 typedef struct {
-    uint32_t change;     /* counts commits */
-    uint32_t frames;     /* committed frames (mxFrame) */
+    uint32_t change; /* counts commits */
+    uint32_t frames; /* committed frames (mxFrame) */
     uint32_t db_pages;
     uint32_t page_size;
-    lj_wal_cksum cksum;  /* running checksum behind the last committed frame */
+    lj_wal_cksum cksum; /* running checksum behind the last committed frame */
     lj_wal_salt salt;
-    uint8_t raw[48];     /* for comparing */
+    uint8_t raw[48]; /* for comparing */
 } lj_walindex;
 
 /* false while the header is not valid (not recovered yet, or being written). */

@@ -36,22 +36,23 @@ struct lj_shipper {
 
     /* the shipping task's own */
     lj_saved_position saved;
-    bool loaded;        /* saved was taken over from the attach */
-    bool unsaved;       /* the position file is behind `saved` */
-    bool resumed;       /* the replica was compared with `saved` */
+    bool loaded;  /* saved was taken over from the attach */
+    bool unsaved; /* the position file is behind `saved` */
+    bool resumed; /* the replica was compared with `saved` */
     lj_walfile wal;
-    unsigned failures;  /* in a row */
+    unsigned failures; /* in a row */
 
     /* guarded by db->mutex */
     bool unshippable;     /* the newest generation is a snapshot alone (snapshot.c) */
     bool want_generation; /* the snapshot task has to begin a new one */
     lj_new_generation fresh;
-    bool rollover_wanted; /* the snapshot task wants the current life to go on under the next index */
-    bool snapshot_noted;  /* a periodic snapshot is to be written into the position file */
+    bool
+        rollover_wanted; /* the snapshot task wants the current life to go on under the next index */
+    bool snapshot_noted; /* a periodic snapshot is to be written into the position file */
     int64_t noted_ns;
     lj_position noted_at;
     int64_t snapshot_not_before_ns; /* monotonic: backoff of the snapshot task */
-    int64_t newest_object_ns; /* copy of saved.last_object_ns for the snapshot task */
+    int64_t newest_object_ns;       /* copy of saved.last_object_ns for the snapshot task */
 
     /* the snapshot task's own */
     unsigned snapshot_failures;

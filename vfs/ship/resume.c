@@ -28,7 +28,8 @@ static lj_code agree(const lj_generation_info *found, const lj_saved_position *s
             char text[LJ_POSITION_TEXT_MAX];
             lj_position_format(&theirs, text);
             return lj_error_set(err, LJ_CONFLICT,
-                                "the replica is ahead: it has %s, the local database is at %s", text, ours);
+                                "the replica is ahead: it has %s, the local database is at %s",
+                                text, ours);
         }
     }
     if (found->snapshots[found->snapshot_count - 1].index > saved->at.index)

@@ -96,7 +96,8 @@ static lj_code verify_snapshot(lj_shipper *s, const char *generation, uint32_t i
         code = lj_lz4_decoder_finish(decoder, err);
     lj_lz4_decoder_free(decoder);
     if (code != LJ_OK)
-        return lj_error_context(err, "nothing was deleted, the snapshot everything else relies on does not read back");
+        return lj_error_context(
+            err, "nothing was deleted, the snapshot everything else relies on does not read back");
     s->verified_index = index + 1;
     return LJ_OK;
 }
@@ -185,7 +186,8 @@ lj_code lj_retention_enforce(lj_shipper *s, const lj_saved_position *owned, lj_e
         if (code == LJ_OK) {
             w->storage = s->storage;
             code = sweep_all(w, inventory, current, begin_ns, owned, err);
-            lj_log(LJ_LOG_INFO, "%s: retention deleted %" PRIu64 " objects", s->db->path, w->deleted);
+            lj_log(LJ_LOG_INFO, "%s: retention deleted %" PRIu64 " objects", s->db->path,
+                   w->deleted);
         }
         free(w);
     }

@@ -53,6 +53,7 @@ lj_code lj_rollover(lj_shipper *s, lj_error *err)
     pthread_mutex_unlock(&db->mutex);
     if (!possible)
         return LJ_OK;
-    lj_log(LJ_LOG_DEBUG, "%s: index %08" PRIx32 " begins within the same WAL", db->path, saved->at.index);
+    lj_log(LJ_LOG_DEBUG, "%s: index %08" PRIx32 " begins within the same WAL", db->path,
+           saved->at.index);
     return lj_ship_save(s, err);
 }

@@ -229,7 +229,8 @@ void lj_scheduler_after_fork(void)
 {
     pthread_mutex_init(&sched.mutex, NULL);
     sched.ready = false;
-    sched.heap = NULL; /* the parent's queue; its tasks belong to databases this process does not replicate */
+    sched.heap =
+        NULL; /* the parent's queue; its tasks belong to databases this process does not replicate */
     sched.count = 0;
     sched.capacity = 0;
     sched.workers = 0;

@@ -27,7 +27,8 @@ lj_code lj_segment_init(lj_segment *segment, int fd, const lj_wal_header *header
                         uint64_t to, lj_wal_cksum sum_from, lj_error *err)
 {
     uint32_t frame_bytes = lj_wal_frame_bytes(header->page_size);
-    *segment = (lj_segment){.fd = fd, .header = *header, .from = from, .to = to, .sum_from = sum_from};
+    *segment =
+        (lj_segment){.fd = fd, .header = *header, .from = from, .to = to, .sum_from = sum_from};
     segment->buffer_size = LJ_MAX((size_t)1, (size_t)(BUFFER_BYTES / frame_bytes)) * frame_bytes;
     segment->buffer = malloc(segment->buffer_size);
     if (segment->buffer == NULL)
@@ -64,8 +65,8 @@ static lj_code read_frames(lj_segment *s, lj_error *err)
     size_t n = 0;
     LJ_TRY(lj_io_pread(s->fd, s->buffer, want, s->at, &n, err));
     if (n != want)
-        return lj_error_set(err, LJ_CORRUPT, "the WAL ends at %" PRIu64 ", before %" PRIu64, s->at + n,
-                            s->to);
+        return lj_error_set(err, LJ_CORRUPT, "the WAL ends at %" PRIu64 ", before %" PRIu64,
+                            s->at + n, s->to);
     for (size_t i = 0; i < want; i += frame_bytes) {
         lj_wal_frame frame;
         lj_wal_verdict verdict = lj_wal_chain_next(&s->chain, s->buffer + i, &frame);
@@ -76,7 +77,8 @@ static lj_code read_frames(lj_segment *s, lj_error *err)
     s->at += want;
     s->len = want;
     if (s->at == s->to && s->chain.committed != s->chain.frames)
-        return lj_error_set(err, LJ_CORRUPT, "frame %" PRIu64 " of the WAL does not end a transaction",
+        return lj_error_set(err, LJ_CORRUPT,
+                            "frame %" PRIu64 " of the WAL does not end a transaction",
                             s->chain.frames);
     return LJ_OK;
 }

@@ -11,14 +11,14 @@
 #include "vfs/wal/wal.h"
 
 typedef struct {
-    int fd;                /* borrowed: the -wal or a spool image, WAL offsets = file offsets */
+    int fd; /* borrowed: the -wal or a spool image, WAL offsets = file offsets */
     lj_wal_header header;
     uint64_t from;         /* 0 or a frame boundary */
     uint64_t to;           /* behind the commit frame that ends the segment */
     lj_wal_cksum sum_from; /* running checksum at `from`; of the header when from is 0 or 32 */
 
-    lj_wal_chain chain;    /* where reading stands */
-    uint64_t at;           /* next byte of the file to be read */
+    lj_wal_chain chain; /* where reading stands */
+    uint64_t at;        /* next byte of the file to be read */
     uint8_t *buffer;
     size_t buffer_size, len, pos;
 } lj_segment;

@@ -30,7 +30,7 @@
 #include "vfs/ship/internal.h"
 
 #define BACKOFF_FIRST_NS (100 * LJ_NS_PER_MS)
-#define BACKOFF_LAST_NS (30 * LJ_NS_PER_S)
+#define BACKOFF_LAST_NS  (30 * LJ_NS_PER_S)
 
 int64_t lj_backoff_ns(unsigned failures, const lj_error *err)
 {
@@ -42,7 +42,8 @@ int64_t lj_backoff_ns(unsigned failures, const lj_error *err)
     limit_ns = LJ_MIN(limit_ns, BACKOFF_LAST_NS);
     uint32_t random = 0;
     lj_io_random(&random, sizeof(random));
-    return limit_ns / 4 + (int64_t)((double)limit_ns * 0.75 * ((double)random / (double)UINT32_MAX));
+    return limit_ns / 4 +
+           (int64_t)((double)limit_ns * 0.75 * ((double)random / (double)UINT32_MAX));
 }
 
 /* ------------------------------------------------------------------ position file */
@@ -156,20 +157,22 @@ static lj_code ship_spooled(lj_shipper *s, const lj_spool_entry *entry, lj_error
 }
 
 /* The spool has something for the index we are at: ship it, or drop it when the replica has it. */
-static lj_code drain_spool(lj_shipper *s, const lj_chain *chain, const lj_life *life, bool *ret_found,
-                           lj_error *err)
+static lj_code drain_spool(lj_shipper *s, const lj_chain *chain, const lj_life *life,
+                           bool *ret_found, lj_error *err)
 {
     lj_db *db = s->db;
     lj_spool_entry entry;
     *ret_found = false;
-    lj_code code = lj_spool_first(db->spool_dir, chain->generation, s->saved.at.index, false, &entry, err);
+    lj_code code =
+        lj_spool_first(db->spool_dir, chain->generation, s->saved.at.index, false, &entry, err);
     if (code == LJ_NOTFOUND)
         return LJ_OK;
     if (entry.start.index != s->saved.at.index)
         return LJ_OK;
     *ret_found = true;
     if (entry.start.offset > s->saved.at.offset)
-        return lj_error_set(err, LJ_CONFLICT, "the spool begins at offset %" PRIu64 ", behind %" PRIu64,
+        return lj_error_set(err, LJ_CONFLICT,
+                            "the spool begins at offset %" PRIu64 ", behind %" PRIu64,
                             entry.start.offset, s->saved.at.offset);
     if (entry.end > s->saved.at.offset) {
         LJ_TRY(ship_spooled(s, &entry, err));
@@ -194,7 +197,8 @@ static lj_code next_index(lj_shipper *s, const lj_chain *chain, lj_error *err)
     /* an index without a frame does not exist, and the end of the last one is known */
     if (saved->at.offset == 0 ||
         (saved->at.index + 1 == chain->index && saved->at.offset != chain->prev_end))
-        return lj_error_set(err, LJ_CONFLICT, "frames behind offset %" PRIu64 " of index %" PRIu32 " are gone",
+        return lj_error_set(err, LJ_CONFLICT,
+                            "frames behind offset %" PRIu64 " of index %" PRIu32 " are gone",
                             saved->at.offset, saved->at.index);
     saved->at.index++;
     saved->at.offset = 0;
@@ -397,7 +401,8 @@ static int64_t ship_run(lj_task *task)
     lj_shipper *s = task->owner;
     lj_db *db = s->db;
     pthread_mutex_lock(&db->mutex);
-    bool may = db->attached && !db->not_wal && db->state != LJ_DB_STOPPED && db->state != LJ_DB_STANDBY;
+    bool may =
+        db->attached && !db->not_wal && db->state != LJ_DB_STOPPED && db->state != LJ_DB_STANDBY;
     bool early = db->flush_waiters == 0 && !db->urgent && s->loaded && db->established &&
                  lj_clock_mono_ns() < db->not_before_ns && !s->fresh.pending && s->failures == 0;
     int64_t not_before_ns = db->not_before_ns;
@@ -510,8 +515,8 @@ static int64_t snapshot_run(lj_task *task)
 
 /* ------------------------------------------------------------------ life cycle */
 
-lj_code lj_shipper_new(lj_db *db, lj_storage *storage, lj_image_guard *guard, const lj_dbfile *dbfile,
-                       lj_shipper **ret_shipper, lj_error *err)
+lj_code lj_shipper_new(lj_db *db, lj_storage *storage, lj_image_guard *guard,
+                       const lj_dbfile *dbfile, lj_shipper **ret_shipper, lj_error *err)
 {
     lj_shipper *s = calloc(1, sizeof(*s));
     if (s == NULL)

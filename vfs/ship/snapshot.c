@@ -41,8 +41,9 @@ static lj_code put_snapshot(lj_shipper *s, lj_image *image, const char *generati
     s->db->shipped_bytes += bytes;
     s->db->last_snapshot_ns = created_ns;
     pthread_mutex_unlock(&s->db->mutex);
-    lj_log(LJ_LOG_INFO, "%s: snapshot %s/%08" PRIx32 ", %" PRIu64 " pages of %" PRIu32
-                        " bytes, %" PRIu64 " compressed",
+    lj_log(LJ_LOG_INFO,
+           "%s: snapshot %s/%08" PRIx32 ", %" PRIu64 " pages of %" PRIu32 " bytes, %" PRIu64
+           " compressed",
            s->db->path, generation, index, (uint64_t)lj_image_freeze(image)->db_pages,
            lj_image_freeze(image)->page_size, bytes);
     return LJ_OK;
@@ -114,7 +115,8 @@ static void begin_chain_locked(lj_shipper *s, const lj_freeze *f, const frozen_p
 }
 
 /* Freezes with restarts held off in between, and makes the new generation the active chain. */
-static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *fresh, lj_error *err)
+static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *fresh,
+                        lj_error *err)
 {
     lj_db *db = s->db;
     pthread_mutex_lock(&db->mutex);
@@ -185,7 +187,8 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
     }
     if (broken)
         lj_log(LJ_LOG_WARN,
-               "%s: SQLite wrote frames whose checksums do not hold (fixed in 3.50.2); until the WAL restarts, "
+               "%s: SQLite wrote frames whose checksums do not hold (fixed in 3.50.2); until the "
+               "WAL restarts, "
                "what is committed is replicated by snapshots",
                db->path);
     fresh.saved.last_object_ns = created_ns;
@@ -219,7 +222,8 @@ static lj_code locate(lj_shipper *s, const lj_freeze *f, uint64_t life_before, l
         *ret_at = (lj_position){.index = chain->index};
         memcpy(ret_at->generation, chain->generation, LJ_GENERATION_MAX);
         const lj_life *life = &db->life;
-        bool begun = f->frames == 0 && life->number != life_before; /* behind the snapshot from its first frame */
+        bool begun = f->frames == 0 &&
+                     life->number != life_before; /* behind the snapshot from its first frame */
         *ret_frames = f->frames != 0 || begun ? f->frames : life->frames;
         *ret_life = life->number;
         ret_at->offset = *ret_frames > 0 ? lj_wal_frame_offset(f->page_size, *ret_frames + 1) : 0;
@@ -311,7 +315,8 @@ static void roll_over(lj_shipper *s)
     pthread_mutex_unlock(&db->mutex);
     lj_shipper_wake(db, 0);
     pthread_mutex_lock(&db->mutex);
-    while (s->rollover_wanted && !atomic_load(&s->cancel_snapshot) && lj_clock_mono_ns() < deadline_ns)
+    while (s->rollover_wanted && !atomic_load(&s->cancel_snapshot) &&
+           lj_clock_mono_ns() < deadline_ns)
         wait_a_little_locked(db);
     db->flush_waiters--;
     pthread_mutex_unlock(&db->mutex);

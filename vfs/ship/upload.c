@@ -48,8 +48,8 @@ static lj_code conflict(const char *key, lj_error *err)
 }
 
 /* Reads the existing object; on success the segment's chain stands behind the part that is there. */
-static lj_code adopt_existing(lj_shipper *s, const char *key, lj_segment *segment, uint64_t *ret_bytes,
-                              lj_error *err)
+static lj_code adopt_existing(lj_shipper *s, const char *key, lj_segment *segment,
+                              uint64_t *ret_bytes, lj_error *err)
 {
     comparison c = {.mine = lj_segment_source(segment)};
     LJ_TRY(c.mine.rewind(c.mine.ctx, err));
@@ -69,8 +69,8 @@ static lj_code adopt_existing(lj_shipper *s, const char *key, lj_segment *segmen
 }
 
 /* Where the chain stands after the first `bytes` of the segment; LJ_CONFLICT if that does not end a transaction. */
-static lj_code chain_after(lj_segment *segment, uint64_t bytes, const char *key, lj_wal_chain *ret_chain,
-                           lj_error *err)
+static lj_code chain_after(lj_segment *segment, uint64_t bytes, const char *key,
+                           lj_wal_chain *ret_chain, lj_error *err)
 {
     lj_wal_chain chain;
     uint64_t end = segment->from + bytes;
@@ -126,7 +126,8 @@ lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header, ui
 {
     uint64_t from = s->saved.at.offset;
     if (from > LJ_OFFSET_MAX)
-        return lj_error_set(err, LJ_CONFLICT, "the WAL passed 4 GiB, the largest offset of the layout");
+        return lj_error_set(err, LJ_CONFLICT,
+                            "the WAL passed 4 GiB, the largest offset of the layout");
     lj_wal_cksum sum = from == 0 ? header->cksum : s->saved.sum;
     char key[LJ_NAME_MAX];
     lj_name_wal(&s->saved.at, key);

@@ -21,9 +21,10 @@
 typedef struct lj_storage lj_storage;
 
 typedef struct {
-    const char *key;      /* valid during the callback only */
-    uint64_t size_bytes;  /* as stored */
-    int64_t created_ns;   /* the time Litestream v0.3.13 would use: file and sftp mtime, object time elsewhere */
+    const char *key;     /* valid during the callback only */
+    uint64_t size_bytes; /* as stored */
+    int64_t
+        created_ns; /* the time Litestream v0.3.13 would use: file and sftp mtime, object time elsewhere */
 } lj_storage_entry;
 
 typedef enum {
@@ -83,8 +84,9 @@ LJ_WARN_UNUSED lj_code lj_storage_open(const char *url, const lj_storage_options
  * For drivers and tests: wraps a driver object, which is closed with the storage; on failure it stays the caller's.
  * `display_url` is what errors show; it goes through lj_storage_redact first.
  */
-LJ_WARN_UNUSED lj_code lj_storage_wrap(const lj_storage_ops *ops, void *self, const char *display_url,
-                                       lj_storage **ret_storage, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_storage_wrap(const lj_storage_ops *ops, void *self,
+                                       const char *display_url, lj_storage **ret_storage,
+                                       lj_error *err);
 void lj_storage_close(lj_storage *storage);
 
 /* A copy of `url` with "***" for the password of its userinfo, for messages (free()). NULL when out of memory. */

@@ -19,11 +19,15 @@ typedef struct {
     size_t count;
 } lj_pagemap;
 
-#define LJ_PAGEMAP_INIT {.slots = NULL, .capacity = 0, .count = 0}
+#define LJ_PAGEMAP_INIT                                                                            \
+    {                                                                                              \
+        .slots = NULL, .capacity = 0, .count = 0                                                   \
+    }
 
 void lj_pagemap_free(lj_pagemap *map);
 /* Sets or replaces. pgno is not 0. Amortised O(1). */
-LJ_WARN_UNUSED lj_code lj_pagemap_set(lj_pagemap *map, uint32_t pgno, uint64_t value, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_pagemap_set(lj_pagemap *map, uint32_t pgno, uint64_t value,
+                                      lj_error *err);
 /* false when the page is not in the map. */
 bool lj_pagemap_get(const lj_pagemap *map, uint32_t pgno, uint64_t *ret_value);
 

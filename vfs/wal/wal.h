@@ -13,12 +13,12 @@
 
 #include "vfs/base/error.h"
 
-#define LJ_WAL_HEADER_BYTES 32u
+#define LJ_WAL_HEADER_BYTES       32u
 #define LJ_WAL_FRAME_HEADER_BYTES 24u
-#define LJ_WAL_MAGIC_LE 0x377f0682u /* checksums over little-endian words; |1 = big-endian words */
-#define LJ_WAL_VERSION 3007000u
-#define LJ_WAL_PAGE_MIN 512u
-#define LJ_WAL_PAGE_MAX 65536u
+#define LJ_WAL_MAGIC_LE           0x377f0682u /* checksums over little-endian words; |1 = big-endian words */
+#define LJ_WAL_VERSION            3007000u
+#define LJ_WAL_PAGE_MIN           512u
+#define LJ_WAL_PAGE_MAX           65536u
 
 typedef struct {
     uint32_t salt1;
@@ -50,8 +50,9 @@ typedef struct {
 } lj_wal_header;
 
 typedef struct {
-    uint32_t pgno;     /* page number, from 1 */
-    uint32_t db_pages; /* size of the database in pages after the commit; 0 unless this frame ends one */
+    uint32_t pgno; /* page number, from 1 */
+    uint32_t
+        db_pages; /* size of the database in pages after the commit; 0 unless this frame ends one */
     lj_wal_salt salt;
     lj_wal_cksum cksum; /* running checksum through this frame, as stored */
 } lj_wal_frame;
@@ -71,7 +72,8 @@ static inline uint64_t lj_wal_frame_offset(uint32_t page_size, uint64_t number)
 /* Number of whole frames below file offset `end` (0 for end < 32). */
 static inline uint64_t lj_wal_frames_below(uint32_t page_size, uint64_t end)
 {
-    return end < LJ_WAL_HEADER_BYTES ? 0 : (end - LJ_WAL_HEADER_BYTES) / lj_wal_frame_bytes(page_size);
+    return end < LJ_WAL_HEADER_BYTES ? 0
+                                     : (end - LJ_WAL_HEADER_BYTES) / lj_wal_frame_bytes(page_size);
 }
 
 bool lj_wal_page_size_ok(uint32_t page_size);
@@ -89,15 +91,16 @@ void lj_wal_header_write(lj_wal_header *header, uint8_t out[LJ_WAL_HEADER_BYTES]
 void lj_wal_frame_parse(const uint8_t data[LJ_WAL_FRAME_HEADER_BYTES], lj_wal_frame *ret_frame);
 /* Writes a frame header for `page` that continues the chain *sum, and moves *sum. For tests and tools. */
 void lj_wal_frame_write(const lj_wal_header *header, lj_wal_cksum *sum, uint32_t pgno,
-                        uint32_t db_pages, const void *page, uint8_t out[LJ_WAL_FRAME_HEADER_BYTES]);
+                        uint32_t db_pages, const void *page,
+                        uint8_t out[LJ_WAL_FRAME_HEADER_BYTES]);
 
 /* Where a walk through the frames of one WAL stands. Start it with lj_wal_chain_start. */
 typedef struct {
     lj_wal_header header;
-    lj_wal_cksum sum;    /* through the last accepted frame */
-    uint64_t frames;     /* frames accepted so far, from the start of the WAL */
-    uint64_t committed;  /* the last accepted frame that ended a transaction, 0 = none */
-    uint32_t db_pages;   /* database size after that transaction */
+    lj_wal_cksum sum;   /* through the last accepted frame */
+    uint64_t frames;    /* frames accepted so far, from the start of the WAL */
+    uint64_t committed; /* the last accepted frame that ended a transaction, 0 = none */
+    uint32_t db_pages;  /* database size after that transaction */
     lj_wal_cksum committed_sum;
 } lj_wal_chain;
 
@@ -120,7 +123,8 @@ typedef enum {
  * Verifies the next frame (frame header and page, contiguous) and moves the chain when it is good; leaves
  * it alone otherwise. *ret_frame is set in both cases. Cost: one pass over the page.
  */
-lj_wal_verdict lj_wal_chain_next(lj_wal_chain *chain, const uint8_t *frame, lj_wal_frame *ret_frame);
+lj_wal_verdict lj_wal_chain_next(lj_wal_chain *chain, const uint8_t *frame,
+                                 lj_wal_frame *ret_frame);
 /* A short text for a verdict, for error messages. */
 const char *lj_wal_verdict_text(lj_wal_verdict verdict);
 

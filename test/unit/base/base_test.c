@@ -30,8 +30,13 @@ static void time_round_trip(void **state)
         lj_clock_format_ns(ns, text);
         assert_string_equal(text, rows[i].out);
     }
-    static const char *const bad[] = {"", "2026-02-29T00:00:00Z", "2026-01-01", "2026-01-01T24:00:00Z",
-                                      "2026-01-01T00:00:00", "2026-01-01T00:00:00Zx", "now"};
+    static const char *const bad[] = {"",
+                                      "2026-02-29T00:00:00Z",
+                                      "2026-01-01",
+                                      "2026-01-01T24:00:00Z",
+                                      "2026-01-01T00:00:00",
+                                      "2026-01-01T00:00:00Zx",
+                                      "now"};
     for (size_t i = 0; i < LJ_ARRAY_LEN(bad); i++) {
         int64_t ns = 7;
         assert_int_equal(lj_clock_parse(bad[i], &ns, &err), LJ_INVALID);
@@ -47,8 +52,12 @@ static void durations(void **state)
     static const struct {
         const char *in;
         int64_t ns;
-    } rows[] = {{"1h30m", 5400 * LJ_NS_PER_S}, {"500ms", 500 * LJ_NS_PER_MS}, {"0", 0},
-                {"1.5s", 1500 * LJ_NS_PER_MS}, {"10us", 10000},              {"72h", 259200 * LJ_NS_PER_S}};
+    } rows[] = {{"1h30m", 5400 * LJ_NS_PER_S},
+                {"500ms", 500 * LJ_NS_PER_MS},
+                {"0", 0},
+                {"1.5s", 1500 * LJ_NS_PER_MS},
+                {"10us", 10000},
+                {"72h", 259200 * LJ_NS_PER_S}};
     for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {
         int64_t ns = -1;
         assert_ok(lj_clock_parse_duration(rows[i].in, &ns, &err), &err);
@@ -68,9 +77,12 @@ static void durations(void **state)
     static const struct {
         int64_t ns;
         const char *text;
-    } exact[] = {{INT64_C(59999999900), "59.9999999s"}, {INT64_C(3599999999999), "59m59.999999999s"},
-                 {999999999, "999.999999ms"},           {INT64_C(3600000000001), "1h0m0.000000001s"},
-                 {999999, "999999ns"},                  {0, "0s"}};
+    } exact[] = {{INT64_C(59999999900), "59.9999999s"},
+                 {INT64_C(3599999999999), "59m59.999999999s"},
+                 {999999999, "999.999999ms"},
+                 {INT64_C(3600000000001), "1h0m0.000000001s"},
+                 {999999, "999999ns"},
+                 {0, "0s"}};
     for (size_t i = 0; i < LJ_ARRAY_LEN(exact); i++) {
         lj_clock_format_duration(exact[i].ns, text);
         assert_string_equal(text, exact[i].text);
@@ -173,10 +185,14 @@ static void files_are_replaced_whole(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(time_round_trip),       cmocka_unit_test(durations),
-        cmocka_unit_test(hex_is_strict),         cmocka_unit_test(json_text),
-        cmocka_unit_test(buffers_have_a_maximum), cmocka_unit_test(errors_keep_the_root),
-        cmocka_unit_test(files_are_replaced_whole), cmocka_unit_test(times_at_the_ends),
+        cmocka_unit_test(time_round_trip),
+        cmocka_unit_test(durations),
+        cmocka_unit_test(hex_is_strict),
+        cmocka_unit_test(json_text),
+        cmocka_unit_test(buffers_have_a_maximum),
+        cmocka_unit_test(errors_keep_the_root),
+        cmocka_unit_test(files_are_replaced_whole),
+        cmocka_unit_test(times_at_the_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

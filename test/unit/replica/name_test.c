@@ -27,7 +27,11 @@ static void foreign_names(void **state)
 {
     (void)state;
     static const char *const keys[] = {
-        "", "README", "generations", "generations/", "generations/0123456789ABCDEF/wal/00000000_00000000.wal.lz4",
+        "",
+        "README",
+        "generations",
+        "generations/",
+        "generations/0123456789ABCDEF/wal/00000000_00000000.wal.lz4",
         "generations/0123456789abcde/wal/00000000_00000000.wal.lz4",
         "generations/0123456789abcdef/wal/00000000.wal.lz4",
         "generations/0123456789abcdef/wal/00000000_0000000.wal.lz4",

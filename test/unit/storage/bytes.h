@@ -19,7 +19,8 @@ typedef struct {
     uint64_t pos;
     uint64_t got;
     bool differs;
-    uint64_t fail_at; /* the write that would go beyond this many bytes gives LJ_BUSY "the sink broke" */
+    uint64_t
+        fail_at; /* the write that would go beyond this many bytes gives LJ_BUSY "the sink broke" */
 } bytes_sink;
 lj_sink bytes_sink_new(bytes_sink *state, uint64_t seed, uint64_t pos);
 
@@ -35,7 +36,8 @@ typedef struct {
     uint64_t *sizes;
     size_t count;
     size_t cap;
-    size_t stop_after; /* the callback refuses the entry behind this many with LJ_CANCELLED; 0: never */
+    size_t
+        stop_after; /* the callback refuses the entry behind this many with LJ_CANCELLED; 0: never */
 } key_list;
 void key_list_read(lj_storage *storage, const char *prefix, const char *after, key_list *ret_list);
 lj_code key_list_add(void *ctx, const lj_storage_entry *entry, lj_error *err);

@@ -18,7 +18,9 @@ static void chain_accepts_what_it_wrote(void **state)
     for (size_t p = 0; p < LJ_ARRAY_LEN(page_sizes); p++) {
         for (int big = 0; big < 2; big++) {
             uint32_t size = page_sizes[p];
-            lj_wal_header header = {.big_endian = big, .page_size = size, .checkpoint = 3,
+            lj_wal_header header = {.big_endian = big,
+                                    .page_size = size,
+                                    .checkpoint = 3,
                                     .salt = {.salt1 = 17, .salt2 = 99}};
             uint8_t raw[LJ_WAL_HEADER_BYTES];
             lj_wal_header_write(&header, raw);

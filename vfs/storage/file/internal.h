@@ -41,7 +41,7 @@ void lj_file_sweep(const char *folder, int64_t now_ns);
 typedef enum {
     LJ_FILE_BY_RENAME, /* renameat2(RENAME_NOREPLACE) */
     LJ_FILE_BY_LINK,   /* link, then unlink of the temporary name */
-    LJ_FILE_BY_LOCK,   /* test and rename under a flock of the folder: atomic among processes of this machine */
+    LJ_FILE_BY_LOCK, /* test and rename under a flock of the folder: atomic among processes of this machine */
 } lj_file_way;
 /*
  * Gives `temp` (open as `fd`, in `folder`) the name `path` if that is free, beginning with `way`. On LJ_OK the
