@@ -75,11 +75,11 @@ static lj_code chain_after(lj_segment *segment, uint64_t bytes, const char *key,
     lj_wal_chain chain;
     uint64_t end = segment->from + bytes;
     uint64_t frames = lj_wal_frames_below(segment->header.page_size, end);
-    if (lj_wal_frame_offset(segment->header.page_size, frames + 1) != end)
+    uint64_t before = lj_wal_frames_below(segment->header.page_size, segment->from);
+    /* a header alone is nothing we ever wrote */
+    if (frames == before || lj_wal_frame_offset(segment->header.page_size, frames + 1) != end)
         return conflict(key, err);
-    lj_wal_chain_resume(&chain, &segment->header,
-                        lj_wal_frames_below(segment->header.page_size, segment->from),
-                        segment->sum_from);
+    lj_wal_chain_resume(&chain, &segment->header, before, segment->sum_from);
     lj_wal_verdict verdict = LJ_WAL_FRAME_OK;
     LJ_TRY(lj_walfile_walk(segment->fd, &chain, frames, NULL, NULL, &verdict, err));
     if (chain.frames != frames || chain.committed != frames)
