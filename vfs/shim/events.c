@@ -163,11 +163,13 @@ static void note_frame_bytes(lj_file *wal, const uint8_t *data, uint64_t len, ui
     }
 }
 
+/* Frame headers matter only without a wal-index: with one, it says what was committed. */
 void lj_event_wal_write(lj_file *wal, const void *data, int len, sqlite3_int64 off)
 {
     if (off == 0 && len >= (int)LJ_WAL_HEADER_BYTES)
         note_header(wal, data);
-    else if (wal->wal_page_size != 0 && off >= (sqlite3_int64)LJ_WAL_HEADER_BYTES)
+    else if (wal->partner != NULL && wal->partner->index == NULL && wal->wal_page_size != 0 &&
+             off >= (sqlite3_int64)LJ_WAL_HEADER_BYTES)
         note_frame_bytes(wal, data, (uint64_t)len, (uint64_t)off);
 }
 

@@ -135,14 +135,10 @@ static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *
     return LJ_OK;
 }
 
-static lj_code freeze(void *ctx, lj_freeze *ret_freeze, lj_error *err)
+/* The SHARED lock is held. */
+static lj_code freeze_shared(lj_open *open, lj_freeze *ret_freeze, lj_error *err)
 {
-    lj_open *open = ctx;
-    LJ_TRY(open_reader(open, err));
     sqlite3_file *r = open->reader;
-    if (r->pMethods->xLock(r, SQLITE_LOCK_SHARED) != SQLITE_OK)
-        return freeze_exclusive(open, ret_freeze, err);
-    open->reader_shared = true;
     void volatile *region = NULL;
     if (r->pMethods->xShmMap(r, 0, 32768, 0, &region) != SQLITE_OK || region == NULL)
         return busy(err, "there is no wal-index yet");
@@ -166,6 +162,20 @@ static lj_code freeze(void *ctx, lj_freeze *ret_freeze, lj_error *err)
                               .backfilled = slot == 0,
                               .held = true};
     return LJ_OK;
+}
+
+static lj_code freeze(void *ctx, lj_freeze *ret_freeze, lj_error *err)
+{
+    lj_open *open = ctx;
+    LJ_TRY(open_reader(open, err));
+    sqlite3_file *r = open->reader;
+    if (r->pMethods->xLock(r, SQLITE_LOCK_SHARED) != SQLITE_OK)
+        return freeze_exclusive(open, ret_freeze, err);
+    open->reader_shared = true;
+    lj_code code = freeze_shared(open, ret_freeze, err);
+    if (code != LJ_OK)
+        release(open); /* at once: nobody could ask for it back (lj_image_convert) */
+    return code;
 }
 
 static lj_code read_db(void *ctx, uint64_t off, void *out, size_t len, lj_error *err)
