@@ -156,9 +156,9 @@ def litejoin_env(replica):
         "LITEJOIN_DEFAULT_VFS": "1",
         "LITEJOIN_REPLICA_URL": f"file://{replica}",
         "LITEJOIN_RESTORE_ON_BOOT": "false",
-        # Frames that are not shipped yet are spooled (nearly) at once instead of holding a WAL restart back, so
+        # The default, stated: frames that are not shipped yet are spooled and never hold a WAL restart back, so
         # that the tests that count frames see what they would see without us.
-        "LITEJOIN_MAX_WAL_SIZE": "4KiB",
+        "LITEJOIN_MAX_WAL_SIZE": "0",
         "LITEJOIN_SYNC_INTERVAL": "100ms",
         # wal-23 reads everything that sqlite3_log gets; ours is not what it asks for.
         "LITEJOIN_LOG_LEVEL": "error",

@@ -31,6 +31,8 @@ struct lj_image {
     uint32_t next;     /* first page not yet read */
     uint8_t *chunk;    /* what was read and not handed out yet */
     size_t chunk_len, chunk_pos;
+    uint8_t *memory; /* the whole image, when it is small; NULL otherwise */
+    size_t memory_pos;
 };
 
 static lj_code open_unlinked(const char *dir, int *ret_fd, lj_error *err)
@@ -135,70 +137,6 @@ static lj_code begin_guarded(lj_image *image, const char *wal_path, const char *
     return map_frames(image, wal_path, err);
 }
 
-lj_code lj_image_begin(lj_image_guard *guard, const lj_dbfile *dbfile, const char *wal_path,
-                       const char *state_dir, const atomic_bool *cancel, lj_image **ret_image,
-                       lj_error *err)
-{
-    lj_image *image = calloc(1, sizeof(*image));
-    uint8_t *chunk = malloc(CHUNK_BYTES);
-    if (image == NULL || chunk == NULL) {
-        free(image);
-        free(chunk);
-        return lj_error_nomem(err);
-    }
-    image->guard = guard;
-    image->dbfile = *dbfile;
-    image->cancel = cancel;
-    image->wal_fd = -1;
-    image->saved_fd = -1;
-    image->next = 1;
-    image->chunk = chunk;
-    pthread_mutex_lock(&guard->mutex);
-    guard->image = image;
-    atomic_store(&guard->active, true);
-    lj_code code = begin_guarded(image, wal_path, state_dir, err);
-    pthread_mutex_unlock(&guard->mutex);
-    if (code != LJ_OK) {
-        lj_image_end(image);
-        return code;
-    }
-    *ret_image = image;
-    return LJ_OK;
-}
-
-const lj_freeze *lj_image_freeze(const lj_image *image)
-{
-    return &image->freeze;
-}
-
-uint64_t lj_image_bytes(const lj_image *image)
-{
-    return (uint64_t)image->freeze.db_pages * image->freeze.page_size;
-}
-
-void lj_image_end(lj_image *image)
-{
-    if (image == NULL)
-        return;
-    lj_image_guard *guard = image->guard;
-    pthread_mutex_lock(&guard->mutex);
-    atomic_store(&guard->copying, false);
-    atomic_store(&guard->active, false);
-    guard->image = NULL;
-    if (image->freeze.held) {
-        image->freeze.held = false;
-        image->dbfile.release(image->dbfile.ctx);
-    }
-    image->dbfile.close(image->dbfile.ctx);
-    pthread_mutex_unlock(&guard->mutex);
-    lj_closep(&image->wal_fd);
-    lj_closep(&image->saved_fd);
-    lj_pagemap_free(&image->frames);
-    lj_pagemap_free(&image->saved);
-    free(image->chunk);
-    free(image);
-}
-
 /* The content of one page at M, when it does not stand in the database file. *ret_done = it was read here. */
 static lj_code read_elsewhere(lj_image *image, uint32_t pgno, uint8_t *out, bool *ret_done,
                               lj_error *err)
@@ -243,9 +181,113 @@ static lj_code fill_chunk(lj_image *image, lj_error *err)
     return LJ_OK;
 }
 
+/* Reads all of a small image and gives the locks back. */
+static lj_code copy_to_memory(lj_image *image, lj_error *err)
+{
+    size_t bytes = (size_t)lj_image_bytes(image);
+    uint8_t *memory = malloc(bytes);
+    if (memory == NULL)
+        return lj_error_nomem(err);
+    lj_code code = LJ_OK;
+    for (size_t at = 0; at < bytes && code == LJ_OK; at += image->chunk_len) {
+        code = fill_chunk(image, err);
+        if (code == LJ_OK)
+            memcpy(memory + at, image->chunk, image->chunk_len);
+    }
+    image->chunk_len = 0;
+    if (code != LJ_OK) {
+        free(memory);
+        return code;
+    }
+    image->memory = memory;
+    if (image->freeze.held)
+        image->dbfile.release(image->dbfile.ctx);
+    image->freeze.held = false;
+    atomic_store(&image->guard->copying, false);
+    return LJ_OK;
+}
+
+lj_code lj_image_begin(lj_image_guard *guard, const lj_dbfile *dbfile, const char *wal_path,
+                       const char *state_dir, const atomic_bool *cancel, lj_image **ret_image,
+                       lj_error *err)
+{
+    lj_image *image = calloc(1, sizeof(*image));
+    uint8_t *chunk = malloc(CHUNK_BYTES);
+    if (image == NULL || chunk == NULL) {
+        free(image);
+        free(chunk);
+        return lj_error_nomem(err);
+    }
+    image->guard = guard;
+    image->dbfile = *dbfile;
+    image->cancel = cancel;
+    image->wal_fd = -1;
+    image->saved_fd = -1;
+    image->next = 1;
+    image->chunk = chunk;
+    pthread_mutex_lock(&guard->mutex);
+    guard->image = image;
+    atomic_store(&guard->active, true);
+    lj_code code = begin_guarded(image, wal_path, state_dir, err);
+    if (code == LJ_OK && lj_image_bytes(image) <= guard->memory_bytes)
+        code = copy_to_memory(image, err);
+    pthread_mutex_unlock(&guard->mutex);
+    if (code != LJ_OK) {
+        lj_image_end(image);
+        return code;
+    }
+    *ret_image = image;
+    return LJ_OK;
+}
+
+const lj_freeze *lj_image_freeze(const lj_image *image)
+{
+    return &image->freeze;
+}
+
+uint64_t lj_image_bytes(const lj_image *image)
+{
+    return (uint64_t)image->freeze.db_pages * image->freeze.page_size;
+}
+
+void lj_image_end(lj_image *image)
+{
+    if (image == NULL)
+        return;
+    lj_image_guard *guard = image->guard;
+    pthread_mutex_lock(&guard->mutex);
+    atomic_store(&guard->copying, false);
+    atomic_store(&guard->active, false);
+    guard->image = NULL;
+    if (image->freeze.held) {
+        image->freeze.held = false;
+        image->dbfile.release(image->dbfile.ctx);
+    }
+    image->dbfile.close(image->dbfile.ctx);
+    pthread_mutex_unlock(&guard->mutex);
+    lj_closep(&image->wal_fd);
+    lj_closep(&image->saved_fd);
+    lj_pagemap_free(&image->frames);
+    lj_pagemap_free(&image->saved);
+    free(image->chunk);
+    free(image->memory);
+    free(image);
+}
+
+static lj_code memory_read(lj_image *image, void *out, size_t max, size_t *ret_n)
+{
+    size_t n = LJ_MIN(max, (size_t)lj_image_bytes(image) - image->memory_pos);
+    memcpy(out, image->memory + image->memory_pos, n);
+    image->memory_pos += n;
+    *ret_n = n;
+    return LJ_OK;
+}
+
 static lj_code image_read(void *ctx, void *out, size_t max, size_t *ret_n, lj_error *err)
 {
     lj_image *image = ctx;
+    if (image->memory != NULL)
+        return memory_read(image, out, max, ret_n);
     if (image->chunk_pos == image->chunk_len && image->next <= image->freeze.db_pages) {
         if (atomic_load(image->cancel))
             return lj_error_set(err, LJ_CANCELLED, "the database is being closed");
@@ -266,6 +308,10 @@ static lj_code image_read(void *ctx, void *out, size_t max, size_t *ret_n, lj_er
 static lj_code image_rewind(void *ctx, lj_error *err)
 {
     lj_image *image = ctx;
+    if (image->memory != NULL) {
+        image->memory_pos = 0;
+        return LJ_OK;
+    }
     pthread_mutex_lock(&image->guard->mutex);
     bool fresh = image->next == 1 || image->freeze.held;
     if (fresh) {

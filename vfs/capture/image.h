@@ -11,6 +11,9 @@
  *   - a restart of the WAL. It implies that every frame up to M is in the database file by then, so from that moment
  *     on pages are read from there (or from what was saved).
  *
+ * A small image (guard.memory_bytes) is copied into memory by lj_image_begin, and every lock is given back at once: on a small
+ * database no checkpoint ever meets a snapshot.
+ *
  * Layer: capture. Thread-safety: one snapshot at a time per database. lj_image_begin/read/end run in the snapshot's
  * thread; lj_image_before_write, _convert and _wal_restarts in application threads. guard.mutex (rank 0: taken before any
  * other lock) is held for the reading or saving of one chunk; it is contended only while a checkpoint and a snapshot work on
@@ -59,6 +62,8 @@ typedef struct {
     atomic_bool copying; /* lj_image_before_write has work */
     atomic_bool active;  /* an image exists */
     lj_image *image;     /* guarded by mutex */
+    uint64_t
+        memory_bytes; /* images up to this size are copied into memory by lj_image_begin; set by the owner */
 } lj_image_guard;
 
 #define LJ_IMAGE_GUARD_INIT                                                                        \

@@ -35,7 +35,7 @@ void lj_fold_free(lj_fold *fold)
 {
     if (fold == NULL)
         return;
-    lj_pagemap_clear(&fold->map);
+    lj_foldmap_clear(&fold->map);
     free(fold->pending);
     free(fold->carry);
     free(fold);
@@ -73,7 +73,7 @@ static lj_code end_index(lj_fold *fold, bool last, uint32_t next_index, lj_error
         return LJ_OK;
     /* what the checkpoint of this index cuts off does not come back when a later one grows the file again */
     fold->floor_pages = LJ_MIN(fold->floor_pages, fold->chain.db_pages);
-    return lj_pagemap_truncate(&fold->map, fold->chain.db_pages, err);
+    return lj_foldmap_truncate(&fold->map, fold->chain.db_pages, err);
 }
 
 lj_code lj_fold_begin(lj_fold *fold, uint32_t index, uint64_t offset, lj_error *err)
@@ -141,7 +141,7 @@ static lj_code commit(lj_fold *fold, lj_error *err)
 {
     uint32_t first = fold->frames - (uint32_t)fold->pending_count;
     for (size_t i = 0; i < fold->pending_count; i++)
-        LJ_TRY(lj_pagemap_put(&fold->map, fold->pending[i], first + (uint32_t)i, err));
+        LJ_TRY(lj_foldmap_put(&fold->map, fold->pending[i], first + (uint32_t)i, err));
     fold->pending_count = 0;
     fold->db_pages = fold->chain.db_pages;
     return LJ_OK;

@@ -75,7 +75,7 @@ static lj_code write_pages(writer *w, const uint64_t *entries, size_t count, lj_
 {
     size_t buffer_pages = BUFFER_BYTES / w->fold->page_size;
     for (size_t i = 0; i < count;) {
-        uint32_t pgno = lj_pagemap_pgno(entries[i]);
+        uint32_t pgno = lj_foldmap_pgno(entries[i]);
         if (pgno > w->fold->db_pages)
             break; /* ascending: all the others are above too */
         if (w->pages == buffer_pages || (w->pages > 0 && pgno != w->first_pgno + w->pages))
@@ -86,9 +86,9 @@ static lj_code write_pages(writer *w, const uint64_t *entries, size_t count, lj_
         size_t most = LJ_MIN(LJ_MIN(buffer_pages - w->pages, READ_AT_ONCE), count - i);
         /* an entry that is the previous one with page and frame counted up by one */
         while (run < most && entries[i + run] == entries[i] + run * ((UINT64_C(1) << 32) | 1) &&
-               lj_pagemap_pgno(entries[i + run]) <= w->fold->db_pages)
+               lj_foldmap_pgno(entries[i + run]) <= w->fold->db_pages)
             run++;
-        LJ_TRY(read_frames(w, lj_pagemap_frame(entries[i]), run, err));
+        LJ_TRY(read_frames(w, lj_foldmap_frame(entries[i]), run, err));
         i += run;
     }
     return flush(w, err);
@@ -115,7 +115,7 @@ static size_t entries_below(const lj_fold *fold, uint64_t limit)
     size_t high = fold->map.count;
     while (low < high) {
         size_t mid = low + (high - low) / 2;
-        if (lj_pagemap_pgno(fold->sorted[mid]) <= last)
+        if (lj_foldmap_pgno(fold->sorted[mid]) <= last)
             low = mid + 1;
         else
             high = mid;
@@ -131,7 +131,7 @@ lj_code lj_fold_follow(lj_fold *fold, int db_fd, const uint64_t *snapshot_bytes,
     writer w = {.fold = fold, .db_fd = db_fd, .buffer = malloc(BUFFER_BYTES)};
     if (w.buffer == NULL)
         return lj_error_nomem(err);
-    lj_pagemap_sort(&fold->map, &fold->sorted);
+    lj_foldmap_sort(&fold->map, &fold->sorted);
     lj_code code = LJ_OK;
     while (code == LJ_OK && fold->written < fold->map.count &&
            !__atomic_load_n(stop, __ATOMIC_ACQUIRE)) {
@@ -161,12 +161,12 @@ lj_code lj_fold_apply(lj_fold *fold, int db_fd, lj_error *err)
     if (w.buffer == NULL)
         return lj_error_nomem(err);
     if (fold->sorted == NULL)
-        lj_pagemap_sort(&fold->map, &fold->sorted);
+        lj_foldmap_sort(&fold->map, &fold->sorted);
     lj_code code = LJ_OK;
     if (fold->written < fold->map.count)
         code = write_pages(&w, fold->sorted + fold->written, fold->map.count - fold->written, err);
     free(w.buffer);
-    lj_pagemap_clear(&fold->map);
+    lj_foldmap_clear(&fold->map);
     fold->sorted = NULL;
     fold->written = 0;
     fold->frames = 0;

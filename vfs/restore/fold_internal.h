@@ -7,7 +7,7 @@
 #define LJ_FOLD_INTERNAL_H
 
 #include "vfs/restore/fold.h"
-#include "vfs/restore/pagemap.h"
+#include "vfs/restore/foldmap.h"
 
 struct lj_fold {
     lj_fold_setup setup;
@@ -27,7 +27,7 @@ struct lj_fold {
     uint32_t *pending; /* page numbers of the frames behind the last commit */
     size_t pending_count;
     size_t pending_cap;
-    lj_pagemap map;
+    lj_foldmap map;
     const uint64_t *sorted; /* the map's entries once writing began, else NULL */
     size_t written;         /* of them: already in the database */
     uint32_t db_pages;      /* after the last commit, 0 = none */

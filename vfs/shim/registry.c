@@ -21,7 +21,8 @@
 #include "vfs/base/str.h"
 #include "vfs/shim/handle.h"
 
-#define EXIT_DRAIN_NS (2 * LJ_NS_PER_S)
+#define SMALL_IMAGE_BYTES (1024u * 1024u) /* read in about a millisecond while frozen */
+#define EXIT_DRAIN_NS     (2 * LJ_NS_PER_S)
 
 unsigned lj_process_epoch;
 
@@ -139,6 +140,7 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
     open->epoch = lj_process_epoch;
     open->reader_slot = -1;
     pthread_mutex_init(&open->guard.mutex, NULL);
+    open->guard.memory_bytes = SMALL_IMAGE_BYTES;
     lj_db_options options = db_options(config);
     lj_storage_options storage_options = {.io_timeout_ns = config->io_timeout_ns};
     lj_storage *storage = NULL;

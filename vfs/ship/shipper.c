@@ -204,8 +204,8 @@ static lj_code next_index(lj_shipper *s, const lj_chain *chain, lj_error *err)
     saved->at.offset = 0;
     saved->has_base = false;
     saved->has_identity = false;
-    s->unsaved = true;
-    return lj_ship_save(s, err);
+    s->unsaved = true; /* written with the next object: the end of the former index says the same */
+    return LJ_OK;
 }
 
 static lj_code ship_live(lj_shipper *s, const lj_chain *chain, const lj_life *life, bool *ret_more,

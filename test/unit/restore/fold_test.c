@@ -10,7 +10,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/restore/fold.h"
-#include "vfs/restore/pagemap.h"
+#include "vfs/restore/foldmap.h"
 
 static int temp_file(void)
 {
@@ -177,24 +177,24 @@ static void page_map(void **state)
 {
     (void)state;
     enum { PAGES = 20000 };
-    lj_pagemap map = {0};
+    lj_foldmap map = {0};
     lj_error err = LJ_ERROR_INIT;
     for (uint32_t round = 0; round < 3; round++)
         for (uint32_t i = 0; i < PAGES; i++)
-            assert_ok(lj_pagemap_put(&map, 1 + i * 7919 % PAGES, round * PAGES + i, &err), &err);
+            assert_ok(lj_foldmap_put(&map, 1 + i * 7919 % PAGES, round * PAGES + i, &err), &err);
     assert_int_equal(map.count, PAGES);
     assert_int_equal(map.max_pgno, PAGES);
-    assert_ok(lj_pagemap_truncate(&map, 1234, &err), &err);
+    assert_ok(lj_foldmap_truncate(&map, 1234, &err), &err);
     assert_int_equal(map.count, 1234);
     const uint64_t *entries = NULL;
-    lj_pagemap_sort(&map, &entries);
+    lj_foldmap_sort(&map, &entries);
     for (uint32_t i = 0; i < 1234; i++) {
-        assert_int_equal(lj_pagemap_pgno(entries[i]), i + 1);
-        uint32_t k = lj_pagemap_frame(entries[i]);
+        assert_int_equal(lj_foldmap_pgno(entries[i]), i + 1);
+        uint32_t k = lj_foldmap_frame(entries[i]);
         assert_true(k >= 2 * PAGES); /* the last put counts */
         assert_int_equal(1 + (uint64_t)(k - 2 * PAGES) * 7919 % PAGES, i + 1);
     }
-    lj_pagemap_clear(&map);
+    lj_foldmap_clear(&map);
 }
 
 int main(void)

@@ -1,25 +1,25 @@
 /*
- * pagemap.c - see pagemap.h.
+ * foldmap.c - see foldmap.h.
  *
  * Layer: restore. Invariant: capacity is 0 or a power of two, and count <= 3/4 capacity, so that a probe always ends.
  */
-#include "vfs/restore/pagemap.h"
+#include "vfs/restore/foldmap.h"
 
 #include <stdlib.h>
 
 #define FIRST_CAPACITY 1024u
 
 /* Fibonacci hashing: the high bits of the product are well mixed, runs of page numbers spread evenly. */
-static size_t home(const lj_pagemap *map, uint32_t pgno)
+static size_t home(const lj_foldmap *map, uint32_t pgno)
 {
     uint64_t mixed = (uint64_t)pgno * UINT64_C(0x9e3779b97f4a7c15);
     return (size_t)(mixed >> 20) & (map->capacity - 1);
 }
 
-static void place(lj_pagemap *map, uint64_t entry)
+static void place(lj_foldmap *map, uint64_t entry)
 {
-    size_t i = home(map, lj_pagemap_pgno(entry));
-    while (map->slots[i] != 0 && lj_pagemap_pgno(map->slots[i]) != lj_pagemap_pgno(entry))
+    size_t i = home(map, lj_foldmap_pgno(entry));
+    while (map->slots[i] != 0 && lj_foldmap_pgno(map->slots[i]) != lj_foldmap_pgno(entry))
         i = (i + 1) & (map->capacity - 1);
     if (map->slots[i] == 0)
         map->count++;
@@ -27,22 +27,22 @@ static void place(lj_pagemap *map, uint64_t entry)
 }
 
 /* Moves the entries up to page `pages` into a table of another size. */
-static lj_code rebuild(lj_pagemap *map, size_t capacity, uint32_t pages, lj_error *err)
+static lj_code rebuild(lj_foldmap *map, size_t capacity, uint32_t pages, lj_error *err)
 {
     uint64_t *slots = calloc(capacity, sizeof(*slots));
     if (slots == NULL)
         return lj_error_nomem(err);
-    lj_pagemap fresh = {
+    lj_foldmap fresh = {
         .slots = slots, .capacity = capacity, .max_pgno = LJ_MIN(map->max_pgno, pages)};
     for (size_t i = 0; i < map->capacity; i++)
-        if (map->slots[i] != 0 && lj_pagemap_pgno(map->slots[i]) <= pages)
+        if (map->slots[i] != 0 && lj_foldmap_pgno(map->slots[i]) <= pages)
             place(&fresh, map->slots[i]);
     free(map->slots);
     *map = fresh;
     return LJ_OK;
 }
 
-lj_code lj_pagemap_put(lj_pagemap *map, uint32_t pgno, uint32_t frame, lj_error *err)
+lj_code lj_foldmap_put(lj_foldmap *map, uint32_t pgno, uint32_t frame, lj_error *err)
 {
     if (map->count >= map->capacity / 4 * 3)
         LJ_TRY(
@@ -52,7 +52,7 @@ lj_code lj_pagemap_put(lj_pagemap *map, uint32_t pgno, uint32_t frame, lj_error 
     return LJ_OK;
 }
 
-lj_code lj_pagemap_truncate(lj_pagemap *map, uint32_t pages, lj_error *err)
+lj_code lj_foldmap_truncate(lj_foldmap *map, uint32_t pages, lj_error *err)
 {
     return map->max_pgno <= pages ? LJ_OK : rebuild(map, map->capacity, pages, err);
 }
@@ -64,7 +64,7 @@ static int ascending(const void *pa, const void *pb)
     return (a > b) - (a < b);
 }
 
-void lj_pagemap_sort(lj_pagemap *map, const uint64_t **ret_entries)
+void lj_foldmap_sort(lj_foldmap *map, const uint64_t **ret_entries)
 {
     size_t packed = 0;
     for (size_t i = 0; i < map->capacity; i++)
@@ -75,8 +75,8 @@ void lj_pagemap_sort(lj_pagemap *map, const uint64_t **ret_entries)
     *ret_entries = map->slots;
 }
 
-void lj_pagemap_clear(lj_pagemap *map)
+void lj_foldmap_clear(lj_foldmap *map)
 {
     free(map->slots);
-    *map = (lj_pagemap){0};
+    *map = (lj_foldmap){0};
 }
