@@ -220,9 +220,10 @@ int lj_event_restart_lock(lj_file *file, int flags)
     if (lj_db_gate(open->db, checkpoint) == LJ_GATE_VETO)
         return SQLITE_BUSY;
     int rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
-    if (rc == SQLITE_BUSY && (checkpoint || wal_is_large(open->db)) &&
-        lj_image_convert(&open->guard))
+    if (rc == SQLITE_BUSY && (checkpoint || wal_is_large(open->db))) {
+        (void)lj_image_convert(&open->guard);
         rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
+    }
     if (rc == SQLITE_OK)
         lj_event_wal_emptying(open, false);
     return rc;
@@ -232,8 +233,8 @@ int lj_event_restart_lock(lj_file *file, int flags)
 int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc)
 {
     const unsigned both = (1u << LJ_LOCK_WRITE) | (1u << LJ_LOCK_CKPT);
-    if (rc != SQLITE_BUSY || ofst < LJ_LOCK_READ0 || (file->exclusive & both) != both ||
-        !lj_image_convert(&file->open->guard))
+    if (rc != SQLITE_BUSY || ofst < LJ_LOCK_READ0 || (file->exclusive & both) != both)
         return rc;
+    (void)lj_image_convert(&file->open->guard); /* tried again in any case, as in file_lock */
     return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
 }

@@ -100,10 +100,14 @@ static int file_lock(sqlite3_file *f, int level)
 {
     lj_file *file = SELF(f);
     int rc = METHODS(f)->xLock(LOWER(f), level);
-    /* a snapshot's SHARED lock must not be what keeps somebody from closing or leaving WAL mode */
-    if (rc == SQLITE_BUSY && level == SQLITE_LOCK_EXCLUSIVE && live(file) &&
-        lj_image_convert(&file->open->guard))
+    /*
+     * A snapshot's SHARED lock must not be what keeps somebody from closing or leaving WAL mode. Tried again whether or not
+     * there still is a lock to give back: it may just have gone.
+     */
+    if (rc == SQLITE_BUSY && level == SQLITE_LOCK_EXCLUSIVE && live(file)) {
+        (void)lj_image_convert(&file->open->guard);
         rc = METHODS(f)->xLock(LOWER(f), level);
+    }
     if (rc == SQLITE_OK && level > file->lock_level)
         file->lock_level = level;
     return rc;
