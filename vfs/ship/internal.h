@@ -60,6 +60,12 @@ struct lj_shipper {
     uint32_t verified_index; /* snapshot that was read back whole, +1; 0 = none */
 };
 
+/* What the newest snapshot contains: written into the position file or still on its way there. Caller holds db->mutex. */
+static inline const lj_position *lj_newest_snapshot_locked(const lj_shipper *s)
+{
+    return s->snapshot_noted ? &s->noted_at : &s->db->saved.snapshot_at;
+}
+
 /* upload.c: ships from..to of the image in fd (a -wal or a spool file) as the next segment and moves s->saved.at. */
 LJ_WARN_UNUSED lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header,
                                          uint64_t to, int64_t commit_ns, lj_error *err);

@@ -85,6 +85,10 @@ static void take_over(lj_shipper *s, lj_new_generation *ret_fresh)
     int64_t noted_ns = s->noted_ns;
     lj_position noted_at = s->noted_at;
     s->snapshot_noted = false;
+    if (noted && strcmp(noted_at.generation, db->saved.at.generation) == 0) {
+        db->saved.snapshot_ns = noted_ns; /* at once: whoever asks for the next one compares with it */
+        db->saved.snapshot_at = noted_at;
+    }
     pthread_mutex_unlock(&db->mutex);
     if (ret_fresh->pending) {
         s->saved = ret_fresh->saved;
@@ -327,10 +331,11 @@ static int64_t mono_of_wall(int64_t wall_ns)
 }
 
 /* Commits that the newest snapshot does not contain. */
-static bool changed_since_snapshot_locked(const lj_db *db)
+static bool changed_since_snapshot_locked(const lj_shipper *s)
 {
+    const lj_db *db = s->db;
     const lj_chain *chain = &db->chain;
-    const lj_position *snapshot = &db->saved.snapshot_at;
+    const lj_position *snapshot = lj_newest_snapshot_locked(s);
     if (!chain->active || !chain->has_life || chain->unused || !db->life.known)
         return false;
     return chain->index > snapshot->index ||
@@ -343,11 +348,12 @@ static int64_t snapshot_due_locked(const lj_shipper *s)
     const lj_db *db = s->db;
     if (s->want_generation || lj_db_snapshot_asked_locked(db))
         return s->snapshot_not_before_ns;
-    if (!db->established || db->options.snapshot_interval_ns <= 0 || s->snapshot_noted ||
-        !changed_since_snapshot_locked(db))
+    if (!db->established || db->options.snapshot_interval_ns <= 0 ||
+        !changed_since_snapshot_locked(s))
         return LJ_TASK_IDLE;
     return LJ_MAX(s->snapshot_not_before_ns,
-                  mono_of_wall(db->saved.snapshot_ns + db->options.snapshot_interval_ns));
+                  mono_of_wall((s->snapshot_noted ? s->noted_ns : db->saved.snapshot_ns) +
+                               db->options.snapshot_interval_ns));
 }
 
 static bool unshipped_locked(const lj_shipper *s)
@@ -461,7 +467,7 @@ static lj_code enforce_retention(lj_shipper *s, lj_error *err)
 static lj_code periodic(lj_shipper *s, lj_error *err)
 {
     pthread_mutex_lock(&s->db->mutex);
-    bool changed = changed_since_snapshot_locked(s->db) && !s->snapshot_noted;
+    bool changed = changed_since_snapshot_locked(s);
     pthread_mutex_unlock(&s->db->mutex);
     if (changed) {
         LJ_TRY(lj_snapshot_periodic(s, err));

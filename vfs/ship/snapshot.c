@@ -193,11 +193,8 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
                db->path);
     fresh.saved.last_object_ns = created_ns;
     fresh.saved.snapshot_ns = created_ns;
-    fresh.saved.snapshot_at = fresh.saved.at;
-    if (fresh.saved.has_base)
-        fresh.saved.snapshot_at.offset =
-            lj_wal_frame_offset(fresh.saved.page_size, fresh.saved.base_frames + 1);
-    s->verified_index = 0; /* that was of another generation */
+    fresh.saved.snapshot_at = fresh.saved.at; /* the index begins behind the snapshot */
+    s->verified_index = 0;                    /* that was of another generation */
     pthread_mutex_lock(&db->mutex);
     s->fresh = fresh;
     s->want_generation = false;
@@ -226,7 +223,10 @@ static lj_code locate(lj_shipper *s, const lj_freeze *f, uint64_t life_before, l
                      life->number != life_before; /* behind the snapshot from its first frame */
         *ret_frames = f->frames != 0 || begun ? f->frames : life->frames;
         *ret_life = life->number;
-        ret_at->offset = *ret_frames > 0 ? lj_wal_frame_offset(f->page_size, *ret_frames + 1) : 0;
+        /* an unused index may be taken over by another life: then all of that one is behind the snapshot */
+        ret_at->offset = *ret_frames > 0 && !chain->unused
+                             ? lj_wal_frame_offset(f->page_size, *ret_frames + 1)
+                             : 0;
     }
     pthread_mutex_unlock(&db->mutex);
     return code;
@@ -306,7 +306,7 @@ static void roll_over(lj_shipper *s)
     lj_db *db = s->db;
     int64_t deadline_ns = lj_clock_mono_ns() + SHIP_WAIT_NS;
     pthread_mutex_lock(&db->mutex);
-    if (db->chain.index > db->saved.snapshot_at.index) {
+    if (db->chain.index > lj_newest_snapshot_locked(s)->index) {
         pthread_mutex_unlock(&db->mutex);
         return;
     }
