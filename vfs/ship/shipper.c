@@ -86,7 +86,8 @@ static void take_over(lj_shipper *s, lj_new_generation *ret_fresh)
     lj_position noted_at = s->noted_at;
     s->snapshot_noted = false;
     if (noted && strcmp(noted_at.generation, db->saved.at.generation) == 0) {
-        db->saved.snapshot_ns = noted_ns; /* at once: whoever asks for the next one compares with it */
+        db->saved.snapshot_ns =
+            noted_ns; /* at once: whoever asks for the next one compares with it */
         db->saved.snapshot_at = noted_at;
     }
     pthread_mutex_unlock(&db->mutex);
@@ -208,8 +209,8 @@ static lj_code next_index(lj_shipper *s, const lj_chain *chain, lj_error *err)
     saved->at.offset = 0;
     saved->has_base = false;
     saved->has_identity = false;
-    s->unsaved = true; /* written with the next object: the end of the former index says the same */
-    return LJ_OK;
+    s->unsaved = true; /* before the index has an object: resume.c compares both */
+    return lj_ship_save(s, err);
 }
 
 static lj_code ship_live(lj_shipper *s, const lj_chain *chain, const lj_life *life, bool *ret_more,
