@@ -485,9 +485,15 @@ static int64_t snapshot_run(lj_task *task)
     bool first = s->want_generation;
     bool may = db->attached && !db->not_wal && !db->closing && (first || db->established);
     uint64_t requests = db->snapshot_requests;
+    bool asked = lj_db_snapshot_asked_locked(db);
+    int64_t due_ns = snapshot_due_locked(s);
     pthread_mutex_unlock(&db->mutex);
     if (!may)
         return LJ_TASK_IDLE;
+    /* woken while the last one was being taken: the interval counts from that one */
+    if (!first && !asked && !s->retention_due &&
+        (due_ns == LJ_TASK_IDLE || due_ns > lj_clock_mono_ns()))
+        return due_ns;
     lj_error err = LJ_ERROR_INIT;
     lj_code code = first ? lj_snapshot_first(s, &err) : periodic(s, &err);
     if (code == LJ_CANCELLED)
