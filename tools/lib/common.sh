@@ -3,7 +3,8 @@
 
 # What compiling the project needs.
 # shellcheck disable=SC2034 # used by the scripts that source this file
-BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libsqlite3-dev liblz4-dev libyaml-dev)
+BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libsqlite3-dev liblz4-dev libyaml-dev
+    libcurl4-openssl-dev libssl-dev libexpat1-dev libjansson-dev libssh2-1-dev)
 
 heading() { printf '\n== %s\n' "$*"; }
 

@@ -68,9 +68,20 @@ typedef struct {
     void (*close)(void *self);
 } lj_storage_ops;
 
+/* One setting of a replica by its name in litestream.yml ("region", "secret-access-key"). */
+typedef struct {
+    const char *name;
+    const char *value; /* may be a secret; NULL counts as not given */
+} lj_storage_setting;
+
 /* Options every driver takes. A field that is 0 or NULL means the default. */
 typedef struct {
-    int64_t io_timeout_ns; /* deadline of one request without progress; default 30 s */
+    int64_t io_timeout_ns;              /* deadline of one request without progress; default 30 s */
+    const lj_storage_setting *settings; /* beat the URL's query; copied */
+    size_t setting_count;
+    /* polled with __atomic_load_n: once true, calls that wait for a network end with LJ_CANCELLED within 0.2 s.
+     * Outlives the storage. */
+    const bool *cancel;
 } lj_storage_options;
 
 /*

@@ -19,31 +19,9 @@
 #include "vfs/base/io.h"
 #include "vfs/base/str.h"
 #include "vfs/storage/file/internal.h"
+#include "vfs/storage/url.h"
 
 /* ---- names ---- */
-
-/* Resolves "", "." and ".." of an absolute path by its text alone, as Go's path.Clean does. In place. */
-static void clean_path(char *path)
-{
-    char *out = path;
-    const char *in = path;
-    while (*in != 0) {
-        in += strspn(in, "/");
-        size_t n = strcspn(in, "/");
-        if (n == 2 && in[0] == '.' && in[1] == '.') {
-            while (out > path && *--out != '/')
-                ;
-        } else if (n > 0 && !(n == 1 && in[0] == '.')) {
-            *out++ = '/';
-            memmove(out, in, n);
-            out += n;
-        }
-        in += n;
-    }
-    if (out == path)
-        *out++ = '/';
-    *out = 0;
-}
 
 lj_code lj_file_root(const char *rest, char **ret_root, lj_error *err)
 {
@@ -58,7 +36,9 @@ lj_code lj_file_root(const char *rest, char **ret_root, lj_error *err)
     char *root = lj_str_printf("%s/%s", here, rest);
     if (root == NULL)
         return lj_error_nomem(err);
-    clean_path(root);
+    lj_url_clean_path(root);
+    if (root[0] == 0)
+        memcpy(root, "/", 2); /* there was a '/' at least */
     *ret_root = root;
     return LJ_OK;
 }

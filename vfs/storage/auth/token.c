@@ -1,0 +1,233 @@
+/*
+ * token.c - see token.h.
+ *
+ * Layer: storage. Thread-safety: `registry.mutex` (rank: leaf) guards the list, the reference counts and every source's
+ * fields; it is never held while a credential is fetched. `fetching` is the right to call fetch.
+ */
+#include "vfs/storage/auth/token.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vfs/base/clock.h"
+#include "vfs/base/log.h"
+#include "vfs/base/str.h"
+
+#define MARGIN_MAX_NS  (300 * LJ_NS_PER_S)
+#define MARGIN_DIVISOR 4
+#define RETRY_NS       (10 * LJ_NS_PER_S)
+
+struct lj_token_source {
+    char *key;
+    const lj_token_ops *ops;
+    void *ctx;
+    unsigned references;
+    lj_token token;
+    bool has_token;
+    bool fetching;
+    int64_t refresh_ns;    /* wall time from which on a new one is wanted; 0: never */
+    int64_t not_before_ns; /* monotonic: no refresh before, after one that failed */
+    struct lj_token_source *next;
+};
+
+static struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    lj_token_source *sources;
+} registry = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+/* ---- fork ---- */
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&registry.mutex);
+}
+
+static void in_parent(void)
+{
+    pthread_mutex_unlock(&registry.mutex);
+}
+
+static void in_child(void)
+{
+    /* a fetching thread is not there any more; whoever opens anew gets sources of his own */
+    registry.sources = NULL;
+    pthread_cond_init(&registry.changed, NULL);
+    pthread_mutex_unlock(&registry.mutex);
+}
+
+static void init_once(void)
+{
+    pthread_atfork(before_fork, in_parent, in_child);
+}
+
+/* ---- life cycle ---- */
+
+void lj_token_free(lj_token *token)
+{
+    for (size_t i = 0; i < LJ_TOKEN_VALUES; i++)
+        lj_secret_free(&token->values[i]);
+}
+
+static lj_code copy_token(lj_token *to, const lj_token *from, lj_error *err)
+{
+    lj_token copy = {.expires_ns = from->expires_ns, .serial = from->serial};
+    for (size_t i = 0; i < LJ_TOKEN_VALUES; i++) {
+        lj_code code = lj_secret_copy(&copy.values[i], &from->values[i], err);
+        if (code != LJ_OK) {
+            lj_token_free(&copy);
+            return code;
+        }
+    }
+    *to = copy;
+    return LJ_OK;
+}
+
+static lj_token_source *find_locked(const char *key)
+{
+    lj_token_source *source = registry.sources;
+    while (source != NULL && strcmp(source->key, key) != 0)
+        source = source->next;
+    return source;
+}
+
+lj_code lj_token_source_open(const char *key, const lj_token_ops *ops, void *ctx,
+                             lj_token_source **ret_source, lj_error *err)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, init_once);
+    lj_token_source *fresh = calloc(1, sizeof(*fresh));
+    char *copy = lj_str_dup(key);
+    if (fresh == NULL || copy == NULL) {
+        free(fresh);
+        free(copy);
+        ops->free(ctx);
+        return lj_error_nomem(err);
+    }
+    *fresh = (lj_token_source){.key = copy, .ops = ops, .ctx = ctx, .references = 1};
+    pthread_mutex_lock(&registry.mutex);
+    lj_token_source *source = find_locked(key);
+    if (source != NULL) {
+        source->references++;
+    } else {
+        source = fresh;
+        source->next = registry.sources;
+        registry.sources = source;
+    }
+    pthread_mutex_unlock(&registry.mutex);
+    if (source != fresh) {
+        ops->free(ctx);
+        free(copy);
+        free(fresh);
+    }
+    *ret_source = source;
+    return LJ_OK;
+}
+
+void lj_token_source_close(lj_token_source *source)
+{
+    if (source == NULL)
+        return;
+    pthread_mutex_lock(&registry.mutex);
+    bool last = --source->references == 0;
+    for (lj_token_source **link = &registry.sources; last && *link != NULL; link = &(*link)->next) {
+        if (*link == source) {
+            *link = source->next;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&registry.mutex);
+    if (!last)
+        return;
+    source->ops->free(source->ctx);
+    lj_token_free(&source->token);
+    free(source->key);
+    free(source);
+}
+
+/* ---- use ---- */
+
+static bool expired(const lj_token_source *source, int64_t now_ns)
+{
+    return !source->has_token ||
+           (source->token.expires_ns != 0 && now_ns >= source->token.expires_ns);
+}
+
+static bool wants_refresh(const lj_token_source *source, int64_t now_ns)
+{
+    return source->has_token && source->refresh_ns != 0 && now_ns >= source->refresh_ns &&
+           lj_clock_mono_ns() >= source->not_before_ns;
+}
+
+static void keep_locked(lj_token_source *source, const lj_token *fresh)
+{
+    uint64_t serial = source->token.serial + 1;
+    int64_t now_ns = lj_clock_wall_ns();
+    lj_token_free(&source->token);
+    source->token = *fresh;
+    source->token.serial = serial;
+    source->has_token = true;
+    source->refresh_ns = 0;
+    source->not_before_ns = 0;
+    if (fresh->expires_ns != 0) {
+        int64_t life_ns = LJ_MAX(fresh->expires_ns - now_ns, INT64_C(0));
+        source->refresh_ns = fresh->expires_ns - LJ_MIN(life_ns / MARGIN_DIVISOR, MARGIN_MAX_NS);
+    }
+}
+
+/* Called and left with the mutex held; the caller has set `fetching`. */
+static lj_code fetch_locked(lj_token_source *source, lj_error *err)
+{
+    lj_token fresh = LJ_TOKEN_INIT;
+    pthread_mutex_unlock(&registry.mutex);
+    lj_code code = source->ops->fetch(source->ctx, &fresh, err);
+    pthread_mutex_lock(&registry.mutex);
+    if (code == LJ_OK) {
+        keep_locked(source, &fresh);
+    } else {
+        lj_token_free(&fresh);
+        source->not_before_ns = lj_clock_mono_ns() + RETRY_NS;
+    }
+    source->fetching = false;
+    pthread_cond_broadcast(&registry.changed);
+    return code;
+}
+
+lj_code lj_token_get(lj_token_source *source, lj_token *ret_token, lj_error *err)
+{
+    lj_error error = LJ_ERROR_INIT;
+    lj_code code = LJ_OK;
+    bool kept_old = false;
+    pthread_mutex_lock(&registry.mutex);
+    while (source->fetching && expired(source, lj_clock_wall_ns()))
+        pthread_cond_wait(&registry.changed, &registry.mutex);
+    int64_t now_ns = lj_clock_wall_ns();
+    if (!source->fetching && (expired(source, now_ns) || wants_refresh(source, now_ns))) {
+        source->fetching = true;
+        code = fetch_locked(source, &error);
+        if (code != LJ_OK && !expired(source, lj_clock_wall_ns())) {
+            kept_old = true;
+            code = LJ_OK;
+        }
+    }
+    if (code == LJ_OK)
+        code = copy_token(ret_token, &source->token, &error);
+    pthread_mutex_unlock(&registry.mutex);
+    if (kept_old)
+        lj_log_error(LJ_LOG_WARN, "credentials could not be refreshed, the old ones still serve",
+                     &error);
+    if (code != LJ_OK && err != NULL)
+        *err = error;
+    return code;
+}
+
+void lj_token_expired(lj_token_source *source, const lj_token *used)
+{
+    pthread_mutex_lock(&registry.mutex);
+    if (source->has_token && source->token.serial == used->serial) {
+        source->has_token = false;
+        source->not_before_ns = 0;
+    }
+    pthread_mutex_unlock(&registry.mutex);
+}

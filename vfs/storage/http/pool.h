@@ -1,0 +1,33 @@
+/*
+ * pool.h - the idle connections of the process (internal to http/).
+ *
+ * A connection is a curl easy handle with a multi handle of its own, which keeps the socket. Whoever takes one owns it until
+ * it is given back; so two threads never share a libcurl object (libcurl cannot share connections between threads).
+ *
+ * Layer: storage. Thread-safety: any thread. Survives fork: a child gets an empty pool, the parent's handles stay the
+ * parent's (they are not closed in the child, which would send a TLS close on the parent's socket).
+ */
+#ifndef LJ_HTTP_POOL_H
+#define LJ_HTTP_POOL_H
+
+#include <curl/curl.h>
+
+#include "vfs/base/error.h"
+
+#define LJ_HTTP_ORIGIN_MAX 320
+
+typedef struct lj_connection {
+    CURL *easy;
+    CURLM *multi;
+    char origin[LJ_HTTP_ORIGIN_MAX]; /* what it was last used for */
+    int64_t idle_since_ns;
+    struct lj_connection *next;
+} lj_connection;
+
+/* One that was last used for `origin`, else a new one; reset, without any option set. */
+LJ_WARN_UNUSED lj_code lj_pool_take(const char *origin, lj_connection **ret_connection,
+                                    lj_error *err);
+/* Gives it back. Not `reusable`: closed. So are those that were idle for more than a minute. */
+void lj_pool_give(lj_connection *connection, bool reusable);
+
+#endif
