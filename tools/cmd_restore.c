@@ -257,7 +257,7 @@ static bool exists(const char *path)
 
 static int run(int argc, char **argv)
 {
-    restore_flags flags = {.parallelism = 8};
+    restore_flags flags = {.parallelism = 8, .target.cancel = &cancelled};
     lj_error err = LJ_ERROR_INIT;
     const char *what = NULL;
     bool help = false;

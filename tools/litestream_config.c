@@ -16,6 +16,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
+#include "vfs/base/secret.h"
 #include "vfs/base/str.h"
 
 typedef enum {
@@ -25,6 +26,7 @@ typedef enum {
     KEY_DURATION,
     KEY_NUMBER,
     KEY_TEXTS,
+    KEY_SETTING, /* kept with its name in a litestream_settings */
     KEY_BLOCK /* a mapping with its own table, read into the same object */
 } key_kind;
 
@@ -71,6 +73,22 @@ static const key_def replica_keys[] = {
     {"password", KEY_TEXT, R(password), NULL},
     {"key-path", KEY_TEXT, R(key_path), NULL},
     {"age", KEY_BLOCK, 0, age_keys},
+    /* not in v0.3.13 */
+    {"session-token", KEY_SETTING, R(settings), NULL},
+    {"profile", KEY_SETTING, R(settings), NULL},
+    {"storage-class", KEY_SETTING, R(settings), NULL},
+    {"sse", KEY_SETTING, R(settings), NULL},
+    {"sse-kms-key-id", KEY_SETTING, R(settings), NULL},
+    {"sse-customer-key", KEY_SETTING, R(settings), NULL},
+    {"conditional", KEY_SETTING, R(settings), NULL},
+    {"credentials-path", KEY_SETTING, R(settings), NULL},
+    {"user-project", KEY_SETTING, R(settings), NULL},
+    {"sas-token", KEY_SETTING, R(settings), NULL},
+    {"connection-string", KEY_SETTING, R(settings), NULL},
+    {"known-hosts-path", KEY_SETTING, R(settings), NULL},
+    {"host-key", KEY_SETTING, R(settings), NULL},
+    {"strict-host-key", KEY_SETTING, R(settings), NULL},
+    {"key-passphrase", KEY_SETTING, R(settings), NULL},
     {0},
 };
 #undef R
@@ -189,6 +207,25 @@ static lj_code set_texts(const reader *r, const yaml_node_t *node, const char *k
     return LJ_OK;
 }
 
+static lj_code append_text(const reader *r, litestream_texts *texts, const char *text)
+{
+    char **longer = realloc(texts->items, (texts->count + 1) * sizeof(*longer));
+    if (longer == NULL)
+        return lj_error_nomem(r->err);
+    texts->items = longer;
+    longer[texts->count] = NULL;
+    LJ_TRY(set_text(r, &longer[texts->count], text));
+    texts->count++;
+    return LJ_OK;
+}
+
+static lj_code add_setting(const reader *r, litestream_settings *settings, const char *name,
+                           const char *value)
+{
+    LJ_TRY(append_text(r, &settings->names, name));
+    return append_text(r, &settings->values, value);
+}
+
 static lj_code read_block(const reader *r, const yaml_node_t *node, const char *where,
                           const key_def *defs, void *object, const char *const *elsewhere);
 
@@ -207,6 +244,8 @@ static lj_code set_key(const reader *r, const yaml_node_t *node, const key_def *
     switch (def->kind) {
     case KEY_TEXT:
         return set_text(r, target, text);
+    case KEY_SETTING:
+        return add_setting(r, target, def->name, text);
     case KEY_MAYBE_BOOL:
         *(bool *)target = true;
         target = (bool *)target + 1;
@@ -364,8 +403,8 @@ lj_code litestream_config_parse(const char *text, const char *name, litestream_c
 lj_code litestream_config_load(const char *path, bool expand_env, litestream_config **ret_config,
                                lj_error *err)
 {
-    LJ_CLEANUP(lj_freep) char *text = NULL;
-    LJ_CLEANUP(lj_freep) char *expanded = NULL;
+    LJ_CLEANUP(lj_wipe_freep) char *text = NULL;
+    LJ_CLEANUP(lj_wipe_freep) char *expanded = NULL;
     size_t len = 0;
     lj_code code = lj_io_read_file(path, LITESTREAM_CONFIG_BYTES_MAX, &text, &len, err);
     if (code == LJ_NOTFOUND) {
@@ -380,6 +419,15 @@ lj_code litestream_config_load(const char *path, bool expand_env, litestream_con
     return litestream_config_parse(expanded, path, ret_config, err);
 }
 
+/* Any text of the file may be a secret. */
+static void free_texts(litestream_texts *texts)
+{
+    for (size_t i = 0; i < texts->count; i++)
+        lj_wipe_freep(&texts->items[i]);
+    free(texts->items);
+    *texts = (litestream_texts){.items = NULL};
+}
+
 static void free_keys(const key_def *defs, void *object)
 {
     for (; defs->name != NULL; defs++) {
@@ -387,12 +435,12 @@ static void free_keys(const key_def *defs, void *object)
         if (defs->kind == KEY_BLOCK) {
             free_keys(defs->block, object);
         } else if (defs->kind == KEY_TEXT) {
-            free(*(char **)target);
+            lj_wipe_freep(target);
         } else if (defs->kind == KEY_TEXTS) {
-            litestream_texts *texts = target;
-            for (size_t i = 0; i < texts->count; i++)
-                free(texts->items[i]);
-            free(texts->items);
+            free_texts(target);
+        } else if (defs->kind == KEY_SETTING) { /* one object for all of them */
+            free_texts(&((litestream_settings *)target)->names);
+            free_texts(&((litestream_settings *)target)->values);
         }
     }
 }

@@ -11,6 +11,7 @@
 #define LJ_TOOLS_LITESTREAM_CONFIG_H
 
 #include "vfs/base/error.h"
+#include "vfs/storage/storage.h"
 
 #define LITESTREAM_CONFIG_BYTES_MAX (16u * 1024u * 1024u)
 
@@ -19,6 +20,12 @@ typedef struct {
     char **items;
     size_t count;
 } litestream_texts;
+
+/* Settings of a store that v0.3.13 does not know ("storage-class", "host-key"), as name and value. */
+typedef struct {
+    litestream_texts names;
+    litestream_texts values;
+} litestream_settings;
 
 /* Texts are NULL when the key is absent; durations are ns. */
 typedef struct {
@@ -45,6 +52,7 @@ typedef struct {
     char *user;
     char *password;
     char *key_path;
+    litestream_settings settings;
     litestream_texts age_identities;
     litestream_texts age_recipients;
 } litestream_replica;
@@ -98,6 +106,16 @@ const litestream_db *litestream_config_find(const litestream_config *config, con
  */
 LJ_WARN_UNUSED lj_code litestream_replica_url(const litestream_replica *replica, char **ret_url,
                                               lj_error *err);
+
+#define LITESTREAM_SETTINGS_MAX 32u
+
+/*
+ * What the replica's storage is to be opened with, beside the URL: secrets, region, endpoint, ... Points into `replica`.
+ * Keys of v0.3.13 that another type of replica takes are left out, as there. Errors: LJ_INVALID for too many.
+ */
+LJ_WARN_UNUSED lj_code litestream_replica_settings(
+    const litestream_replica *replica, lj_storage_setting ret_settings[LITESTREAM_SETTINGS_MAX],
+    size_t *ret_count, lj_error *err);
 
 /* Go's os.Expand with the process's environment, allocated. NULL when out of memory. */
 char *litestream_expand_env(const char *text);

@@ -14,6 +14,7 @@
 #include "vfs/base/buf.h"
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
+#include "vfs/storage/url.h"
 
 #define TEXT_MAX ((size_t)64 * 1024 * 1024)
 
@@ -81,29 +82,6 @@ char *litestream_expand_env(const char *text)
 
 /* ---- paths ---- */
 
-/* Removes "//", "." and ".." from an absolute path, in place. */
-static void clean_path(char *path)
-{
-    char *out = path;
-    for (const char *in = path; *in != 0;) {
-        while (*in == '/')
-            in++;
-        size_t len = strcspn(in, "/");
-        if (len == 2 && in[0] == '.' && in[1] == '.') {
-            while (out > path && *--out != '/') {
-            }
-        } else if (len > 0 && !(len == 1 && in[0] == '.')) {
-            *out++ = '/';
-            memmove(out, in, len);
-            out += len;
-        }
-        in += len;
-    }
-    if (out == path)
-        *out++ = '/';
-    *out = 0;
-}
-
 char *litestream_absolute_path(const char *path)
 {
     char *absolute = NULL;
@@ -117,7 +95,9 @@ char *litestream_absolute_path(const char *path)
         absolute = cwd != NULL ? lj_str_printf("%s/%s", cwd, path) : NULL;
     }
     if (absolute != NULL && absolute[0] == '/')
-        clean_path(absolute);
+        lj_url_clean_path(absolute);
+    if (absolute != NULL && absolute[0] == 0)
+        memcpy(absolute, "/", 2); /* it was one slash at least */
     return absolute;
 }
 
@@ -243,6 +223,20 @@ const litestream_db *litestream_config_find(const litestream_config *config, con
     return NULL;
 }
 
+/* "TYPE://BUCKET/PATH" with the path encoded, because a URL's is decoded. */
+static lj_code bucket_url(const litestream_replica *replica, const char *path, char **ret_url,
+                          lj_error *err)
+{
+    lj_buf encoded = LJ_BUF_INIT(TEXT_MAX);
+    lj_code code = lj_url_encode(&encoded, path, true, err);
+    if (code == LJ_OK)
+        *ret_url = lj_str_printf("%s://%s/%s", replica->type,
+                                 replica->bucket != NULL ? replica->bucket : "",
+                                 lj_buf_text(&encoded));
+    lj_buf_free(&encoded);
+    return code;
+}
+
 lj_code litestream_replica_url(const litestream_replica *replica, char **ret_url, lj_error *err)
 {
     const char *path = replica->path != NULL ? replica->path : "";
@@ -257,10 +251,50 @@ lj_code litestream_replica_url(const litestream_replica *replica, char **ret_url
                             replica->host != NULL ? replica->host : "",
                             path[0] == '/' ? path + 1 : path);
     else
-        url = lj_str_printf("%s://%s/%s", replica->type,
-                            replica->bucket != NULL ? replica->bucket : "", path);
+        LJ_TRY(bucket_url(replica, path, &url, err));
     if (url == NULL)
         return lj_error_nomem(err);
     *ret_url = url;
+    return LJ_OK;
+}
+
+lj_code litestream_replica_settings(const litestream_replica *replica,
+                                    lj_storage_setting ret_settings[LITESTREAM_SETTINGS_MAX],
+                                    size_t *ret_count, lj_error *err)
+{
+    const char *path_style = replica->force_path_style ? "true" : "false";
+    const char *skip_verify = replica->skip_verify ? "true" : NULL;
+    /* `path` is taken as it is: v0.3.13 keeps a leading '/', which a URL loses */
+    const struct {
+        const char *type;
+        lj_storage_setting setting;
+    } known[] = {
+        {"s3", {"access-key-id", replica->access_key_id}},
+        {"s3", {"secret-access-key", replica->secret_access_key}},
+        {"s3", {"region", replica->region}},
+        {"s3", {"endpoint", replica->endpoint}},
+        {"s3", {"force-path-style", replica->has_force_path_style ? path_style : NULL}},
+        {"s3", {"skip-verify", skip_verify}},
+        {"s3", {"path", replica->path}},
+        {"gcs", {"path", replica->path}},
+        {"abs", {"account-name", replica->account_name}},
+        {"abs", {"account-key", replica->account_key}},
+        {"abs", {"endpoint", replica->endpoint}},
+        {"abs", {"path", replica->path}},
+        {"sftp", {"password", replica->password}},
+        {"sftp", {"key-path", replica->key_path}},
+    };
+    size_t count = 0;
+    for (size_t i = 0; i < LJ_ARRAY_LEN(known); i++)
+        if (strcmp(known[i].type, replica->type) == 0 && known[i].setting.value != NULL)
+            ret_settings[count++] = known[i].setting;
+    for (size_t i = 0; i < replica->settings.values.count; i++) {
+        if (count == LITESTREAM_SETTINGS_MAX)
+            return lj_error_set(err, LJ_INVALID, "replica \"%s\" has too many settings",
+                                replica->name);
+        ret_settings[count++] = (lj_storage_setting){replica->settings.names.items[i],
+                                                     replica->settings.values.items[i]};
+    }
+    *ret_count = count;
     return LJ_OK;
 }

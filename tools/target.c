@@ -10,7 +10,9 @@
 #include <string.h>
 
 #include "vfs/base/log.h"
+#include "vfs/base/secret.h"
 #include "vfs/base/str.h"
+#include "vfs/config/options.h"
 
 bool target_is_url(const char *text)
 {
@@ -42,25 +44,42 @@ lj_code target_load_config(const target_flags *flags, litestream_config **ret_co
     return LJ_OK;
 }
 
+/* An argument can be read by everybody on the machine: no secrets in it. (What is odd in a file:// URL is its driver's matter.) */
+static lj_code check_url(const char *url, lj_error *err)
+{
+    const char *hint = NULL;
+    const char *reason =
+        strncasecmp(url, "file:", 5) == 0 ? NULL : lj_option_check_url(url, &hint);
+    if (reason == NULL)
+        return LJ_OK;
+    lj_error_set(err, LJ_INVALID, "the replica URL %s", reason);
+    return hint != NULL ? lj_error_hint(err, "%s", hint) : LJ_INVALID;
+}
+
 static lj_code open_url(target *t, const char *url, const target_flags *flags, lj_error *err)
 {
     if (flags->config_path != NULL && flags->config_path[0] != 0)
         return lj_error_set(err, LJ_INVALID, "cannot specify a replica URL and the -config flag");
+    LJ_TRY(check_url(url, err));
     t->replicas = calloc(1, sizeof(*t->replicas));
     if (t->replicas == NULL)
         return lj_error_nomem(err);
-    LJ_TRY(lj_storage_open(url, NULL, &t->replicas[0].storage, err));
+    lj_storage_options options = {.cancel = flags->cancel};
+    LJ_TRY(lj_storage_open(url, &options, &t->replicas[0].storage, err));
     t->replicas[0].name = lj_storage_type(t->replicas[0].storage);
     t->count = 1;
     return LJ_OK;
 }
 
-static lj_code open_replica(const litestream_replica *replica, lj_storage **ret_storage,
-                            lj_error *err)
+static lj_code open_replica(const litestream_replica *replica, const target_flags *flags,
+                            lj_storage **ret_storage, lj_error *err)
 {
-    LJ_CLEANUP(lj_freep) char *url = NULL;
+    lj_storage_setting settings[LITESTREAM_SETTINGS_MAX];
+    lj_storage_options options = {.settings = settings, .cancel = flags->cancel};
+    LJ_CLEANUP(lj_wipe_freep) char *url = NULL; /* a password may be in it */
     LJ_TRY(litestream_replica_url(replica, &url, err));
-    if (lj_storage_open(url, NULL, ret_storage, err) != LJ_OK)
+    LJ_TRY(litestream_replica_settings(replica, settings, &options.setting_count, err));
+    if (lj_storage_open(url, &options, ret_storage, err) != LJ_OK)
         return lj_error_context(err, "replica \"%s\"", replica->name);
     return LJ_OK;
 }
@@ -84,7 +103,7 @@ static lj_code open_db(target *t, const char *path, const target_flags *flags, l
         if (flags->replica != NULL && strcmp(flags->replica, replica->name) != 0)
             continue;
         wanted++;
-        code = open_replica(replica, &t->replicas[t->count].storage, err);
+        code = open_replica(replica, flags, &t->replicas[t->count].storage, err);
         if (code != LJ_OK && err != NULL)
             lj_log_error(LJ_LOG_WARN, "replica left out", err);
         if (code == LJ_OK)

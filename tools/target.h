@@ -26,6 +26,7 @@ typedef struct {
     const char *config_path; /* -config, NULL = not given */
     bool no_expand_env;
     const char *replica; /* -replica, NULL = all */
+    const bool *cancel;  /* ends what waits for a network, see lj_storage_options; may be NULL */
 } target_flags;
 
 /* True for what v0.3.13 takes for a replica URL: word characters and "://". */

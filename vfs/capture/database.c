@@ -348,6 +348,12 @@ void lj_db_shipped(lj_db *db, const lj_position *next, uint64_t life, uint64_t f
     pthread_mutex_unlock(&db->mutex);
 }
 
+/* A store that is busy, or a network that hiccups: worth waiting for, also at the last close. */
+static bool passes_soon(const lj_error *err)
+{
+    return err->retryable && (err->code == LJ_UNAVAILABLE || err->code == LJ_TIMEOUT);
+}
+
 static void note_attempt(lj_db *db, const lj_error *err, char *text, size_t size)
 {
     bool good = err == NULL || err->code == LJ_OK;
@@ -356,7 +362,7 @@ static void note_attempt(lj_db *db, const lj_error *err, char *text, size_t size
     if (good) {
         text[0] = 0;
     } else {
-        db->failures++;
+        db->failures += passes_soon(err) ? 0 : 1;
         lj_error_format(err, text, size);
     }
     pthread_cond_broadcast(&db->cond);

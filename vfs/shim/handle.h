@@ -65,6 +65,7 @@ struct lj_open {
     bool
         ending; /* the last handle is gone: what is below is being freed, and an open of the same file waits */
     unsigned epoch; /* of the process: another number after a fork */
+    bool io_cancel; /* ends requests that wait for a store (lj_storage_options); atomic */
     lj_db *db;
     lj_shipper *shipper;
     lj_image_guard guard;

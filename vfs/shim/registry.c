@@ -118,6 +118,8 @@ static lj_db_options db_options(const lj_config *config)
 
 static void free_content(lj_open *open)
 {
+    /* what could not be shipped in time is shipped by the next open; a store that hangs must not hold up this close */
+    __atomic_store_n(&open->io_cancel, true, __ATOMIC_RELAXED);
     lj_shipper_free(open->shipper);
     lj_db_free(open->db);
     pthread_mutex_destroy(&open->guard.mutex);
@@ -142,7 +144,8 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
     pthread_mutex_init(&open->guard.mutex, NULL);
     open->guard.memory_bytes = SMALL_IMAGE_BYTES;
     lj_db_options options = db_options(config);
-    lj_storage_options storage_options = {.io_timeout_ns = config->io_timeout_ns};
+    lj_storage_options storage_options = {.io_timeout_ns = config->io_timeout_ns,
+                                          .cancel = &open->io_cancel};
     lj_storage *storage = NULL;
     lj_dbfile dbfile = lj_freeze_dbfile(open);
     lj_code code = lj_storage_open(url, &storage_options, &storage, err);

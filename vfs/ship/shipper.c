@@ -396,7 +396,7 @@ static int64_t after_failure(lj_shipper *s, const lj_error *err)
         lj_log_error(LJ_LOG_WARN, s->db->path, err);
     int64_t delay_ns = lj_backoff_ns(s->failures, err);
     pthread_mutex_lock(&s->db->mutex);
-    if (s->db->flush_waiters > 0)
+    if (s->db->flush_waiters > 0 && err->retry_after_ns == 0)
         delay_ns = LJ_MIN(delay_ns, 200 * LJ_NS_PER_MS);
     s->db->want_wake = false;
     pthread_mutex_unlock(&s->db->mutex);

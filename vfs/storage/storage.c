@@ -201,13 +201,22 @@ static lj_code check_key(const lj_storage *storage, const char *key, bool is_pre
         storage->url, is_prefix ? "prefix" : "key", shown, fault, LJ_STORAGE_KEY_MAX);
 }
 
-/* Counts a call that ended, and adds where it failed. `ours`: the failure was not the store's. */
+/*
+ * Counts a call that ended, and adds where it failed. `ours`: the failure was not the store's. A store's own answer is never
+ * LJ_CORRUPT or LJ_CONFLICT: those are verdicts on the replica's content, for which the shipper gives a generation up.
+ */
 static lj_code finish(lj_storage *storage, lj_storage_op op, lj_code code, bool ours,
                       const char *key, lj_error *err)
 {
     count(&storage->calls[op], 1);
     if (code == LJ_OK)
         return LJ_OK;
+    if (!ours && (code == LJ_CORRUPT || code == LJ_CONFLICT)) {
+        code = LJ_UNAVAILABLE;
+        if (err != NULL)
+            err->code = code;
+        (void)lj_error_retryable(err, true);
+    }
     if (!ours && code != LJ_NOTFOUND && code != LJ_EXISTS)
         count(&storage->errors[op], 1);
     (void)lj_error_context(err, "%s: %s", storage->url, key);

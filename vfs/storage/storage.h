@@ -9,7 +9,8 @@
  *
  * Layer: storage. Thread-safety: one lj_storage may be used by several threads at once; a driver sees to it.
  * Times are int64_t ns UTC. Errors: LJ_NOTFOUND, LJ_EXISTS, LJ_DENIED, LJ_NOSPACE, LJ_UNAVAILABLE, LJ_TIMEOUT,
- * LJ_CORRUPT, LJ_IO, as error.h says; `retryable` is set by the driver.
+ * LJ_IO, LJ_CANCELLED, as error.h says; `retryable` is set by the driver. An answer that cannot be understood is
+ * LJ_UNAVAILABLE and retryable: what a replica holds is judged above, from its bytes.
  */
 #ifndef LJ_STORAGE_H
 #define LJ_STORAGE_H

@@ -426,6 +426,13 @@ static lj_code timed_out(transfer *t)
     return lj_error_retryable(t->err, true);
 }
 
+static lj_code too_large(transfer *t)
+{
+    lj_error_set(t->err, LJ_UNAVAILABLE, "%s: the answer is larger than %zu bytes", t->where,
+                 t->response->body.max);
+    return lj_error_retryable(t->err, true);
+}
+
 static lj_code transport_error(transfer *t, CURLcode code)
 {
     if (t->code != LJ_OK)
@@ -433,8 +440,7 @@ static lj_code transport_error(transfer *t, CURLcode code)
     if (t->cancelled)
         return lj_error_set(t->err, LJ_CANCELLED, "%s: cancelled", t->where);
     if (t->too_large)
-        return lj_error_set(t->err, LJ_CORRUPT, "%s: the answer is larger than %zu bytes", t->where,
-                            t->response->body.max);
+        return too_large(t);
     if (t->stalled)
         return timed_out(t);
     switch (code) {
