@@ -520,11 +520,13 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
     const lj_life *life = &db->life;
     if (life->known)
         s.local_offset = lj_wal_frame_offset(life->page_size, life->frames + 1);
-    if (life->known && life->number == db->shipped_life)
+    bool in_life = life->known && life->number == db->shipped_life;
+    if (in_life)
         s.lag_frames = life->frames - LJ_MIN(life->frames, db->shipped_frames);
     else if (life->known)
         s.lag_frames = life->frames;
-    if (db->spool_bytes > 0 && db->saved.page_size != 0)
+    /* what is shipped of this life is behind all that was spooled: a file that is still there will go */
+    if (!in_life && db->spool_bytes > 0 && db->saved.page_size != 0)
         s.lag_frames += db->spool_bytes / lj_wal_frame_bytes(db->saved.page_size);
     int64_t oldest_ns = lj_ring_oldest_ns(&db->ring);
     if (oldest_ns == 0)

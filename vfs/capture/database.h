@@ -102,6 +102,7 @@ struct lj_db {
     lj_ring ring;
     uint64_t commits; /* published since open */
     uint64_t spool_bytes;
+    bool spooling;               /* frames are being copied to the spool: the index must not change */
     bool want_wake;              /* the shipper sleeps: the next commit wakes it */
     int64_t not_before_ns;       /* monotonic: the next tick is not due before */
     bool urgent;                 /* ... unless the WAL is growing towards max_wal_size */

@@ -79,6 +79,7 @@ void lj_db_seal(lj_db *db, bool going)
     entry.start.offset = behind ? 0 : db->pos.offset;
     uint64_t bytes = entry.end - entry.start.offset;
     bool fits = db->spool_bytes + bytes <= db->options.max_spool_size_bytes;
+    db->spooling = true;
     pthread_mutex_unlock(&db->mutex);
 
     lj_code code = LJ_OK;
@@ -90,11 +91,15 @@ void lj_db_seal(lj_db *db, bool going)
         code = spool_rest(db, &entry, going, &err);
     }
     if (code != LJ_OK) {
+        pthread_mutex_lock(&db->mutex);
+        db->spooling = false;
+        pthread_mutex_unlock(&db->mutex);
         lj_log_error(LJ_LOG_ERROR, db->path, &err);
         lj_db_break(db, "frames left the WAL before they were shipped: %.120s", err.message);
         return;
     }
     pthread_mutex_lock(&db->mutex);
+    db->spooling = false;
     bool ours = db->chain.active && strcmp(db->chain.generation, entry.start.generation) == 0;
     if (ours)
         db->spool_bytes += bytes;

@@ -17,13 +17,17 @@
 #include "vfs/base/log.h"
 #include "vfs/ship/internal.h"
 
-/* Everything that was shipped belongs to the current life, and nothing of it is left in the spool. */
+/*
+ * Everything that was shipped belongs to the current life, and nothing of it is in the spool or on its way there: what is
+ * spooled is a range of the old index, and would not bring the begin of the next one.
+ */
 static bool possible_locked(const lj_shipper *s)
 {
     const lj_db *db = s->db;
     return db->established && db->chain.active && db->chain.has_life && !db->chain.unused &&
-           db->life.known && db->spool_bytes == 0 && s->saved.at.index == db->chain.index &&
-           s->saved.at.offset > 0 && db->chain.index < LJ_INDEX_MAX;
+           db->life.known && db->spool_bytes == 0 && !db->spooling &&
+           s->saved.at.index == db->chain.index && s->saved.at.offset > 0 &&
+           db->chain.index < LJ_INDEX_MAX;
 }
 
 lj_code lj_rollover(lj_shipper *s, lj_error *err)
@@ -33,7 +37,6 @@ lj_code lj_rollover(lj_shipper *s, lj_error *err)
     pthread_mutex_lock(&db->mutex);
     bool wanted = s->rollover_wanted;
     bool possible = wanted && possible_locked(s);
-    s->rollover_wanted = false;
     if (possible) {
         uint64_t frames = lj_wal_frames_below(saved->page_size, saved->at.offset);
         saved->has_base = true;
@@ -49,11 +52,17 @@ lj_code lj_rollover(lj_shipper *s, lj_error *err)
         s->unsaved = true;
         lj_db_chain_store_locked(db);
     }
+    pthread_mutex_unlock(&db->mutex);
+    if (!wanted)
+        return LJ_OK;
+    /* the snapshot task goes on only now: an object of the next index must find its name in the position file */
+    lj_code code = possible ? lj_ship_save(s, err) : LJ_OK;
+    pthread_mutex_lock(&db->mutex);
+    s->rollover_wanted = false;
     pthread_cond_broadcast(&db->cond);
     pthread_mutex_unlock(&db->mutex);
-    if (!possible)
-        return LJ_OK;
-    lj_log(LJ_LOG_DEBUG, "%s: index %08" PRIx32 " begins within the same WAL", db->path,
-           saved->at.index);
-    return lj_ship_save(s, err);
+    if (possible)
+        lj_log(LJ_LOG_DEBUG, "%s: index %08" PRIx32 " begins within the same WAL", db->path,
+               saved->at.index);
+    return code;
 }

@@ -232,8 +232,15 @@ static lj_code locate(lj_shipper *s, const lj_freeze *f, uint64_t life_before, l
     return code;
 }
 
-static bool is_shipped_locked(const lj_db *db, uint64_t life, uint64_t frames)
+/*
+ * The replica has everything up to these frames, and the position file knows the index: else a kill behind the snapshot
+ * would leave a replica that is ahead of it (resume.c).
+ */
+static bool is_shipped_locked(const lj_db *db, const lj_position *at, uint64_t life,
+                              uint64_t frames)
 {
+    if (strcmp(db->saved.at.generation, at->generation) != 0 || db->saved.at.index < at->index)
+        return false;
     return life == 0 || db->shipped_life > life ||
            (db->shipped_life == life && db->shipped_frames >= frames);
 }
@@ -250,7 +257,8 @@ static void wait_a_little_locked(lj_db *db)
 }
 
 /* Lets the shipping task bring the replica to the frozen state. */
-static lj_code wait_until_shipped(lj_shipper *s, uint64_t life, uint64_t frames, lj_error *err)
+static lj_code wait_until_shipped(lj_shipper *s, const lj_position *at, uint64_t life,
+                                  uint64_t frames, lj_error *err)
 {
     lj_db *db = s->db;
     int64_t deadline_ns = lj_clock_mono_ns() + SHIP_WAIT_NS;
@@ -260,7 +268,7 @@ static lj_code wait_until_shipped(lj_shipper *s, uint64_t life, uint64_t frames,
     pthread_mutex_unlock(&db->mutex);
     lj_shipper_wake(db, 0);
     pthread_mutex_lock(&db->mutex);
-    while (code == LJ_OK && !is_shipped_locked(db, life, frames)) {
+    while (code == LJ_OK && !is_shipped_locked(db, at, life, frames)) {
         if (atomic_load(&s->cancel_snapshot) || !db->chain.active ||
             lj_clock_mono_ns() >= deadline_ns) {
             code = lj_error_set(err, LJ_TIMEOUT, "snapshot: the replica is behind: %s",
@@ -282,7 +290,7 @@ static lj_code publish_periodic(lj_shipper *s, lj_image *image, uint64_t life_be
     uint64_t frames = 0;
     int64_t frozen_ns = lj_clock_wall_ns();
     LJ_TRY(locate(s, lj_image_freeze(image), life_before, &at, &life, &frames, err));
-    LJ_TRY(wait_until_shipped(s, life, frames, err));
+    LJ_TRY(wait_until_shipped(s, &at, life, frames, err));
     pthread_mutex_lock(&s->db->mutex);
     int64_t created_ns = LJ_MAX(frozen_ns, s->newest_object_ns);
     pthread_mutex_unlock(&s->db->mutex);

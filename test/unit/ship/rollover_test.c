@@ -1,0 +1,93 @@
+/* rollover_test.c - when the life of the WAL may go on under the next index, and what is on disk by then. */
+#include "test/unit/ship/ship_kit.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+/* Index 4 with three frames, of which `shipped` are in the replica. */
+static void begin(ship_kit *kit, unsigned shipped)
+{
+    lj_error err = LJ_ERROR_INIT;
+    ship_kit_begin(kit);
+    ship_kit_replicating(kit, 4);
+    kit_wal_commits(&kit->wal, 3, 3, 1);
+    kit_wal_publish(&kit->wal, kit->db, 3);
+    int fd = open(kit->dir.wal_path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    uint64_t to = lj_wal_frame_offset(KIT_PAGE, shipped + 1);
+    assert_ok(lj_upload_segment(kit->s, fd, &kit->wal.header, to, 0, &err), &err);
+    close(fd);
+    assert_ok(lj_ship_save(kit->s, &err), &err);
+    lj_db_shipped(kit->db, &kit->s->saved.at, kit->db->life.number, shipped);
+}
+
+static void roll(ship_kit *kit)
+{
+    lj_error err = LJ_ERROR_INIT;
+    kit->s->rollover_wanted = true;
+    assert_ok(lj_rollover(kit->s, &err), &err);
+    assert_false(kit->s->rollover_wanted);
+}
+
+static uint32_t index_on_disk(ship_kit *kit)
+{
+    lj_error err = LJ_ERROR_INIT;
+    lj_saved_position saved;
+    assert_ok(lj_saved_position_load(kit->db->position_path, &saved, &err), &err);
+    return saved.at.index;
+}
+
+static void the_position_file_knows_the_next_index(void **state)
+{
+    (void)state;
+    ship_kit kit;
+    begin(&kit, 3);
+    assert_int_equal(index_on_disk(&kit), 4);
+    roll(&kit);
+    assert_int_equal(kit.db->chain.index, 5);
+    assert_true(kit.db->chain.unused); /* all of it is in the replica */
+    assert_int_equal(kit.db->saved.at.index, 5);
+    assert_int_equal(index_on_disk(&kit), 5);
+    ship_kit_end(&kit);
+}
+
+static void frames_behind_the_base_make_the_index_used(void **state)
+{
+    (void)state;
+    ship_kit kit;
+    begin(&kit, 2);
+    roll(&kit);
+    assert_int_equal(kit.db->chain.index, 5);
+    assert_int_equal(kit.db->chain.base_frames, 2);
+    assert_false(kit.db->chain.unused);
+    ship_kit_end(&kit);
+}
+
+/* The gate copies a range of index 4 and lets the WAL go: a new index would have lost its begin. */
+static void not_while_frames_are_being_spooled(void **state)
+{
+    (void)state;
+    ship_kit kit;
+    begin(&kit, 2);
+    kit.db->spooling = true;
+    roll(&kit);
+    assert_int_equal(kit.db->chain.index, 4);
+    assert_int_equal(index_on_disk(&kit), 4);
+    kit.db->spooling = false;
+    lj_db_seal(kit.db, false);
+    assert_false(kit.db->spooling);
+    assert_true(kit.db->spool_bytes > 0);
+    roll(&kit);
+    assert_int_equal(kit.db->chain.index, 4);
+    ship_kit_end(&kit);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_position_file_knows_the_next_index),
+        cmocka_unit_test(frames_behind_the_base_make_the_index_used),
+        cmocka_unit_test(not_while_frames_are_being_spooled),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
