@@ -32,7 +32,8 @@ import urllib.parse
 
 from . import harness, native, stores
 
-ROOT = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."))
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.abspath(os.path.join(HERE, "..", "..", ".."))
 INSTALLED = os.environ.get("LJ_SERVERS", "") or os.path.join(ROOT, ".cache", "servers")
 START_SECONDS = 40
 LITESTREAM_DB = {"monitor-interval": "50ms", "checkpoint-interval": "1m"}
@@ -314,8 +315,8 @@ class S3rver(_S3):
     def command(self):
         script = installed("npm", "node_modules", "s3rver", "bin", "s3rver.js")
         # Its continuation tokens are made with DES, which OpenSSL 3 only has in the legacy provider.
-        argv = [program("node"), "--openssl-legacy-provider", script, "--directory", os.path.join(self.dir, "data"),
-                "--address", "127.0.0.1", "--port", str(self.port)]
+        argv = [program("node"), "--openssl-legacy-provider", "--require", os.path.join(HERE, "s3rver_walk.js"), script,
+                "--directory", os.path.join(self.dir, "data"), "--address", "127.0.0.1", "--port", str(self.port)]
         if self.tls:
             certificate, key = self.tls.certificate()
             argv += ["--cert", certificate, "--key", key]
@@ -490,7 +491,7 @@ class Sshd(Server):
     def _password(self):
         """Decides on the password and returns the environment with which sshd knows it."""
         try:
-            library = native.shared_library(os.path.join(os.path.dirname(os.path.abspath(__file__)), "sshd_password.c"))
+            library = native.shared_library(os.path.join(HERE, "sshd_password.c"))
             password = base64.b32encode(os.urandom(10)).decode().lower()
             crypt = subprocess.run([program("openssl"), "passwd", "-6", "-stdin"], input=password.encode(),
                                    stdout=subprocess.PIPE, check=True)
