@@ -324,6 +324,8 @@ lj_code lj_parts_send(lj_source *source, const lj_buf *head, const lj_parts_job 
     unsigned started = start_senders(&u, threads, reserved);
     u.buffers = started;
     lj_code code = read_all(&u, source, head, &count, error);
+    if (code != LJ_OK)
+        note_failure(&u, code, error);
     pthread_mutex_lock(&u.mutex);
     u.ended = true;
     pthread_cond_broadcast(&u.changed);
@@ -338,7 +340,6 @@ lj_code lj_parts_send(lj_source *source, const lj_buf *head, const lj_parts_job 
         *error = u.error;
         return u.code;
     }
-    if (code == LJ_OK)
-        *ret_count = count;
-    return code;
+    *ret_count = count;
+    return LJ_OK;
 }
