@@ -3,7 +3,8 @@
  *
  * Layer: storage. Thread-safety: `upload.mutex` (rank: leaf) guards the fields of an upload below it; nothing is sent or
  * read under it.
- * Invariant: a part's buffer belongs to the reading thread until it is queued, then to the sender that took it.
+ * Invariants: a part's buffer belongs to the reading thread until it is queued, then to the sender that took it. No more
+ * than `buffers` of them exist in an upload, from before the part is read until after it was sent.
  */
 #include "vfs/storage/parts.h"
 
@@ -17,7 +18,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 
-#define ATTEMPTS         4u
+#define ATTEMPTS         7u /* with pauses of about 6 s together: a server that is restarted is up again */
 #define FIRST_PAUSE_NS   (200 * LJ_NS_PER_MS)
 #define LONGEST_PAUSE_NS (5 * LJ_NS_PER_S)
 #define POLL_NS          (50 * LJ_NS_PER_MS)
@@ -36,10 +37,11 @@ typedef struct {
     const lj_parts_job *job;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
+    unsigned buffers; /* constant: how many parts may be in memory */
+    unsigned in_use;
     part waiting; /* read and not taken yet; data NULL: none */
     bool ended;   /* no part comes any more */
-    bool failed;
-    uint32_t failed_number;
+    bool failed;  /* from here on only `code` and `error` of the first failure matter */
     lj_code code;
     lj_error error;
 } upload;
@@ -77,6 +79,14 @@ static bool cancelled(const lj_parts_job *job)
     return job->cancel != NULL && __atomic_load_n(job->cancel, __ATOMIC_RELAXED);
 }
 
+static bool has_failed(upload *u)
+{
+    pthread_mutex_lock(&u->mutex);
+    bool failed = u->failed;
+    pthread_mutex_unlock(&u->mutex);
+    return failed;
+}
+
 static bool worth_retrying(const lj_error *err)
 {
     return err->retryable &&
@@ -84,7 +94,7 @@ static bool worth_retrying(const lj_error *err)
 }
 
 /* Full jitter, but never less than the server asked for. */
-static void pause_before(const lj_parts_job *job, unsigned attempt, int64_t retry_after_ns)
+static void pause_before(upload *u, unsigned attempt, int64_t retry_after_ns)
 {
     int64_t bound = LJ_MIN(FIRST_PAUSE_NS << attempt, LONGEST_PAUSE_NS);
     uint32_t random = 0;
@@ -92,30 +102,34 @@ static void pause_before(const lj_parts_job *job, unsigned attempt, int64_t retr
     int64_t pause_ns = LJ_MAX((int64_t)((double)bound * random / UINT32_MAX),
                               LJ_MIN(retry_after_ns, 60 * LJ_NS_PER_S));
     int64_t end_ns = lj_clock_mono_ns() + pause_ns;
-    for (int64_t left; !cancelled(job) && (left = end_ns - lj_clock_mono_ns()) > 0;)
+    for (int64_t left;
+         !cancelled(u->job) && !has_failed(u) && (left = end_ns - lj_clock_mono_ns()) > 0;)
         lj_clock_sleep_ns(LJ_MIN(left, POLL_NS));
 }
 
-static lj_code send_part(const lj_parts_job *job, const part *p, lj_error *err)
+static lj_code send_part(upload *u, const part *p, lj_error *err)
 {
+    const lj_parts_job *job = u->job;
     for (unsigned attempt = 0;; attempt++) {
         if (cancelled(job))
             return lj_error_set(err, LJ_CANCELLED, "the upload was cancelled");
         lj_code code = job->send(job->ctx, p->number, p->data, p->len, err);
         if (code == LJ_OK || !worth_retrying(err) || attempt + 1 >= ATTEMPTS)
             return code;
-        pause_before(job, attempt, err->retry_after_ns);
+        pause_before(u, attempt, err->retry_after_ns);
+        if (has_failed(u))
+            return code; /* another part's error is the one that is told */
     }
 }
 
 /* ---- senders ---- */
 
-static void note_failure(upload *u, uint32_t number, lj_code code, const lj_error *error)
+/* The first failure stops the upload, so the later ones may be its consequences. */
+static void note_failure(upload *u, lj_code code, const lj_error *error)
 {
     pthread_mutex_lock(&u->mutex);
-    if (!u->failed || number < u->failed_number) {
+    if (!u->failed) {
         u->failed = true;
-        u->failed_number = number;
         u->code = code;
         u->error = *error;
     }
@@ -139,11 +153,15 @@ static void *sender(void *ctx)
             return NULL;
         if (!failed) {
             lj_error error = LJ_ERROR_INIT;
-            lj_code code = send_part(u->job, &p, &error);
+            lj_code code = send_part(u, &p, &error);
             if (code != LJ_OK)
-                note_failure(u, p.number, code, &error);
+                note_failure(u, code, &error);
         }
         free(p.data);
+        pthread_mutex_lock(&u->mutex);
+        u->in_use--;
+        pthread_cond_broadcast(&u->changed);
+        pthread_mutex_unlock(&u->mutex);
     }
 }
 
@@ -164,6 +182,18 @@ static unsigned start_senders(upload *u, pthread_t *threads, unsigned wanted)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
     return started;
+}
+
+/* Waits until one more part may be in memory; false when the upload has failed. */
+static bool take_buffer(upload *u)
+{
+    pthread_mutex_lock(&u->mutex);
+    while (u->in_use >= u->buffers && !u->failed)
+        pthread_cond_wait(&u->changed, &u->mutex);
+    bool taken = !u->failed;
+    u->in_use += taken;
+    pthread_mutex_unlock(&u->mutex);
+    return taken;
 }
 
 /* Hands the part to a sender; false when the upload has failed (the part stays the caller's). */
@@ -209,38 +239,67 @@ static lj_code read_part(lj_source *source, const lj_buf *head, size_t *head_use
     return LJ_OK;
 }
 
-static lj_code read_all(upload *u, lj_source *source, const lj_buf *head, bool alone,
-                        uint32_t *ret_count, lj_error *err)
+/* One part, from the source to its sender or, without senders, to the store. *ret_more: there may be another. */
+static lj_code pass_part(upload *u, lj_source *source, const lj_buf *head, size_t *head_used,
+                         part *p, bool *ret_more, lj_error *err)
+{
+    *ret_more = false;
+    if (cancelled(u->job))
+        return lj_error_set(err, LJ_CANCELLED, "the upload was cancelled");
+    if (u->buffers > 0 && !take_buffer(u))
+        return LJ_OK; /* a sender failed, and has told */
+    LJ_TRY(read_part(source, head, head_used, p, err));
+    if (p->len == 0) {
+        free(p->data);
+        return LJ_OK;
+    }
+    bool fits = p->number <= u->job->parts_max;
+    if (fits && u->buffers > 0 && hand_over(u, p)) {
+        *ret_more = true;
+        return LJ_OK;
+    }
+    lj_code code = LJ_OK;
+    if (!fits)
+        code = lj_error_set(err, LJ_INVALID, "the object needs more than %" PRIu32 " parts",
+                            u->job->parts_max);
+    else if (u->buffers == 0) {
+        code = send_part(u, p, err);
+        *ret_more = code == LJ_OK;
+    }
+    free(p->data);
+    return code;
+}
+
+static lj_code read_all(upload *u, lj_source *source, const lj_buf *head, uint32_t *ret_count,
+                        lj_error *err)
 {
     size_t head_used = 0;
-    for (uint32_t number = 1;; number++) {
-        part p = {.number = number};
-        LJ_TRY(read_part(source, head, &head_used, &p, err));
-        if (p.len == 0) {
-            free(p.data);
-            *ret_count = number - 1;
-            return LJ_OK;
-        }
-        lj_code code = LJ_OK;
-        if (number > u->job->parts_max)
-            code = lj_error_set(err, LJ_INVALID, "the object needs more than %" PRIu32 " parts",
-                                u->job->parts_max);
-        else if (alone)
-            code = send_part(u->job, &p, err);
-        else if (hand_over(u, &p))
-            continue;
-        free(p.data);
-        if (code != LJ_OK)
-            return code;
-        if (!alone) {
-            *ret_count = number;
-            return LJ_OK; /* a sender failed, and has told */
-        }
+    bool more = true;
+    part p = {.number = 0};
+    while (more) {
+        p.number++;
+        LJ_TRY(pass_part(u, source, head, &head_used, &p, &more, err));
     }
+    *ret_count = p.number - 1;
+    return LJ_OK;
+}
+
+/* ---- the process's budget ---- */
+
+static void in_child(void)
+{
+    atomic_store(&buffers_in_use, 0); /* the parent's uploads are not here */
+}
+
+static void init_once(void)
+{
+    pthread_atfork(NULL, NULL, in_child);
 }
 
 static unsigned reserve_buffers(void)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, init_once);
     unsigned taken = 0;
     for (; taken < LJ_PARTS_SENDERS; taken++) {
         if (atomic_fetch_add(&buffers_in_use, 1) >= LJ_PARTS_BUFFERS) {
@@ -263,7 +322,10 @@ lj_code lj_parts_send(lj_source *source, const lj_buf *head, const lj_parts_job 
     pthread_mutex_init(&u.mutex, NULL);
     pthread_cond_init(&u.changed, NULL);
     unsigned started = start_senders(&u, threads, reserved);
-    lj_code code = read_all(&u, source, head, started == 0, &count, error);
+    u.buffers = started;
+    lj_code code = read_all(&u, source, head, &count, error);
+    if (code != LJ_OK)
+        note_failure(&u, code, error);
     pthread_mutex_lock(&u.mutex);
     u.ended = true;
     pthread_cond_broadcast(&u.changed);
@@ -278,7 +340,6 @@ lj_code lj_parts_send(lj_source *source, const lj_buf *head, const lj_parts_job 
         *error = u.error;
         return u.code;
     }
-    if (code == LJ_OK)
-        *ret_count = count;
-    return code;
+    *ret_count = count;
+    return LJ_OK;
 }

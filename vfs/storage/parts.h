@@ -4,10 +4,10 @@
  * Stores take a large object in parts (S3 multipart, Azure block list), each with its length and hash ahead. So a part
  * is read into memory, then sent by a thread of this upload while the next is being read. Memory: LJ_PARTS_SMALL_MAX
  * bytes for the head; for a large object LJ_PARTS_SENDERS parts more at most, and in all uploads of the process together
- * LJ_PARTS_BUFFERS (an upload that gets none sends its parts one after another).
+ * LJ_PARTS_BUFFERS (an upload that gets none has one part in memory and sends its parts one after another).
  *
- * A part that fails in a way that may pass is sent again a few times, so that a hiccup in hour two does not begin the
- * upload anew; everything above a part is the shipper's to retry.
+ * A part that fails in a way that may pass is sent again a few times over about six seconds (or as long as the server asks),
+ * so that a hiccup in hour two does not begin the upload anew; everything above a part is the shipper's to retry.
  *
  * Layer: storage. Thread-safety: a call is independent of all others.
  */
@@ -34,14 +34,15 @@ typedef struct {
     const bool *cancel; /* polled between parts and retries; may be NULL */
     /*
      * Sends part `number` (from 1) of `len` bytes. Called from several threads. Every part but the last has the same size
-     * as its neighbours: LJ_PARTS_SMALL_MAX, from part 1,001 on twice that, and so on, so that no object is too large.
+     * as its neighbours: LJ_PARTS_SMALL_MAX, from part 1,001 on twice that, and so on: 10,000 parts hold 430 GiB.
      */
     lj_code (*send)(void *ctx, uint32_t number, const uint8_t *data, size_t len, lj_error *err);
 } lj_parts_job;
 
 /*
- * Sends `head` and the rest of `source` in parts. LJ_OK: *ret_count parts are there. Else the first error in the order
- * of the parts that failed; no `send` is running any more.
+ * Sends `head` and the rest of `source` in parts. LJ_OK: *ret_count parts are there. Else the error of the part that
+ * failed first, of the source, or LJ_CANCELLED; no `send` is running any more, and no part is begun or repeated after a
+ * failure.
  */
 LJ_WARN_UNUSED lj_code lj_parts_send(lj_source *source, const lj_buf *head, const lj_parts_job *job,
                                      uint32_t *ret_count, lj_error *err);

@@ -59,15 +59,26 @@ static lj_code find(const lj_settings *settings, const char *name, size_t *ret_i
     return unknown_name(settings, name, err);
 }
 
+/* No control character gets through: these values end up in request lines, headers and messages. */
+static bool decode(char *text)
+{
+    if (!lj_url_decode(text, true))
+        return false;
+    for (; *text != 0; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            return false;
+    return true;
+}
+
 /* One "name=value" of the query, decoded in place. */
 static lj_code take_from_url(lj_settings *settings, char *pair, lj_error *err)
 {
     char *value = strchr(pair, '=');
-    if (value == NULL)
-        return lj_error_set(err, LJ_INVALID, "\"%.*s\" in the replica URL has no value",
-                            NAME_SHOWN_MAX, pair);
+    if (value == NULL) /* not shown: it may be the second half of a value with an '&' in it */
+        return lj_error_set(err, LJ_INVALID,
+                            "a part of the query of the replica URL is not NAME=VALUE");
     *value++ = 0;
-    if (!lj_url_decode(pair, true) || !lj_url_decode(value, true))
+    if (!decode(pair) || !decode(value))
         return lj_error_set(err, LJ_INVALID, "the query of the replica URL is not well encoded");
     size_t i = 0;
     LJ_TRY(find(settings, pair, &i, err));
@@ -113,7 +124,10 @@ static lj_code take_options(lj_settings *settings, const lj_storage_options *opt
 lj_code lj_settings_make(lj_settings *settings, const lj_setting_spec *specs, size_t count,
                          const char *query, const lj_storage_options *options, lj_error *err)
 {
-    *settings = (lj_settings){.specs = specs, .count = LJ_MIN(count, LJ_SETTINGS_MAX)};
+    *settings = (lj_settings){.specs = specs, .count = 0};
+    if (count > LJ_SETTINGS_MAX)
+        return lj_error_set(err, LJ_INTERNAL, "more than %u settings", LJ_SETTINGS_MAX);
+    settings->count = count;
     lj_code code = query != NULL ? take_query(settings, query, err) : LJ_OK;
     if (code == LJ_OK)
         code = take_options(settings, options, err);

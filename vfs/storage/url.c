@@ -68,6 +68,7 @@ static bool has_control(const char *text)
 
 void lj_url_clean_path(char *path)
 {
+    bool absolute = path[0] == '/'; /* in front of the first part there is no room for a '/' otherwise */
     char *out = path;
     const char *in = path;
     while (*in != 0) {
@@ -77,7 +78,8 @@ void lj_url_clean_path(char *path)
             while (out > path && *--out != '/')
                 ;
         } else if (n > 0 && !(n == 1 && in[0] == '.')) {
-            *out++ = '/';
+            if (absolute || out > path)
+                *out++ = '/';
             memmove(out, in, n);
             out += n;
         }
@@ -131,6 +133,12 @@ static lj_code parse_port(const char *text, size_t len, lj_url *url, lj_error *e
     return LJ_OK;
 }
 
+/* What stands in a host is put into other URLs as it is: nothing there may end it. */
+static bool host_is_clean(const char *host)
+{
+    return host[strcspn(host, " \"#/<>?@[\\]^`{|}")] == 0;
+}
+
 static lj_code parse_host(const char *text, size_t len, lj_url *url, lj_error *err)
 {
     size_t host = 0;
@@ -148,6 +156,8 @@ static lj_code parse_host(const char *text, size_t len, lj_url *url, lj_error *e
             host++;
     }
     LJ_TRY(dup_decoded(text + skip, host, &url->host, err));
+    if (!host_is_clean(url->host))
+        return invalid(err, "has a character in its host that no host can have");
     size_t used = host + 2 * skip;
     return used < len ? parse_port(text + used + 1, len - used - 1, url, err) : LJ_OK;
 }

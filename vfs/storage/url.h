@@ -29,8 +29,8 @@ LJ_WARN_UNUSED lj_code lj_url_parse(const char *text, lj_url *ret_url, lj_error 
 void lj_url_free(lj_url *url);
 
 /*
- * Removes empty and "." parts and resolves ".." by the text alone, as Go's path.Clean does. In place; the result begins
- * with '/', or is "".
+ * Removes empty and "." parts and resolves ".." by the text alone, as Go's path.Clean does, but never above the start. In
+ * place. The result has no '/' at its end, and one at its start only when `path` had; it may be "".
  */
 void lj_url_clean_path(char *path);
 /* The path without its leading '/': the prefix of keys in an object store. "" for none. */
