@@ -10,16 +10,17 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
+#include "vfs/restore/ranges.h"
 
 #define ATTEMPTS_WITHOUT_PROGRESS 6u
 #define FIRST_PAUSE_NS            (100 * LJ_NS_PER_MS)
 #define LONGEST_PAUSE_NS          (5 * LJ_NS_PER_S)
 #define POLL_NS                   (50 * LJ_NS_PER_MS)
 
-/* Stands between the storage and the decoder. */
+/* Stands between the storage and whoever takes the bytes. */
 typedef struct {
     const lj_fetch *fetch;
-    lj_sink *decoder;
+    lj_sink *sink;
     uint64_t received;
     bool failed; /* behind us, not the transfer: trying again cannot help */
     lj_error error;
@@ -42,7 +43,7 @@ static lj_code counter_write(void *ctx, const void *data, size_t len, lj_error *
     counter *c = ctx;
     lj_code code = lj_fetch_check(c->fetch, &c->error);
     if (code == LJ_OK)
-        code = c->decoder->write(c->decoder->ctx, data, len, &c->error);
+        code = c->sink->write(c->sink->ctx, data, len, &c->error);
     if (code != LJ_OK) {
         c->failed = true;
         if (err != NULL)
@@ -81,13 +82,15 @@ static bool worth_retrying(const lj_error *err)
            (err->code == LJ_UNAVAILABLE || err->code == LJ_TIMEOUT || err->code == LJ_IO);
 }
 
-static lj_code transfer(const lj_fetch *fetch, const char *key, counter *c, lj_error *err)
+static lj_code transfer(counter *c, const char *key, uint64_t offset, int64_t length, lj_error *err)
 {
+    const lj_fetch *fetch = c->fetch;
     lj_sink sink = {.ctx = c, .write = counter_write};
     unsigned attempt = 0;
     for (;;) {
         uint64_t before = c->received;
-        lj_code code = lj_storage_get(fetch->storage, key, before, -1, &sink, err);
+        int64_t left = length < 0 ? -1 : length - (int64_t)before;
+        lj_code code = lj_storage_get(fetch->storage, key, offset + before, left, &sink, err);
         if (code == LJ_OK)
             return LJ_OK;
         if (c->failed) {
@@ -98,21 +101,36 @@ static lj_code transfer(const lj_fetch *fetch, const char *key, counter *c, lj_e
             attempt = 0;
         if (!worth_retrying(err) || ++attempt >= ATTEMPTS_WITHOUT_PROGRESS)
             return code;
-        lj_log(LJ_LOG_INFO, "%s: going on at byte %" PRIu64 " after: %s", key, c->received,
+        lj_log(LJ_LOG_INFO, "%s: going on at byte %" PRIu64 " after: %s", key, offset + c->received,
                err->message);
         LJ_TRY(pause_before(fetch, attempt - 1, err->retry_after_ns, err));
     }
 }
 
-lj_code lj_fetch_object(const lj_fetch *fetch, const char *key, lj_sink *sink, lj_error *err)
+lj_code lj_fetch_bytes(const lj_fetch *fetch, const char *key, uint64_t offset, int64_t length,
+                       lj_sink *sink, uint64_t *ret_received, lj_error *err)
+{
+    lj_error local = LJ_ERROR_INIT;
+    counter c = {.fetch = fetch, .sink = sink, .error = LJ_ERROR_INIT};
+    lj_code code = transfer(&c, key, offset, length, err != NULL ? err : &local);
+    if (ret_received != NULL)
+        *ret_received = c.received;
+    return code;
+}
+
+lj_code lj_fetch_object(const lj_fetch *fetch, const char *key, uint64_t size_bytes, lj_sink *sink,
+                        lj_error *err)
 {
     lj_error local = LJ_ERROR_INIT;
     lj_error *error = err != NULL ? err : &local;
     lj_lz4_decoder *decoder = NULL;
     lj_sink compressed;
     LJ_TRY(lj_lz4_decoder_new(sink, &decoder, &compressed, error));
-    counter c = {.fetch = fetch, .decoder = &compressed, .error = LJ_ERROR_INIT};
-    lj_code code = transfer(fetch, key, &c, error);
+    lj_code code = LJ_OK;
+    if (lj_ranges_wanted(fetch->storage, size_bytes))
+        code = lj_ranges_get(fetch, key, size_bytes, &compressed, error);
+    else
+        code = lj_fetch_bytes(fetch, key, 0, -1, &compressed, NULL, error);
     if (code == LJ_OK)
         code = lj_lz4_decoder_finish(decoder, error);
     if (code == LJ_OK && lj_lz4_decoder_trailing(decoder))

@@ -23,11 +23,21 @@ LJ_WARN_UNUSED lj_code lj_fetch_check(const lj_fetch *fetch, lj_error *err);
 
 /*
  * Sends the decompressed object to `sink`. A transfer that breaks is taken up again at the byte it stopped at, a few
- * times without progress, with growing pauses. Success means that the LZ4 frame was complete and its checksum right (what
- * the sink got before that is only good then). Errors: LJ_NOTFOUND when the object is gone; LJ_CORRUPT and
- * LJ_UNSUPPORTED for its content; LJ_CANCELLED; those of the storage; the sink's own, unchanged.
+ * times without progress, with growing pauses. A large object of a store where that is faster (LJ_STORAGE_RANGES) is fetched
+ * in ranges side by side (ranges.h); `size_bytes` is its size in the listing, 0 when it is not known. Success means that the
+ * LZ4 frame was complete and its checksum right (what the sink got before that is only good then). Errors: LJ_NOTFOUND
+ * when the object is gone; LJ_CORRUPT and LJ_UNSUPPORTED for its content; LJ_CANCELLED; those of the storage; the sink's
+ * own, unchanged.
  */
-LJ_WARN_UNUSED lj_code lj_fetch_object(const lj_fetch *fetch, const char *key, lj_sink *sink,
-                                       lj_error *err);
+LJ_WARN_UNUSED lj_code lj_fetch_object(const lj_fetch *fetch, const char *key, uint64_t size_bytes,
+                                       lj_sink *sink, lj_error *err);
+
+/*
+ * Bytes offset..offset+length-1 of the object as they are (length -1: to the end), with the same retries. *ret_received
+ * (may be NULL) counts what the sink took, also on failure.
+ */
+LJ_WARN_UNUSED lj_code lj_fetch_bytes(const lj_fetch *fetch, const char *key, uint64_t offset,
+                                      int64_t length, lj_sink *sink, uint64_t *ret_received,
+                                      lj_error *err);
 
 #endif

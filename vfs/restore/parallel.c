@@ -12,10 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLOT_BYTES_MAX ((size_t)1024 * 1024)
-#define RING_MAX       1024u
-#define STACK_BYTES    ((size_t)512 * 1024)
-#define WORKERS_MAX    256u
+#define SLOT_BYTES_DEFAULT ((size_t)1024 * 1024)
+#define RING_MAX           1024u
+#define STACK_BYTES        ((size_t)512 * 1024)
+#define WORKERS_MAX        256u
 
 typedef enum { SLOT_BUSY, SLOT_READY, SLOT_FAILED } slot_state;
 
@@ -35,6 +35,7 @@ struct lj_parallel {
     unsigned waiting; /* threads in pthread_cond_wait */
     slot *ring;
     size_t ring_size;
+    size_t slot_bytes;
     size_t head;
     size_t next;
     size_t stop; /* no object at or behind this one is begun: one failed */
@@ -172,7 +173,7 @@ static lj_code start_streaming(task *t, lj_error *err)
 static lj_code task_write(void *ctx, const void *data, size_t len, lj_error *err)
 {
     task *t = ctx;
-    if (!t->streaming && t->len + len <= SLOT_BYTES_MAX) {
+    if (!t->streaming && t->len + len <= t->parallel->slot_bytes) {
         uint8_t *bigger = realloc(t->data, t->len + len + 1);
         if (bigger == NULL)
             return lj_error_nomem(err);
@@ -260,7 +261,7 @@ static void *worker(void *ctx)
         if (p->next >= LJ_MIN(job->count, p->stop))
             break;
         bool room = p->next - p->head < p->ring_size &&
-                    p->waiting_bytes < (size_t)job->workers * SLOT_BYTES_MAX;
+                    p->waiting_bytes < (size_t)job->workers * p->slot_bytes;
         if (!room) {
             wait_change(p);
             continue;
@@ -308,6 +309,7 @@ lj_code lj_parallel_run(const lj_parallel_job *job, size_t *ret_failed, lj_error
         .mutex = PTHREAD_MUTEX_INITIALIZER,
         .changed = PTHREAD_COND_INITIALIZER,
         .ring_size = LJ_MAX(LJ_MIN(job->count, (size_t)RING_MAX), (size_t)1),
+        .slot_bytes = job->slot_bytes != 0 ? job->slot_bytes : SLOT_BYTES_DEFAULT,
         .stop = SIZE_MAX,
         .aside = job->aside != NULL ? ASIDE_WAITING : ASIDE_DONE,
         .error = LJ_ERROR_INIT,

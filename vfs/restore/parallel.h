@@ -7,7 +7,7 @@
  * runs beside them from the beginning.
  *
  * Layer: restore (internal). Thread-safety: lj_parallel_run is called by one thread, which works too; callbacks as noted.
- * Memory: workers x (1 MiB in flight + 1 MiB waiting) beside what the fetch callback uses.
+ * Memory: workers x (one slot in flight + one waiting) beside what the fetch callback uses.
  * Invariant: the error reported is that of the first object in order that failed; all before it were delivered.
  */
 #ifndef LJ_PARALLEL_H
@@ -20,8 +20,9 @@ typedef struct lj_parallel lj_parallel;
 #define LJ_PARALLEL_ASIDE SIZE_MAX
 
 typedef struct {
-    size_t count;     /* objects */
-    unsigned workers; /* at least 1, this thread included */
+    size_t count;      /* objects */
+    unsigned workers;  /* at least 1, this thread included */
+    size_t slot_bytes; /* 0: 1 MiB */
     void *ctx;
     bool *abort; /* set when something failed: running callbacks are to give up */
     /* From any thread: */

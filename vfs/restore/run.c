@@ -58,7 +58,8 @@ static lj_code write_snapshot(restore *r, lj_error *err)
 {
     char key[LJ_NAME_MAX];
     lj_name_snapshot(r->choice->generation->generation, r->choice->snapshot.index, key);
-    lj_code code = lj_fetch_object(&r->fetch, key, &r->snapshot_sink, err);
+    lj_code code =
+        lj_fetch_object(&r->fetch, key, r->choice->snapshot.size_bytes, &r->snapshot_sink, err);
     if (code == LJ_OK)
         code = lj_snapshot_writer_finish(&r->snapshot, err);
     if (code != LJ_OK) {
@@ -88,7 +89,8 @@ static lj_code fetch_segment(void *ctx, size_t i, lj_sink *sink, lj_error *err)
     restore *r = ctx;
     char key[LJ_NAME_MAX];
     segment_key(r, i, key);
-    return about(key, lj_fetch_object(&r->fetch, key, sink, err), err);
+    uint64_t size_bytes = r->choice->segments[i].size_bytes;
+    return about(key, lj_fetch_object(&r->fetch, key, size_bytes, sink, err), err);
 }
 
 static lj_code begin_segment(void *ctx, size_t i, lj_error *err)

@@ -70,7 +70,6 @@ static lj_code memory_get(void *self, const char *key, uint64_t offset, int64_t 
                           lj_sink *sink, lj_error *err)
 {
     memory_replica *m = self;
-    (void)length;
     __atomic_fetch_add(&m->gets, 1, __ATOMIC_RELAXED);
     if (__atomic_load_n(&m->failing_gets, __ATOMIC_RELAXED) > 0 &&
         __atomic_fetch_sub(&m->failing_gets, 1, __ATOMIC_RELAXED) > 0) {
@@ -84,6 +83,8 @@ static lj_code memory_get(void *self, const char *key, uint64_t offset, int64_t 
     if (offset >= object->len)
         return LJ_OK;
     size_t left = object->len - (size_t)offset;
+    if (length >= 0)
+        left = LJ_MIN(left, (size_t)length);
     if (m->break_after != 0 && left > m->break_after) {
         LJ_TRY(sink->write(sink->ctx, object->data + offset, m->break_after, err));
         lj_error_set(err, LJ_UNAVAILABLE, "connection reset");
@@ -149,10 +150,12 @@ static void memory_close(void *self)
     (void)self;
 }
 
-static inline void memory_open(memory_replica *m)
+/* With the features a real store may have. */
+static inline void memory_open_with(memory_replica *m, lj_storage_ops *ops, unsigned features)
 {
-    static const lj_storage_ops ops = {
+    *ops = (lj_storage_ops){
         .name = "memory",
+        .features = features,
         .put = memory_put,
         .get = memory_get,
         .head = memory_head,
@@ -162,7 +165,13 @@ static inline void memory_open(memory_replica *m)
     };
     lj_error err = LJ_ERROR_INIT;
     *m = (memory_replica){0};
-    assert_ok(lj_storage_wrap(&ops, m, "memory://test", &m->storage, &err), &err);
+    assert_ok(lj_storage_wrap(ops, m, "memory://test", &m->storage, &err), &err);
+}
+
+static inline void memory_open(memory_replica *m)
+{
+    static lj_storage_ops ops;
+    memory_open_with(m, &ops, 0);
 }
 
 static inline void memory_free(memory_replica *m)
