@@ -7,15 +7,14 @@
 
 #include <inttypes.h>
 
-#include "vfs/base/clock.h"
-#include "vfs/base/io.h"
 #include "vfs/base/log.h"
+#include "vfs/base/retry.h"
 #include "vfs/restore/ranges.h"
 
 #define ATTEMPTS_WITHOUT_PROGRESS 6u
 #define FIRST_PAUSE_NS            (100 * LJ_NS_PER_MS)
 #define LONGEST_PAUSE_NS          (5 * LJ_NS_PER_S)
-#define POLL_NS                   (50 * LJ_NS_PER_MS)
+#define ATTEMPTS_WHEN_GONE        3u
 
 /* Stands between the storage and whoever takes the bytes. */
 typedef struct {
@@ -56,30 +55,15 @@ static lj_code counter_write(void *ctx, const void *data, size_t len, lj_error *
     return LJ_OK;
 }
 
-/* A pause that ends early when the restore is cancelled. Full jitter: anything from 0 to the bound. */
-static lj_code pause_before(const lj_fetch *fetch, unsigned attempt, int64_t retry_after_ns,
-                            lj_error *err)
+/*
+ * A listed object that is not there: retention, which a new plan answers (run.c), or a store that needs a moment until
+ * all of it has heard of the object.
+ */
+static bool may_appear(const lj_fetch *fetch, const counter *c, const lj_error *err,
+                       unsigned attempt)
 {
-    int64_t bound = LJ_MIN(FIRST_PAUSE_NS << LJ_MIN(attempt, 10u), LONGEST_PAUSE_NS);
-    uint32_t random = 0;
-    lj_io_random(&random, sizeof(random));
-    int64_t pause = LJ_MAX((int64_t)((double)bound * random / UINT32_MAX),
-                           LJ_MIN(retry_after_ns, 60 * LJ_NS_PER_S));
-    int64_t end = lj_clock_mono_ns() + pause;
-    for (;;) {
-        LJ_TRY(lj_fetch_check(fetch, err));
-        int64_t left = end - lj_clock_mono_ns();
-        if (left <= 0)
-            return LJ_OK;
-        lj_clock_sleep_ns(LJ_MIN(left, POLL_NS));
-    }
-}
-
-/* Permission and space do not come back by themselves within seconds; everything marked transient does. */
-static bool worth_retrying(const lj_error *err)
-{
-    return err->retryable &&
-           (err->code == LJ_UNAVAILABLE || err->code == LJ_TIMEOUT || err->code == LJ_IO);
+    return err->code == LJ_NOTFOUND && c->received == 0 && attempt < ATTEMPTS_WHEN_GONE &&
+           (lj_storage_features(fetch->storage) & LJ_STORAGE_REMOTE) != 0;
 }
 
 static lj_code transfer(counter *c, const char *key, uint64_t offset, int64_t length, lj_error *err)
@@ -99,11 +83,14 @@ static lj_code transfer(counter *c, const char *key, uint64_t offset, int64_t le
         }
         if (c->received > before)
             attempt = 0;
-        if (!worth_retrying(err) || ++attempt >= ATTEMPTS_WITHOUT_PROGRESS)
+        if (!may_appear(fetch, c, err, attempt) &&
+            (!lj_retry_may_pass(err) || attempt + 1 >= ATTEMPTS_WITHOUT_PROGRESS))
             return code;
         lj_log(LJ_LOG_INFO, "%s: going on at byte %" PRIu64 " after: %s", key, offset + c->received,
                err->message);
-        LJ_TRY(pause_before(fetch, attempt - 1, err->retry_after_ns, err));
+        if (!lj_retry_pause(attempt++, FIRST_PAUSE_NS, LONGEST_PAUSE_NS, err->retry_after_ns,
+                            fetch->cancel, fetch->abort))
+            return lj_fetch_check(fetch, err);
     }
 }
 

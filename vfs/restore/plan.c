@@ -14,6 +14,12 @@
 
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
+#include "vfs/base/retry.h"
+
+#define LIST_ATTEMPTS         4u
+#define LIST_FIRST_PAUSE_NS   (200 * LJ_NS_PER_MS)
+#define LIST_LONGEST_PAUSE_NS (2 * LJ_NS_PER_S)
+#define LIST_PATIENCE_NS      (20 * LJ_NS_PER_S) /* an attempt that took longer was the last */
 
 /* First segment at or behind (index, 0). */
 static size_t lower_bound(const lj_generation_info *generation, uint32_t index)
@@ -379,6 +385,25 @@ void lj_plan_hint_snapshot(const lj_inventory *inventory, const lj_restore_optio
 
 /* ---- the public face ---- */
 
+/* The listing that an open or a restore begins with must not fail for a hiccup. */
+static lj_code read_inventory(lj_storage *storage, const lj_restore_options *options,
+                              lj_inventory **ret_inventory, lj_error *err)
+{
+    lj_error local = LJ_ERROR_INIT;
+    lj_error *error = err != NULL ? err : &local;
+    int64_t end_ns = lj_clock_mono_ns() + LIST_PATIENCE_NS;
+    for (unsigned attempt = 0;; attempt++) {
+        lj_code code = lj_inventory_read(storage, options->generation, ret_inventory, error);
+        if (code == LJ_OK || !lj_retry_may_pass(error) || attempt + 1 >= LIST_ATTEMPTS ||
+            lj_clock_mono_ns() >= end_ns)
+            return code;
+        lj_log(LJ_LOG_INFO, "listing again after: %s", error->message);
+        if (!lj_retry_pause(attempt, LIST_FIRST_PAUSE_NS, LIST_LONGEST_PAUSE_NS,
+                            error->retry_after_ns, options->cancel, NULL))
+            return lj_error_set(error, LJ_CANCELLED, "the restore was cancelled");
+    }
+}
+
 lj_code lj_restore_plan_make(lj_storage *storage, const lj_restore_options *options,
                              lj_restore_plan **ret_plan, lj_error *err)
 {
@@ -386,7 +411,7 @@ lj_code lj_restore_plan_make(lj_storage *storage, const lj_restore_options *opti
     lj_restore_plan *plan = calloc(1, sizeof(*plan));
     if (plan == NULL)
         return lj_error_nomem(err);
-    lj_code code = lj_inventory_read(storage, options->generation, &plan->inventory, err);
+    lj_code code = read_inventory(storage, options, &plan->inventory, err);
     if (code == LJ_OK)
         code = lj_plan_choose(plan->inventory, options, &plan->choice, err);
     if (code != LJ_OK) {

@@ -20,7 +20,7 @@ typedef struct {
 
 bool lj_ranges_wanted(const lj_storage *storage, uint64_t size_bytes)
 {
-    return (lj_storage_features(storage) & LJ_STORAGE_RANGES) != 0 &&
+    return (lj_storage_features(storage) & LJ_STORAGE_REMOTE) != 0 &&
            size_bytes > 2 * LJ_RANGE_BYTES;
 }
 

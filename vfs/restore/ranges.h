@@ -14,7 +14,7 @@
 #define LJ_RANGE_BYTES    ((size_t)4 * 1024 * 1024)
 #define LJ_RANGES_WORKERS 4u
 
-/* Is it worth it: a store that gains from it (LJ_STORAGE_RANGES), and more than two ranges. */
+/* Is it worth it: a store behind a network (LJ_STORAGE_REMOTE), and more than two ranges. */
 bool lj_ranges_wanted(const lj_storage *storage, uint64_t size_bytes);
 
 /*

@@ -32,7 +32,9 @@ typedef enum {
     LJ_STORAGE_IF_ABSENT = 1u << 0,   /* put can refuse to overwrite, atomically */
     LJ_STORAGE_SET_TIME = 1u << 1,    /* put can set created_ns */
     LJ_STORAGE_SORTED_LIST = 1u << 2, /* list comes in byte order of the key */
-    LJ_STORAGE_RANGES = 1u << 3, /* several gets of one object side by side are faster than one */
+    LJ_STORAGE_REMOTE =
+        1u
+        << 3, /* behind a network: gets side by side are faster than one, and what was listed may not be there for a moment */
 } lj_storage_feature;
 
 typedef struct {

@@ -32,6 +32,7 @@ typedef struct {
     /* every get breaks off after this many bytes, with a transient error; 0 = never */
     size_t break_after;
     int failing_gets; /* the next so many gets fail at once, transiently */
+    int late_gets;    /* the next so many gets do not see the object yet */
     int gets;
     int lists;
     void (*on_list)(void *replica); /* called before a listing */
@@ -78,6 +79,8 @@ static lj_code memory_get(void *self, const char *key, uint64_t offset, int64_t 
         return LJ_UNAVAILABLE;
     }
     const memory_object *object = memory_find_fast(m, key);
+    if (m->late_gets > 0 && m->late_gets-- > 0)
+        object = NULL;
     if (object == NULL || object->hidden || object->gone)
         return lj_error_set(err, LJ_NOTFOUND, "no such object");
     if (offset >= object->len)

@@ -24,7 +24,7 @@ static void on_received(void *ctx, size_t bytes)
 
 static void begin(fixture *f)
 {
-    memory_open_with(&f->m, &f->ops, LJ_STORAGE_RANGES);
+    memory_open_with(&f->m, &f->ops, LJ_STORAGE_REMOTE);
     f->data = malloc(SIZE);
     assert_non_null(f->data);
     for (size_t i = 0; i < SIZE; i++)
@@ -165,12 +165,35 @@ static void a_compressed_object(void **state)
     end(&f);
 }
 
+/* A store that has not heard of the object everywhere yet: not for a folder, where absence is the truth. */
+static void listed_but_not_there_yet(void **state)
+{
+    (void)state;
+    fixture f;
+    begin(&f);
+    lj_error err = LJ_ERROR_INIT;
+    checker c = {.want = f.data};
+    lj_sink sink = {.ctx = &c, .write = check_write};
+    f.m.late_gets = 2;
+    assert_ok(lj_fetch_bytes(&f.fetch, KEY, 0, -1, &sink, NULL, &err), &err);
+    assert_int_equal(c.pos, SIZE);
+    assert_int_equal(f.m.gets, 3);
+    f.m.late_gets = 100;
+    assert_int_equal(lj_fetch_bytes(&f.fetch, KEY, 0, -1, &sink, NULL, &err), LJ_NOTFOUND);
+    f.ops.features = 0;
+    f.m.gets = 0;
+    assert_int_equal(lj_fetch_bytes(&f.fetch, KEY, 0, -1, &sink, NULL, &err), LJ_NOTFOUND);
+    assert_int_equal(f.m.gets, 1);
+    end(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(in_order_and_whole),  cmocka_unit_test(broken_ranges_go_on),
-        cmocka_unit_test(shorter_than_listed), cmocka_unit_test(the_sink_fails),
-        cmocka_unit_test(cancelled),           cmocka_unit_test(a_compressed_object),
+        cmocka_unit_test(in_order_and_whole),       cmocka_unit_test(broken_ranges_go_on),
+        cmocka_unit_test(shorter_than_listed),      cmocka_unit_test(the_sink_fails),
+        cmocka_unit_test(listed_but_not_there_yet), cmocka_unit_test(cancelled),
+        cmocka_unit_test(a_compressed_object),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
