@@ -43,7 +43,7 @@ typedef struct {
     uint64_t max_spool_size_bytes; /* 4GiB */
     int64_t shutdown_timeout_ns;   /* 10s */
     int64_t io_timeout_ns;         /* 30s */
-    unsigned upload_workers;       /* 4, 1..64: threads of the process, the first opener decides */
+    unsigned upload_workers;       /* 16, 1..64: threads of the process, the first opener decides */
     lj_log_level log_level;        /* info */
     char *log_file;                /* NULL = sqlite3_log only */
     char *base_vfs;                /* NULL = the default VFS at registration */

@@ -123,7 +123,7 @@ static const lj_option options[] = {
      .min = NS_PER_MS * 10,
      .max = NS_PER_HOUR,
      .origins = FROM_ALL},
-    {.info = {"upload_workers", "number", "4", "1 to 64", ANYWHERE,
+    {.info = {"upload_workers", "number", "16", "1 to 64", ANYWHERE,
               "Threads that upload, per process; the first database opened decides."},
      .type = LJ_OPTION_NUMBER,
      .offset = offsetof(lj_config, upload_workers),

@@ -20,7 +20,7 @@ static struct {
     lj_task **heap;      /* 1-based: heap[1] is due first */
     size_t count, capacity;
     unsigned workers_max, workers, sleeping;
-} sched = {.mutex = PTHREAD_MUTEX_INITIALIZER, .workers_max = 4};
+} sched = {.mutex = PTHREAD_MUTEX_INITIALIZER, .workers_max = 16};
 
 static void prepare_locked(void)
 {

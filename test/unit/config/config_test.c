@@ -63,7 +63,7 @@ static void defaults(void **state)
                                        "max_spool_size=4294967296",
                                        "shutdown_timeout=10000000000",
                                        "io_timeout=30000000000",
-                                       "upload_workers=4",
+                                       "upload_workers=16",
                                        "fsync_before_ship=false",
                                        "log_level=info",
                                        "log_file=(null)",

@@ -30,7 +30,7 @@ static const char help_golden[] =
     "st connection may wait for the replica. |\n"
     "| `io_timeout` | duration | 30s | 10ms to 1h | anywhere | How long one request to th"
     "e replica may make no progress. |\n"
-    "| `upload_workers` | number | 4 | 1 to 64 | anywhere | Threads that upload, per proc"
+    "| `upload_workers` | number | 16 | 1 to 64 | anywhere | Threads that upload, per proc"
     "ess; the first database opened decides. |\n"
     "| `fsync_before_ship` | bool | false | true, false, yes, no, on, off, 1, 0 | anywher"
     "e | Sync the WAL before shipping it, so that the replica is never ahead of the disk "
