@@ -18,7 +18,6 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 
-#define ATTEMPTS         7u /* with pauses of about 6 s together: a server that is restarted is up again */
 #define FIRST_PAUSE_NS   (200 * LJ_NS_PER_MS)
 #define LONGEST_PAUSE_NS (5 * LJ_NS_PER_S)
 #define POLL_NS          (50 * LJ_NS_PER_MS)
@@ -74,9 +73,9 @@ static size_t size_of_part(uint32_t number)
 
 /* ---- sending one part ---- */
 
-static bool cancelled(const lj_parts_job *job)
+static bool is_set(const bool *cancel)
 {
-    return job->cancel != NULL && __atomic_load_n(job->cancel, __ATOMIC_RELAXED);
+    return cancel != NULL && __atomic_load_n(cancel, __ATOMIC_RELAXED);
 }
 
 static bool has_failed(upload *u)
@@ -87,36 +86,44 @@ static bool has_failed(upload *u)
     return failed;
 }
 
-static bool worth_retrying(const lj_error *err)
+bool lj_parts_may_pass(const lj_error *err)
 {
     return err->retryable &&
            (err->code == LJ_UNAVAILABLE || err->code == LJ_TIMEOUT || err->code == LJ_IO);
 }
 
-/* Full jitter, but never less than the server asked for. */
-static void pause_before(upload *u, unsigned attempt, int64_t retry_after_ns)
+/* Full jitter, but never less than the server asked for. `u` may be NULL. */
+static void pause_until(const bool *cancel, upload *u, unsigned attempt, int64_t retry_after_ns)
 {
-    int64_t bound = LJ_MIN(FIRST_PAUSE_NS << attempt, LONGEST_PAUSE_NS);
+    int64_t bound = LJ_MIN(FIRST_PAUSE_NS << LJ_MIN(attempt, 10u), LONGEST_PAUSE_NS);
     uint32_t random = 0;
     lj_io_random(&random, sizeof(random));
     int64_t pause_ns = LJ_MAX((int64_t)((double)bound * random / UINT32_MAX),
                               LJ_MIN(retry_after_ns, 60 * LJ_NS_PER_S));
     int64_t end_ns = lj_clock_mono_ns() + pause_ns;
-    for (int64_t left;
-         !cancelled(u->job) && !has_failed(u) && (left = end_ns - lj_clock_mono_ns()) > 0;)
+    for (int64_t left; (left = end_ns - lj_clock_mono_ns()) > 0;) {
+        if (is_set(cancel) || (u != NULL && has_failed(u)))
+            return;
         lj_clock_sleep_ns(LJ_MIN(left, POLL_NS));
+    }
+}
+
+bool lj_parts_pause(const bool *cancel, unsigned attempt, int64_t retry_after_ns)
+{
+    pause_until(cancel, NULL, attempt, retry_after_ns);
+    return !is_set(cancel);
 }
 
 static lj_code send_part(upload *u, const part *p, lj_error *err)
 {
     const lj_parts_job *job = u->job;
     for (unsigned attempt = 0;; attempt++) {
-        if (cancelled(job))
+        if (is_set(job->cancel))
             return lj_error_set(err, LJ_CANCELLED, "the upload was cancelled");
         lj_code code = job->send(job->ctx, p->number, p->data, p->len, err);
-        if (code == LJ_OK || !worth_retrying(err) || attempt + 1 >= ATTEMPTS)
+        if (code == LJ_OK || !lj_parts_may_pass(err) || attempt + 1 >= LJ_PARTS_ATTEMPTS)
             return code;
-        pause_before(u, attempt, err->retry_after_ns);
+        pause_until(job->cancel, u, attempt, err->retry_after_ns);
         if (has_failed(u))
             return code; /* another part's error is the one that is told */
     }
@@ -244,7 +251,7 @@ static lj_code pass_part(upload *u, lj_source *source, const lj_buf *head, size_
                          part *p, bool *ret_more, lj_error *err)
 {
     *ret_more = false;
-    if (cancelled(u->job))
+    if (is_set(u->job->cancel))
         return lj_error_set(err, LJ_CANCELLED, "the upload was cancelled");
     if (u->buffers > 0 && !take_buffer(u))
         return LJ_OK; /* a sender failed, and has told */

@@ -1,6 +1,9 @@
 /*
  * crypto.c - see crypto.h.
  *
+ * OpenSSL keeps errors per thread, and on the host's threads that queue is the host's: whoever reads an old error of ours there
+ * takes it for his own. So every call here leaves the queue as it was.
+ *
  * Layer: storage.
  */
 #include "vfs/storage/auth/crypto.h"
@@ -19,11 +22,17 @@ static lj_code failed(lj_error *err, const char *what)
     return lj_error_set(err, LJ_INTERNAL, "OpenSSL failed at %s", what);
 }
 
+static bool digest(const EVP_MD *kind, const void *data, size_t len, uint8_t *out)
+{
+    ERR_set_mark();
+    bool good = EVP_Digest(data, len, out, NULL, kind, NULL) == 1;
+    ERR_pop_to_mark();
+    return good;
+}
+
 lj_code lj_sha256(const void *data, size_t len, uint8_t out[LJ_SHA256_BYTES], lj_error *err)
 {
-    if (EVP_Digest(data, len, out, NULL, EVP_sha256(), NULL) != 1)
-        return failed(err, "SHA-256");
-    return LJ_OK;
+    return digest(EVP_sha256(), data, len, out) ? LJ_OK : failed(err, "SHA-256");
 }
 
 lj_code lj_sha256_hex(const void *data, size_t len, char out[LJ_SHA256_HEX], lj_error *err)
@@ -36,7 +45,7 @@ lj_code lj_sha256_hex(const void *data, size_t len, char out[LJ_SHA256_HEX], lj_
 
 lj_code lj_md5(const void *data, size_t len, uint8_t out[LJ_MD5_BYTES], lj_error *err)
 {
-    if (EVP_Digest(data, len, out, NULL, EVP_md5(), NULL) != 1) {
+    if (!digest(EVP_md5(), data, len, out)) {
         lj_error_set(err, LJ_UNSUPPORTED, "this OpenSSL does not offer MD5");
         return lj_error_hint(err, "a FIPS configuration forbids it; Content-MD5 needs it");
     }
@@ -47,10 +56,12 @@ lj_code lj_hmac_sha256(const void *key, size_t key_len, const void *data, size_t
                        uint8_t out[LJ_SHA256_BYTES], lj_error *err)
 {
     unsigned n = 0;
-    if (key_len > INT_MAX || HMAC(EVP_sha256(), key, (int)key_len, data, len, out, &n) == NULL ||
-        n != LJ_SHA256_BYTES)
-        return failed(err, "HMAC-SHA-256");
-    return LJ_OK;
+    ERR_set_mark();
+    bool good = key_len <= INT_MAX &&
+                HMAC(EVP_sha256(), key, (int)key_len, data, len, out, &n) != NULL &&
+                n == LJ_SHA256_BYTES;
+    ERR_pop_to_mark();
+    return good ? LJ_OK : failed(err, "HMAC-SHA-256");
 }
 
 void lj_hex(const uint8_t *data, size_t len, char *out)
@@ -139,7 +150,7 @@ static lj_code sign(EVP_PKEY *key, const void *data, size_t len, char **ret, lj_
 lj_code lj_rs256(const lj_secret *pem, const void *data, size_t len, char **ret_signature,
                  lj_error *err)
 {
-    ERR_set_mark(); /* the queue of errors is the host's too: nothing of ours stays in it */
+    ERR_set_mark();
     BIO *bio = pem->len <= INT_MAX ? BIO_new_mem_buf(lj_secret_text(pem), (int)pem->len) : NULL;
     EVP_PKEY *key = bio != NULL ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
     BIO_free(bio);

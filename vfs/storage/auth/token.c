@@ -2,14 +2,17 @@
  * token.c - see token.h.
  *
  * Layer: storage. Thread-safety: `registry.mutex` (rank: leaf) guards the list, the reference counts and every source's
- * fields; it is never held while a credential is fetched. `fetching` is the right to call fetch.
+ * fields; it is never held while a credential is fetched. `fetching` is the right to call fetch. `changed` has the
+ * monotonic clock.
  */
 #include "vfs/storage/auth/token.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
@@ -17,6 +20,7 @@
 #define MARGIN_MAX_NS  (300 * LJ_NS_PER_S)
 #define MARGIN_DIVISOR 4
 #define RETRY_NS       (10 * LJ_NS_PER_S)
+#define POLL_NS        (50 * LJ_NS_PER_MS)
 
 struct lj_token_source {
     char *key;
@@ -26,6 +30,8 @@ struct lj_token_source {
     lj_token token;
     bool has_token;
     bool fetching;
+    uint64_t failures; /* fetches that failed, and the error of the last of them */
+    lj_error failure;
     int64_t refresh_ns;    /* wall time from which on a new one is wanted; 0: never */
     int64_t not_before_ns; /* monotonic: no refresh before, after one that failed */
     struct lj_token_source *next;
@@ -35,7 +41,7 @@ static struct {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     lj_token_source *sources;
-} registry = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+} registry = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- fork ---- */
 
@@ -49,16 +55,31 @@ static void in_parent(void)
     pthread_mutex_unlock(&registry.mutex);
 }
 
+static void init_changed(void)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&registry.changed, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+/*
+ * A fetching thread is not there any more. Whoever opens anew gets a source of his own, because the thread may have left
+ * the fetcher's object in any state; an inherited source can still be used and closed.
+ */
 static void in_child(void)
 {
-    /* a fetching thread is not there any more; whoever opens anew gets sources of his own */
+    for (lj_token_source *source = registry.sources; source != NULL; source = source->next)
+        source->fetching = false;
     registry.sources = NULL;
-    pthread_cond_init(&registry.changed, NULL);
+    init_changed();
     pthread_mutex_unlock(&registry.mutex);
 }
 
 static void init_once(void)
 {
+    init_changed();
     pthread_atfork(before_fork, in_parent, in_child);
 }
 
@@ -176,38 +197,72 @@ static void keep_locked(lj_token_source *source, const lj_token *fresh)
     }
 }
 
-/* Called and left with the mutex held; the caller has set `fetching`. */
-static lj_code fetch_locked(lj_token_source *source, lj_error *err)
+/* Called and left with the mutex held, when nobody fetches. The fetcher's requests end with `cancel` too. */
+static lj_code fetch_locked(lj_token_source *source, const bool *cancel, lj_error *err)
 {
     lj_token fresh = LJ_TOKEN_INIT;
+    source->fetching = true;
     pthread_mutex_unlock(&registry.mutex);
+    const bool *outer = lj_cancel_swap(cancel);
     lj_code code = source->ops->fetch(source->ctx, &fresh, err);
+    lj_cancel_swap(outer);
     pthread_mutex_lock(&registry.mutex);
     if (code == LJ_OK) {
         keep_locked(source, &fresh);
     } else {
         lj_token_free(&fresh);
         source->not_before_ns = lj_clock_mono_ns() + RETRY_NS;
+        source->failures++;
+        source->failure = *err;
     }
     source->fetching = false;
     pthread_cond_broadcast(&registry.changed);
     return code;
 }
 
-lj_code lj_token_get(lj_token_source *source, lj_token *ret_token, lj_error *err)
+static void wait_locked(void)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += POLL_NS;
+    until.tv_sec += until.tv_nsec / LJ_NS_PER_S;
+    until.tv_nsec %= LJ_NS_PER_S;
+    pthread_cond_timedwait(&registry.changed, &registry.mutex, &until);
+}
+
+/*
+ * Waits for the thread that fetches, when there is no other credential. When it fails, that is the failure of all who
+ * waited: hundreds of threads must not try a dead service one after another. Only its being cancelled is its own affair.
+ */
+static lj_code wait_for_fetch(lj_token_source *source, const bool *cancel, lj_error *err)
+{
+    uint64_t failures = source->failures;
+    while (source->fetching && expired(source, lj_clock_wall_ns())) {
+        if (lj_cancel_requested(cancel))
+            return lj_error_set(err, LJ_CANCELLED, "cancelled while credentials were fetched");
+        wait_locked();
+        if (source->failures != failures && source->failure.code != LJ_CANCELLED &&
+            expired(source, lj_clock_wall_ns())) {
+            *err = source->failure;
+            return err->code;
+        }
+    }
+    return LJ_OK;
+}
+
+lj_code lj_token_get_cancellable(lj_token_source *source, const bool *cancel, lj_token *ret_token,
+                                 lj_error *err)
 {
     lj_error error = LJ_ERROR_INIT;
-    lj_code code = LJ_OK;
     bool kept_old = false;
     pthread_mutex_lock(&registry.mutex);
-    while (source->fetching && expired(source, lj_clock_wall_ns()))
-        pthread_cond_wait(&registry.changed, &registry.mutex);
+    lj_code code = wait_for_fetch(source, cancel, &error);
     int64_t now_ns = lj_clock_wall_ns();
-    if (!source->fetching && (expired(source, now_ns) || wants_refresh(source, now_ns))) {
-        source->fetching = true;
-        code = fetch_locked(source, &error);
+    if (code == LJ_OK && !source->fetching &&
+        (expired(source, now_ns) || wants_refresh(source, now_ns))) {
+        code = fetch_locked(source, cancel, &error);
         if (code != LJ_OK && !expired(source, lj_clock_wall_ns())) {
-            kept_old = true;
+            kept_old = code != LJ_CANCELLED;
             code = LJ_OK;
         }
     }
@@ -220,6 +275,11 @@ lj_code lj_token_get(lj_token_source *source, lj_token *ret_token, lj_error *err
     if (code != LJ_OK && err != NULL)
         *err = error;
     return code;
+}
+
+lj_code lj_token_get(lj_token_source *source, lj_token *ret_token, lj_error *err)
+{
+    return lj_token_get_cancellable(source, NULL, ret_token, err);
 }
 
 void lj_token_expired(lj_token_source *source, const lj_token *used)

@@ -7,7 +7,8 @@
  * the credential has expired (lj_token_expired) makes the next get fetch a new one.
  *
  * Layer: storage. Thread-safety: any thread. One thread fetches at a time; the others use the present credential, or wait
- * where there is none. Survives fork: the child begins without sources.
+ * where there is none, and share the fetcher's success or failure. Survives fork: the child begins without sources, and
+ * those it inherited go on working for their holders.
  */
 #ifndef LJ_TOKEN_H
 #define LJ_TOKEN_H
@@ -33,7 +34,10 @@ void lj_token_free(lj_token *token);
 typedef struct lj_token_source lj_token_source;
 
 typedef struct {
-    /* Fills *ret_token (LJ_TOKEN_INIT before). Called by one thread at a time, without a lock held that others want. */
+    /*
+     * Fills *ret_token (LJ_TOKEN_INIT before). Called by one thread at a time, without a lock held that others want. Its
+     * lj_http requests end when the getter is cancelled; whatever else waits asks lj_cancel_requested(NULL) (cancel.h).
+     */
     lj_code (*fetch)(void *ctx, lj_token *ret_token, lj_error *err);
     void (*free)(void *ctx);
 } lj_token_ops;
@@ -48,6 +52,9 @@ void lj_token_source_close(lj_token_source *source);
 
 /* A copy of a credential that is valid now. Freed with lj_token_free. Errors: those of `fetch`. */
 LJ_WARN_UNUSED lj_code lj_token_get(lj_token_source *source, lj_token *ret_token, lj_error *err);
+/* The same for a driver with lj_storage_options.cancel: LJ_CANCELLED soon after it is true, also while others fetch. */
+LJ_WARN_UNUSED lj_code lj_token_get_cancellable(lj_token_source *source, const bool *cancel,
+                                                lj_token *ret_token, lj_error *err);
 /* The store refused this credential as expired. Nothing happens when a newer one is there already. */
 void lj_token_expired(lj_token_source *source, const lj_token *used);
 

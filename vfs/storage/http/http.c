@@ -14,6 +14,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/secret.h"
 #include "vfs/base/str.h"
@@ -129,7 +130,7 @@ void lj_http_response_free(lj_http_response *response)
 
 static bool is_cancelled(const transfer *t)
 {
-    return t->http->cancel != NULL && __atomic_load_n(t->http->cancel, __ATOMIC_RELAXED);
+    return lj_cancel_requested(t->http->cancel);
 }
 
 static size_t on_read(char *out, size_t size, size_t count, void *ctx)
