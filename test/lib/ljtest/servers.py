@@ -396,9 +396,17 @@ class Azurite(Server):
 
 
 class FakeGcs(Server):
-    """Google Cloud Storage in memory: JSON API, resumable uploads, ifGenerationMatch; no authentication."""
+    """
+    Google Cloud Storage in memory: JSON API, resumable uploads; any authentication will do. `strict`: it checks
+    ifGenerationMatch of every kind of upload, checksums and ranges; False of the version that an old Go compiles.
+    """
 
     name = "fake-gcs-server"
+
+    @property
+    def strict(self):
+        with open(installed("bin", "fake-gcs-server.version")) as file:
+            return tuple(int(part) for part in file.read().strip().split(".")) >= (1, 56)
 
     def command(self):
         # A host without a port matches any, so that the XML-style downloads also work through a proxy.
