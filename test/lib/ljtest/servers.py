@@ -308,7 +308,7 @@ class _S3(Server):
 
 
 class S3rver(_S3):
-    """S3 that checks signatures (also of query strings); keeps its objects as files below `dir`/data."""
+    """S3 on files below `dir`/data. Knows no conditions, and takes any V4 signature: s3gate.Gate in front of it checks."""
 
     name = "s3rver"
 
@@ -326,7 +326,7 @@ class S3rver(_S3):
 
 
 class Moto(_S3):
-    """S3 in memory: conditional writes (If-None-Match, If-Match), checksums, versioning; any signature will do."""
+    """S3 in memory, with conditional writes (If-None-Match, If-Match) and multipart as AWS has it; any signature will do."""
 
     name = "moto"
     access_key = "testing"
