@@ -308,7 +308,7 @@ class _S3(Server):
 
 
 class S3rver(_S3):
-    """S3 that checks signatures (also of query strings); keeps its objects as files below `dir`/data."""
+    """S3 on files below `dir`/data. Knows no conditions, and takes any V4 signature: s3gate.Gate in front of it checks."""
 
     name = "s3rver"
 
@@ -326,7 +326,7 @@ class S3rver(_S3):
 
 
 class Moto(_S3):
-    """S3 in memory: conditional writes (If-None-Match, If-Match), checksums, versioning; any signature will do."""
+    """S3 in memory, with conditional writes (If-None-Match, If-Match) and multipart as AWS has it; any signature will do."""
 
     name = "moto"
     access_key = "testing"
@@ -396,9 +396,17 @@ class Azurite(Server):
 
 
 class FakeGcs(Server):
-    """Google Cloud Storage in memory: JSON API, resumable uploads, ifGenerationMatch; no authentication."""
+    """
+    Google Cloud Storage in memory: JSON API, resumable uploads; any authentication will do. `strict`: it checks
+    ifGenerationMatch of every kind of upload, checksums and ranges; False of the version that an old Go compiles.
+    """
 
     name = "fake-gcs-server"
+
+    @property
+    def strict(self):
+        with open(installed("bin", "fake-gcs-server.version")) as file:
+            return tuple(int(part) for part in file.read().strip().split(".")) >= (1, 56)
 
     def command(self):
         # A host without a port matches any, so that the XML-style downloads also work through a proxy.
