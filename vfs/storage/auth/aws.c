@@ -11,10 +11,12 @@
 
 #include "vfs/base/buf.h"
 #include "vfs/base/clock.h"
+#include "vfs/base/io.h"
 #include "vfs/base/str.h"
 #include "vfs/storage/auth/crypto.h"
 
 #define KEY_BYTES_MAX ((size_t)256 * 1024)
+#define SKEW_MIN_NS   (60 * LJ_NS_PER_S)
 
 struct lj_aws_provider {
     lj_token_source *token;
@@ -100,6 +102,37 @@ lj_code lj_aws_token_make(const char *what, const char *key_id, const char *secr
     return LJ_OK;
 }
 
+int64_t lj_aws_clock_skew_ns(const lj_http_response *response)
+{
+    char text[64];
+    int64_t there_ns = 0;
+    if (!lj_http_header(response, "date", text, sizeof(text)) || !lj_http_date(text, &there_ns))
+        return 0;
+    int64_t skew_ns = there_ns - lj_clock_wall_ns();
+    return llabs(skew_ns) < SKEW_MIN_NS ? 0 : skew_ns;
+}
+
+lj_code lj_aws_read_token_file(const char *what, const char *path, size_t max, lj_secret *ret_token,
+                               lj_error *err)
+{
+    char *text = NULL;
+    size_t len = 0;
+    lj_code code = lj_io_read_file(path, max, &text, &len, err);
+    size_t used = len;
+    while (used > 0 && strchr(" \t\r\n", text[used - 1]) != NULL)
+        used--;
+    if (code == LJ_OK && (used == 0 || strlen(text) != len))
+        code = lj_error_set(err, LJ_INVALID, "%.200s: no token in it", path);
+    if (code == LJ_OK)
+        code = lj_secret_set_bytes(ret_token, text, used, err);
+    lj_wipe(text, len);
+    free(text);
+    if (code == LJ_OK)
+        return LJ_OK;
+    lj_error_context(err, "%s", what);
+    return lj_error_retryable(err, true);
+}
+
 /* ---- fetching ---- */
 
 static lj_code fetch_static(const lj_aws_source *source, lj_token *ret_token, lj_error *err)
@@ -131,23 +164,47 @@ static lj_code fetch_files(const lj_aws_source *source, lj_token *ret_token, lj_
     return code;
 }
 
-static lj_code fetch_base(const lj_aws_source *source, lj_token *ret_token, lj_error *err)
+static lj_code fetch_base(const lj_aws_source *source, const bool *cancel, lj_token *ret_token,
+                          lj_error *err)
 {
     switch (source->kind) {
     case LJ_AWS_STATIC:
         return fetch_static(source, ret_token, err);
     case LJ_AWS_FILES:
         return fetch_files(source, ret_token, err);
-    default:
-        return lj_error_set(err, LJ_UNSUPPORTED, "AWS credentials of %s: not there yet",
-                            source->origin);
+    case LJ_AWS_PROCESS:
+        return lj_aws_process_fetch(source, cancel, ret_token, err);
+    case LJ_AWS_WEB_IDENTITY:
+        return lj_aws_sts_web_identity(source, cancel, ret_token, err);
+    case LJ_AWS_CONTAINER:
+        return lj_aws_container_fetch(source, cancel, ret_token, err);
+    case LJ_AWS_IMDS:
+        return lj_aws_imds_fetch(source, cancel, ret_token, err);
     }
+    return lj_error_set(err, LJ_INTERNAL, "AWS credentials of no kind");
+}
+
+static lj_code fetch_until(void *ctx, const bool *cancel, lj_token *ret_token, lj_error *err)
+{
+    const lj_aws_source *source = ctx;
+    lj_token token = LJ_TOKEN_INIT;
+    LJ_TRY(fetch_base(source, cancel, &token, err));
+    for (size_t i = 0; i < source->role_count; i++) {
+        lj_token with = token;
+        token = (lj_token)LJ_TOKEN_INIT;
+        lj_code code =
+            lj_aws_sts_assume_role(source, &source->roles[i], &with, cancel, &token, err);
+        lj_token_free(&with);
+        if (code != LJ_OK)
+            return code;
+    }
+    *ret_token = token;
+    return LJ_OK;
 }
 
 static lj_code fetch(void *ctx, lj_token *ret_token, lj_error *err)
 {
-    const lj_aws_source *source = ctx;
-    return fetch_base(source, ret_token, err);
+    return fetch_until(ctx, NULL, ret_token, err);
 }
 
 static void free_source(void *ctx)
@@ -155,7 +212,8 @@ static void free_source(void *ctx)
     lj_aws_source_free(ctx);
 }
 
-static const lj_token_ops source_ops = {.fetch = fetch, .free = free_source};
+static const lj_token_ops source_ops = {
+    .fetch = fetch, .free = free_source, .fetch_until = fetch_until};
 
 /* ---- the key ---- */
 

@@ -2,7 +2,7 @@
  * aws_internal.h - what the files of the AWS credential chain share: where credentials come from, and the ways to fetch.
  *
  * Layer: storage. Thread-safety: a lj_aws_source is constant after it was made; the fetching functions are called by one
- * thread at a time per source.
+ * thread at a time per source. `err` is never NULL in what is declared here.
  */
 #ifndef LJ_AWS_INTERNAL_H
 #define LJ_AWS_INTERNAL_H
@@ -71,5 +71,56 @@ const char *lj_aws_env(const char *name);
 LJ_WARN_UNUSED lj_code lj_aws_token_make(const char *what, const char *key_id, const char *secret,
                                          const char *session, int64_t expires_ns,
                                          lj_token *ret_token, lj_error *err);
+
+typedef enum { LJ_AWS_JSON_PROCESS, LJ_AWS_JSON_CONTAINER, LJ_AWS_JSON_IMDS } lj_aws_json_form;
+
+/*
+ * Credentials out of JSON (aws_json.c). `skew_ns` is taken off the expiry. Errors: LJ_CORRUPT (retryable) for anything else than the
+ * form says, LJ_DENIED (retryable) for a refusal in place of credentials and for expired ones.
+ */
+LJ_WARN_UNUSED lj_code lj_aws_json_token(const char *what, lj_aws_json_form form, const char *text,
+                                         size_t len, int64_t skew_ns, lj_token *ret_token,
+                                         lj_error *err);
+/* lj_http_status_error with the code and message of a JSON answer. */
+lj_code lj_aws_json_refusal(const char *what, const lj_http_response *response, lj_error *err);
+
+/* How far a service's clock is ahead of ours, by its Date; 0 when it does not say, or less than a minute. */
+int64_t lj_aws_clock_skew_ns(const lj_http_response *response);
+/* A file with one token that others write anew from time to time; blanks at its end are not of it. Errors: retryable. */
+LJ_WARN_UNUSED lj_code lj_aws_read_token_file(const char *what, const char *path, size_t max,
+                                              lj_secret *ret_token, lj_error *err);
+
+/*
+ * The ways to fetch. All end with LJ_CANCELLED within 0.2 s once *cancel is true (may be NULL). What only somebody's deed can
+ * change is an error too, but most are retryable, because that deed can happen without a restart.
+ */
+LJ_WARN_UNUSED lj_code lj_aws_process_fetch(const lj_aws_source *source, const bool *cancel,
+                                            lj_token *ret_token, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_aws_container_fetch(const lj_aws_source *source, const bool *cancel,
+                                              lj_token *ret_token, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_aws_imds_fetch(const lj_aws_source *source, const bool *cancel,
+                                         lj_token *ret_token, lj_error *err);
+/* AssumeRoleWithWebIdentity. The token's file is read at each call, because it is written anew before the token expires. */
+LJ_WARN_UNUSED lj_code lj_aws_sts_web_identity(const lj_aws_source *source, const bool *cancel,
+                                               lj_token *ret_token, lj_error *err);
+/* AssumeRole, signed with the credentials `with`. */
+LJ_WARN_UNUSED lj_code lj_aws_sts_assume_role(const lj_aws_source *source, const lj_aws_role *role,
+                                              const lj_token *with, const bool *cancel,
+                                              lj_token *ret_token, lj_error *err);
+
+/* What an answer of STS says, found by the names of its elements; not set: not there. */
+typedef struct {
+    lj_secret key_id;
+    lj_secret secret_key;
+    lj_secret session_token;
+    lj_secret expiration;
+    lj_secret code; /* of an error */
+    lj_secret message;
+} lj_aws_sts_answer;
+
+/* LJ_CORRUPT (retryable) when it is no XML, is nested too deeply, or has a text that is too long. Pure. */
+LJ_WARN_UNUSED lj_code lj_aws_sts_read(const char *text, size_t len, lj_aws_sts_answer *ret_answer,
+                                       lj_error *err);
+void lj_aws_sts_answer_free(lj_aws_sts_answer *answer);
 
 #endif
