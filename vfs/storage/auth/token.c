@@ -206,6 +206,8 @@ static lj_code fetch_locked(lj_token_source *source, const bool *cancel, lj_erro
     const bool *outer = lj_cancel_swap(cancel);
     lj_code code = source->ops->fetch(source->ctx, &fresh, err);
     lj_cancel_swap(outer);
+    if (code == LJ_NOTFOUND || code == LJ_EXISTS)
+        code = err->code = LJ_DENIED; /* they would say something about the object that is asked for */
     pthread_mutex_lock(&registry.mutex);
     if (code == LJ_OK) {
         keep_locked(source, &fresh);
@@ -250,7 +252,7 @@ static lj_code wait_for_fetch(lj_token_source *source, const bool *cancel, lj_er
     return LJ_OK;
 }
 
-lj_code lj_token_get_cancellable(lj_token_source *source, const bool *cancel, lj_token *ret_token,
+lj_code lj_token_get_until(lj_token_source *source, const bool *cancel, lj_token *ret_token,
                                  lj_error *err)
 {
     lj_error error = LJ_ERROR_INIT;
@@ -279,7 +281,7 @@ lj_code lj_token_get_cancellable(lj_token_source *source, const bool *cancel, lj
 
 lj_code lj_token_get(lj_token_source *source, lj_token *ret_token, lj_error *err)
 {
-    return lj_token_get_cancellable(source, NULL, ret_token, err);
+    return lj_token_get_until(source, NULL, ret_token, err);
 }
 
 void lj_token_expired(lj_token_source *source, const lj_token *used)

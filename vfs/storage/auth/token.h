@@ -50,10 +50,13 @@ LJ_WARN_UNUSED lj_code lj_token_source_open(const char *key, const lj_token_ops 
                                             lj_token_source **ret_source, lj_error *err);
 void lj_token_source_close(lj_token_source *source);
 
-/* A copy of a credential that is valid now. Freed with lj_token_free. Errors: those of `fetch`. */
+/*
+ * A copy of a credential that is valid now. Freed with lj_token_free. Errors: those of `fetch`, but never LJ_NOTFOUND or
+ * LJ_EXISTS (LJ_DENIED instead), which would say something about the object that is asked for.
+ */
 LJ_WARN_UNUSED lj_code lj_token_get(lj_token_source *source, lj_token *ret_token, lj_error *err);
 /* The same for a driver with lj_storage_options.cancel: LJ_CANCELLED soon after it is true, also while others fetch. */
-LJ_WARN_UNUSED lj_code lj_token_get_cancellable(lj_token_source *source, const bool *cancel,
+LJ_WARN_UNUSED lj_code lj_token_get_until(lj_token_source *source, const bool *cancel,
                                                 lj_token *ret_token, lj_error *err);
 /* The store refused this credential as expired. Nothing happens when a newer one is there already. */
 void lj_token_expired(lj_token_source *source, const lj_token *used);
