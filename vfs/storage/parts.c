@@ -17,7 +17,6 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 
-#define ATTEMPTS         4u
 #define FIRST_PAUSE_NS   (200 * LJ_NS_PER_MS)
 #define LONGEST_PAUSE_NS (5 * LJ_NS_PER_S)
 #define POLL_NS          (50 * LJ_NS_PER_MS)
@@ -72,39 +71,39 @@ static size_t size_of_part(uint32_t number)
 
 /* ---- sending one part ---- */
 
-static bool cancelled(const lj_parts_job *job)
+static bool is_set(const bool *cancel)
 {
-    return job->cancel != NULL && __atomic_load_n(job->cancel, __ATOMIC_RELAXED);
+    return cancel != NULL && __atomic_load_n(cancel, __ATOMIC_RELAXED);
 }
 
-static bool worth_retrying(const lj_error *err)
+bool lj_parts_may_pass(const lj_error *err)
 {
     return err->retryable &&
            (err->code == LJ_UNAVAILABLE || err->code == LJ_TIMEOUT || err->code == LJ_IO);
 }
 
-/* Full jitter, but never less than the server asked for. */
-static void pause_before(const lj_parts_job *job, unsigned attempt, int64_t retry_after_ns)
+bool lj_parts_pause(const bool *cancel, unsigned attempt, int64_t retry_after_ns)
 {
-    int64_t bound = LJ_MIN(FIRST_PAUSE_NS << attempt, LONGEST_PAUSE_NS);
+    int64_t bound = LJ_MIN(FIRST_PAUSE_NS << LJ_MIN(attempt, 10u), LONGEST_PAUSE_NS);
     uint32_t random = 0;
     lj_io_random(&random, sizeof(random));
     int64_t pause_ns = LJ_MAX((int64_t)((double)bound * random / UINT32_MAX),
                               LJ_MIN(retry_after_ns, 60 * LJ_NS_PER_S));
     int64_t end_ns = lj_clock_mono_ns() + pause_ns;
-    for (int64_t left; !cancelled(job) && (left = end_ns - lj_clock_mono_ns()) > 0;)
+    for (int64_t left; !is_set(cancel) && (left = end_ns - lj_clock_mono_ns()) > 0;)
         lj_clock_sleep_ns(LJ_MIN(left, POLL_NS));
+    return !is_set(cancel);
 }
 
 static lj_code send_part(const lj_parts_job *job, const part *p, lj_error *err)
 {
     for (unsigned attempt = 0;; attempt++) {
-        if (cancelled(job))
+        if (is_set(job->cancel))
             return lj_error_set(err, LJ_CANCELLED, "the upload was cancelled");
         lj_code code = job->send(job->ctx, p->number, p->data, p->len, err);
-        if (code == LJ_OK || !worth_retrying(err) || attempt + 1 >= ATTEMPTS)
+        if (code == LJ_OK || !lj_parts_may_pass(err) || attempt + 1 >= LJ_PARTS_ATTEMPTS)
             return code;
-        pause_before(job, attempt, err->retry_after_ns);
+        (void)lj_parts_pause(job->cancel, attempt, err->retry_after_ns);
     }
 }
 

@@ -20,6 +20,7 @@
 #define LJ_PARTS_SMALL_MAX ((size_t)8 * 1024 * 1024) /* up to here: one request */
 #define LJ_PARTS_SENDERS   3u
 #define LJ_PARTS_BUFFERS   6u
+#define LJ_PARTS_ATTEMPTS  4u /* of one part */
 
 /*
  * Reads the source up to LJ_PARTS_SMALL_MAX + 1 bytes into `head` (LJ_BUF_INIT(LJ_PARTS_SMALL_MAX + 1)).
@@ -45,5 +46,13 @@ typedef struct {
  */
 LJ_WARN_UNUSED lj_code lj_parts_send(lj_source *source, const lj_buf *head, const lj_parts_job *job,
                                      uint32_t *ret_count, lj_error *err);
+
+/* For drivers that send their parts in a way of their own: is this failure of a part worth another attempt? */
+bool lj_parts_may_pass(const lj_error *err);
+/*
+ * Waits before attempt `attempt` + 1 (from 0) of a part: a random time that grows, but never less than the server asked
+ * for, up to a minute. false: cancelled meanwhile (`cancel` may be NULL).
+ */
+bool lj_parts_pause(const bool *cancel, unsigned attempt, int64_t retry_after_ns);
 
 #endif
