@@ -2,13 +2,16 @@
  * google_internal.h - what the parts of the Google credentials share. Not for others, except their tests.
  *
  *     google.c           where the credentials are, and the token source
- *     google_file.c      the credentials file, and what token services answer: pure
+ *     google_file.c      the credentials file: pure
+ *     google_answer.c    the JWT, what token services answer, the use of the JSON library: pure
  *     google_fetch.c     the requests
  *
  * Layer: storage. Thread-safety: a lj_google_file has one owner.
  */
 #ifndef LJ_GOOGLE_INTERNAL_H
 #define LJ_GOOGLE_INTERNAL_H
+
+#include <jansson.h>
 
 #include "vfs/storage/auth/google.h"
 
@@ -85,6 +88,16 @@ void lj_google_refusal_text(const char *text, size_t len, char *out, size_t size
 /* The token of an external account out of what its file or URL gave. */
 LJ_WARN_UNUSED lj_code lj_google_subject_parse(const lj_google_file *file, const char *text,
                                                size_t len, lj_secret *ret_subject, lj_error *err);
+
+/* ---- JSON ---- */
+
+/* An object, or NULL. Freed with lj_google_json_free, which wipes its texts; for LJ_CLEANUP too. */
+json_t *lj_google_json_parse(const char *text, size_t len);
+void lj_google_json_free(json_t **json);
+/* A text in it, NULL when there is none. */
+const char *lj_google_json_text(const json_t *object, const char *name);
+/* For json_dump_callback: appends to the lj_buf. */
+int lj_google_json_more(const char *text, size_t len, void *buf);
 
 /* ---- requests ---- */
 
