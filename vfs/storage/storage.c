@@ -16,6 +16,7 @@
 
 #include "vfs/base/str.h"
 #include "vfs/storage/file/file.h"
+#include "vfs/storage/gcs/gcs.h"
 
 /* The replica kinds this build knows. */
 static const struct {
@@ -24,6 +25,8 @@ static const struct {
                     lj_error *err);
 } schemes[] = {
     {"file", lj_file_open},
+    {"gcs", lj_gcs_open},
+    {"gs", lj_gcs_open},
 };
 
 struct lj_storage {
