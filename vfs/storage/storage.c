@@ -15,6 +15,7 @@
 #include <strings.h>
 
 #include "vfs/base/str.h"
+#include "vfs/storage/abs/abs.h"
 #include "vfs/storage/file/file.h"
 #include "vfs/storage/gcs/gcs.h"
 
@@ -24,6 +25,7 @@ static const struct {
     lj_code (*open)(const char *url, const lj_storage_options *options, lj_storage **ret_storage,
                     lj_error *err);
 } schemes[] = {
+    {"abs", lj_abs_open},
     {"file", lj_file_open},
     {"gcs", lj_gcs_open},
     {"gs", lj_gcs_open},
