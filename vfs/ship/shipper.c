@@ -65,8 +65,8 @@ lj_code lj_ship_save(lj_shipper *s, lj_error *err)
 
 /* ------------------------------------------------------------------ taking over */
 
-/* Step 1. Returns true when the position changed and has to be told to the database. */
-static void take_over(lj_shipper *s, lj_new_generation *ret_fresh)
+/* Step 1. */
+static void take_over(lj_shipper *s)
 {
     lj_db *db = s->db;
     pthread_mutex_lock(&db->mutex);
@@ -79,7 +79,7 @@ static void take_over(lj_shipper *s, lj_new_generation *ret_fresh)
             db->state = LJ_DB_REPLICATING;
         }
     }
-    *ret_fresh = s->fresh;
+    lj_new_generation fresh = s->fresh;
     s->fresh.pending = false;
     bool noted = s->snapshot_noted;
     int64_t noted_ns = s->noted_ns;
@@ -91,8 +91,9 @@ static void take_over(lj_shipper *s, lj_new_generation *ret_fresh)
         db->saved.snapshot_at = noted_at;
     }
     pthread_mutex_unlock(&db->mutex);
-    if (ret_fresh->pending) {
-        s->saved = ret_fresh->saved;
+    if (fresh.pending) {
+        s->begun = fresh;
+        s->saved = fresh.saved;
         s->unsaved = true;
         s->resumed = true;
     } else if (noted && strcmp(noted_at.generation, s->saved.at.generation) == 0) {
@@ -102,9 +103,11 @@ static void take_over(lj_shipper *s, lj_new_generation *ret_fresh)
     }
 }
 
-static void establish(lj_shipper *s, const lj_new_generation *fresh)
+/* Step 3, behind the position file. */
+static void establish(lj_shipper *s)
 {
     lj_db *db = s->db;
+    const lj_new_generation *fresh = &s->begun;
     lj_spool_entry ignored;
     lj_error err = LJ_ERROR_INIT;
     (void)!lj_spool_first(db->spool_dir, fresh->saved.at.generation, 0, true, &ignored, &err);
@@ -116,6 +119,7 @@ static void establish(lj_shipper *s, const lj_new_generation *fresh)
     lj_db_shipped(db, &fresh->saved.at, fresh->life, fresh->frames);
     lj_log(LJ_LOG_INFO, "%s: replicating to %s, generation %s", db->path, db->replica_url,
            fresh->saved.at.generation);
+    s->begun.pending = false;
 }
 
 /* Step 2. */
@@ -306,11 +310,10 @@ static lj_code ship_all(lj_shipper *s, lj_error *err)
 
 static lj_code work(lj_shipper *s, lj_error *err)
 {
-    lj_new_generation fresh;
-    take_over(s, &fresh);
+    take_over(s);
     LJ_TRY(lj_ship_save(s, err));
-    if (fresh.pending)
-        establish(s, &fresh);
+    if (s->begun.pending)
+        establish(s);
     if (needs_generation(s)) {
         pthread_mutex_lock(&s->db->mutex);
         int64_t due_ns = s->db->flush_waiters > 0 ? 0 : s->snapshot_not_before_ns;
