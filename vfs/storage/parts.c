@@ -16,7 +16,7 @@
 #include <string.h>
 
 #include "vfs/base/clock.h"
-#include "vfs/base/io.h"
+#include "vfs/base/retry.h"
 
 #define FIRST_PAUSE_NS   (200 * LJ_NS_PER_MS)
 #define LONGEST_PAUSE_NS (5 * LJ_NS_PER_S)
@@ -40,7 +40,8 @@ typedef struct {
     unsigned in_use;
     part waiting; /* read and not taken yet; data NULL: none */
     bool ended;   /* no part comes any more */
-    bool failed;  /* from here on only `code` and `error` of the first failure matter */
+    bool
+        failed; /* also read without the mutex, atomically; from here on only `code` and `error` of the first failure matter */
     lj_code code;
     lj_error error;
 } upload;
@@ -78,40 +79,9 @@ static bool is_set(const bool *cancel)
     return cancel != NULL && __atomic_load_n(cancel, __ATOMIC_RELAXED);
 }
 
-static bool has_failed(upload *u)
-{
-    pthread_mutex_lock(&u->mutex);
-    bool failed = u->failed;
-    pthread_mutex_unlock(&u->mutex);
-    return failed;
-}
-
-bool lj_parts_may_pass(const lj_error *err)
-{
-    return err->retryable &&
-           (err->code == LJ_UNAVAILABLE || err->code == LJ_TIMEOUT || err->code == LJ_IO);
-}
-
-/* Full jitter, but never less than the server asked for. `u` may be NULL. */
-static void pause_until(const bool *cancel, upload *u, unsigned attempt, int64_t retry_after_ns)
-{
-    int64_t bound = LJ_MIN(FIRST_PAUSE_NS << LJ_MIN(attempt, 10u), LONGEST_PAUSE_NS);
-    uint32_t random = 0;
-    lj_io_random(&random, sizeof(random));
-    int64_t pause_ns = LJ_MAX((int64_t)((double)bound * random / UINT32_MAX),
-                              LJ_MIN(retry_after_ns, 60 * LJ_NS_PER_S));
-    int64_t end_ns = lj_clock_mono_ns() + pause_ns;
-    for (int64_t left; (left = end_ns - lj_clock_mono_ns()) > 0;) {
-        if (is_set(cancel) || (u != NULL && has_failed(u)))
-            return;
-        lj_clock_sleep_ns(LJ_MIN(left, POLL_NS));
-    }
-}
-
 bool lj_parts_pause(const bool *cancel, unsigned attempt, int64_t retry_after_ns)
 {
-    pause_until(cancel, NULL, attempt, retry_after_ns);
-    return !is_set(cancel);
+    return lj_retry_pause(attempt, FIRST_PAUSE_NS, LONGEST_PAUSE_NS, retry_after_ns, cancel, NULL);
 }
 
 static lj_code send_part(upload *u, const part *p, lj_error *err)
@@ -121,10 +91,11 @@ static lj_code send_part(upload *u, const part *p, lj_error *err)
         if (is_set(job->cancel))
             return lj_error_set(err, LJ_CANCELLED, "the upload was cancelled");
         lj_code code = job->send(job->ctx, p->number, p->data, p->len, err);
-        if (code == LJ_OK || !lj_parts_may_pass(err) || attempt + 1 >= LJ_PARTS_ATTEMPTS)
+        if (code == LJ_OK || !lj_retry_may_pass(err) || attempt + 1 >= LJ_PARTS_ATTEMPTS)
             return code;
-        pause_until(job->cancel, u, attempt, err->retry_after_ns);
-        if (has_failed(u))
+        if (!lj_retry_pause(attempt, FIRST_PAUSE_NS, LONGEST_PAUSE_NS, err->retry_after_ns,
+                            job->cancel, &u->failed) &&
+            !is_set(job->cancel))
             return code; /* another part's error is the one that is told */
     }
 }
@@ -136,7 +107,7 @@ static void note_failure(upload *u, lj_code code, const lj_error *error)
 {
     pthread_mutex_lock(&u->mutex);
     if (!u->failed) {
-        u->failed = true;
+        __atomic_store_n(&u->failed, true, __ATOMIC_RELAXED);
         u->code = code;
         u->error = *error;
     }

@@ -48,10 +48,8 @@ typedef struct {
 LJ_WARN_UNUSED lj_code lj_parts_send(lj_source *source, const lj_buf *head, const lj_parts_job *job,
                                      uint32_t *ret_count, lj_error *err);
 
-/* For drivers that send their parts in a way of their own: is this failure of a part worth another attempt? */
-bool lj_parts_may_pass(const lj_error *err);
 /*
- * Waits before attempt `attempt` + 1 (from 0) of a part: a random time that grows, but never less than the server asked
+ * For drivers that send their parts in a way of their own: waits before attempt `attempt` + 1 (from 0) of a part: a random time that grows, but never less than the server asked
  * for, up to a minute. false: cancelled meanwhile (`cancel` may be NULL).
  */
 bool lj_parts_pause(const bool *cancel, unsigned attempt, int64_t retry_after_ns);

@@ -12,7 +12,6 @@
 #include <strings.h>
 
 #include "vfs/base/str.h"
-#include "vfs/storage/url.h"
 
 #define NAME_SHOWN_MAX 64
 
@@ -150,6 +149,20 @@ const char *lj_settings_get(const lj_settings *settings, const char *name)
             return lj_secret_is_set(&settings->values[i]) ? lj_secret_text(&settings->values[i])
                                                           : NULL;
     return NULL;
+}
+
+char *lj_settings_prefix(const lj_settings *settings, const lj_url *url)
+{
+    const char *path = lj_settings_get(settings, "path");
+    if (path == NULL)
+        return lj_str_dup(lj_url_prefix(url));
+    char *prefix = lj_str_printf("/%s", path);
+    if (prefix == NULL)
+        return NULL;
+    lj_url_clean_path(prefix);
+    if (path[0] != '/' && prefix[0] == '/')
+        memmove(prefix, prefix + 1, strlen(prefix));
+    return prefix;
 }
 
 lj_code lj_settings_bool(const lj_settings *settings, const char *name, bool fallback,

@@ -13,6 +13,7 @@
 
 #include "vfs/base/secret.h"
 #include "vfs/storage/storage.h"
+#include "vfs/storage/url.h"
 
 #define LJ_SETTINGS_MAX 32u
 
@@ -39,6 +40,11 @@ void lj_settings_free(lj_settings *settings);
 
 /* The value, NULL when it was not given (or is empty). `name` is one of the table. */
 const char *lj_settings_get(const lj_settings *settings, const char *name);
+/*
+ * What stands before every key of an object store: the setting "path" as litestream.yml has it, where a leading '/' belongs
+ * to the keys, else the URL's path without its leading '/'. Without a '/' at the end; allocated, NULL when out of memory.
+ */
+char *lj_settings_prefix(const lj_settings *settings, const lj_url *url);
 /* "true", "yes", "on", "1" and their opposites; `fallback` when not given. LJ_INVALID for anything else. */
 LJ_WARN_UNUSED lj_code lj_settings_bool(const lj_settings *settings, const char *name,
                                         bool fallback, bool *ret_value, lj_error *err);

@@ -26,7 +26,7 @@ static void abs_close(void *self)
 
 static const lj_storage_ops abs_ops = {
     .name = "abs",
-    .features = LJ_STORAGE_IF_ABSENT,
+    .features = LJ_STORAGE_IF_ABSENT | LJ_STORAGE_REMOTE,
     .put = lj_abs_put,
     .get = lj_abs_get,
     .head = lj_abs_head,

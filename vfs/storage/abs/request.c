@@ -138,7 +138,7 @@ static lj_code authorize(const lj_abs *abs, const lj_abs_request *request, messa
         LJ_TRY(sign(abs, request, m, err));
         break;
     case LJ_AZURE_BEARER:
-        LJ_TRY(lj_token_get(lj_azure_provider_token(provider), token, err));
+        LJ_TRY(lj_token_get_until(lj_azure_provider_token(provider), abs->cancel, token, err));
         m->authorization =
             lj_str_printf("Authorization: Bearer %s", lj_secret_text(&token->values[0]));
         if (m->authorization == NULL)

@@ -15,9 +15,10 @@
 #define ENDPOINT_SUFFIX "blob.core.windows.net"
 
 static const lj_setting_spec specs[] = {
-    {"account-name", false},     {"endpoint", false},   {"skip-verify", false},
-    {"list-page-size", false},   {"account-key", true}, {"sas-token", true},
-    {"connection-string", true},
+    {"account-name", false}, {"endpoint", false},
+    {"skip-verify", false},  {"list-page-size", false},
+    {"path", false},         {"account-key", true},
+    {"sas-token", true},     {"connection-string", true},
 };
 
 /* ---- the URL ---- */
@@ -139,7 +140,7 @@ static lj_code fill(lj_abs_target *target, const lj_url *url, const lj_settings 
                     int64_t io_timeout_ns, lj_error *err)
 {
     target->container = lj_str_dup(url->host);
-    target->prefix = lj_str_dup(lj_url_prefix(url));
+    target->prefix = lj_settings_prefix(settings, url);
     if (target->container == NULL || target->prefix == NULL)
         return lj_error_nomem(err);
     LJ_TRY(make_provider(url, settings, io_timeout_ns, target, err));

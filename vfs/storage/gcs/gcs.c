@@ -16,7 +16,7 @@
 
 static const lj_setting_spec specs[] = {
     {"endpoint", false},       {"credentials-path", false}, {"user-project", false},
-    {"list-page-size", false}, {"skip-verify", false},
+    {"list-page-size", false}, {"skip-verify", false},      {"path", false},
 };
 
 /* ---- names and URLs ---- */
@@ -270,7 +270,7 @@ static lj_code check_url(const lj_url *url, lj_error *err)
 
 static const lj_storage_ops gcs_ops = {
     .name = "gcs",
-    .features = LJ_STORAGE_IF_ABSENT,
+    .features = LJ_STORAGE_IF_ABSENT | LJ_STORAGE_REMOTE,
     .put = lj_gcs_put,
     .get = lj_gcs_get,
     .head = lj_gcs_head,
@@ -285,15 +285,16 @@ static lj_code open_parsed(const lj_url *url, const lj_storage_options *options,
     LJ_TRY(check_url(url, err));
     lj_settings settings;
     LJ_TRY(lj_settings_make(&settings, specs, LJ_ARRAY_LEN(specs), url->query, options, err));
-    const char *prefix = lj_url_prefix(url);
+    LJ_CLEANUP(lj_freep) char *prefix = lj_settings_prefix(&settings, url);
     LJ_CLEANUP(lj_freep)
-    char *display =
-        lj_str_printf("%s://%s%s%s", url->scheme, url->host, prefix[0] != 0 ? "/" : "", prefix);
+    char *display = prefix == NULL ? NULL
+                                   : lj_str_printf("%s://%s%s%s", url->scheme, url->host,
+                                                   prefix[0] != 0 ? "/" : "", prefix);
     lj_gcs *gcs = calloc(1, sizeof(*gcs));
     lj_code code = LJ_OK;
     if (gcs != NULL) {
         gcs->bucket = lj_str_dup(url->host);
-        gcs->prefix = lj_str_dup(prefix);
+        gcs->prefix = prefix != NULL ? lj_str_dup(prefix) : NULL;
     }
     if (display == NULL || gcs == NULL || gcs->bucket == NULL || gcs->prefix == NULL)
         code = lj_error_nomem(err);

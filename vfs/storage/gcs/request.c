@@ -53,7 +53,7 @@ lj_code lj_gcs_send(lj_gcs *gcs, const lj_http_request *request, lj_http_respons
     lj_token_source *source = lj_google_provider_token(gcs->google);
     for (int attempt = 0;; attempt++) {
         LJ_CLEANUP(lj_token_free) lj_token token = LJ_TOKEN_INIT;
-        LJ_TRY(lj_token_get(source, &token, err));
+        LJ_TRY(lj_token_get_until(source, gcs->cancel, &token, err));
         LJ_TRY(perform(gcs, request, &token, response, err));
         if (response->status != 401 || attempt > 0)
             return LJ_OK;

@@ -16,6 +16,7 @@
 #include <strings.h>
 
 #include "vfs/base/str.h"
+#include "vfs/base/retry.h"
 #include "vfs/storage/gcs/internal.h"
 #include "vfs/storage/parts.h"
 
@@ -187,7 +188,7 @@ static lj_code send_part(session *s, size_t len, bool last, lj_error *err)
             (void)lj_error_retryable(&why, true);
         }
         if (code != LJ_OK &&
-            (s->gone || !lj_parts_may_pass(&why) || ++attempt >= LJ_PARTS_ATTEMPTS)) {
+            (s->gone || !lj_retry_may_pass(&why) || ++attempt >= LJ_PARTS_ATTEMPTS)) {
             if (err != NULL)
                 *err = why;
             return code;
