@@ -115,9 +115,10 @@ int64_t lj_http_retry_after_ns(const lj_http_response *response);
 
 /*
  * Turns an answer outside 200..299 into an error: code, http_status, retryable and retry_after_ns from the status
- * (404 LJ_NOTFOUND; 401, 403 LJ_DENIED and retryable, because rights come back; 408 LJ_TIMEOUT; 429 and 5xx
+ * (404 LJ_NOTFOUND; 401, 403, 407 LJ_DENIED and retryable, because rights come back; 408 LJ_TIMEOUT; 429 and 5xx
  * LJ_UNAVAILABLE; 412 LJ_EXISTS; 507 LJ_NOSPACE; other 4xx LJ_INVALID; else LJ_UNAVAILABLE). The message is
- * "<what>: HTTP <status>", with ": <detail>" when there is one (the store's own code and message). A driver corrects
+ * "<what>: HTTP <status>", with ": <detail>" when there is one (the store's own code and message; control characters in it
+ * become spaces). A driver corrects
  * what its store means differently.
  */
 lj_code lj_http_status_error(const lj_http_response *response, const char *what, const char *detail,
