@@ -179,11 +179,13 @@ static size_t on_header(char *data, size_t size, size_t count, void *ctx)
         const char *space = memchr(data, ' ', len);
         t->response->status = space != NULL ? atoi(space + 1) : 0;
         lj_buf_clear(headers);
+        t->has_headers = false;
         return len;
     }
     size_t kept = len;
     while (kept > 0 && isspace((unsigned char)data[kept - 1]))
         kept--;
+    t->has_headers |= kept == 0 && t->response->status >= 200;
     const char *colon = kept > 0 ? memchr(data, ':', kept) : NULL;
     if (colon == NULL || headers->len + kept + 1 > headers->max)
         return len;
@@ -388,8 +390,10 @@ CURLcode lj_transfer_run(lj_transfer *t, lj_connection *c, bool *ret_done)
     int left = 0;
     for (CURLMsg *message; (message = curl_multi_info_read(c->multi, &left)) != NULL;) {
         if (message->msg == CURLMSG_DONE) {
+            CURLcode result = message->data.result;
             *ret_done = true;
-            return message->data.result;
+            /* to libcurl that is an answer */
+            return result == CURLE_OK && !t->has_headers ? CURLE_PARTIAL_FILE : result;
         }
     }
     return CURLE_FAILED_INIT;

@@ -42,8 +42,9 @@ typedef struct {
     lj_error *err;
     lj_http_end end;
     lj_code code;
-    uint64_t sent;  /* bytes of the body handed to libcurl, of this attempt */
-    bool handed_on; /* all of the body was, in some attempt */
+    uint64_t sent;    /* bytes of the body handed to libcurl, of this attempt */
+    bool handed_on;   /* all of the body was, in some attempt */
+    bool has_headers; /* those of the answer came in to their end */
     unsigned attempts;
     int64_t start_ns;
     int64_t outside_ns;  /* time spent in the source and the sink */
