@@ -10,10 +10,14 @@
 #include <openssl/err.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <linux/sockios.h>
+#endif
 
 #include "vfs/base/clock.h"
 #include "vfs/storage/http/http.h"
@@ -97,26 +101,53 @@ static void forget(int fd)
 
 static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *address)
 {
-    (void)ctx, (void)purpose;
+    lj_sockets *sockets = ctx;
+    (void)purpose;
     int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
     if (fd < 0)
         return CURL_SOCKET_BAD;
     remember(fd);
+    if (sockets->count < LJ_SOCKETS_MAX)
+        sockets->fds[sockets->count++] = fd;
     return fd;
 }
 
 static int close_socket(void *ctx, curl_socket_t fd)
 {
-    (void)ctx;
+    lj_sockets *sockets = ctx;
+    for (unsigned i = 0; i < sockets->count; i++)
+        if (sockets->fds[i] == fd)
+            sockets->fds[i] = sockets->fds[--sockets->count];
     forget(fd);
     return close(fd);
 }
 
-CURLcode lj_guard_sockets(CURL *easy)
+CURLcode lj_guard_sockets(CURL *easy, lj_sockets *sockets)
 {
-    CURLcode code = curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
-    return code != CURLE_OK ? code
-                            : curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
+    CURLcode codes[] = {curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket),
+                        curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, sockets),
+                        curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket),
+                        curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, sockets)};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(codes); i++)
+        if (codes[i] != CURLE_OK)
+            return codes[i];
+    return CURLE_OK;
+}
+
+int lj_guard_queued(const lj_sockets *sockets)
+{
+    int all = sockets->count > 0 ? 0 : -1;
+#ifdef SIOCOUTQ
+    for (unsigned i = 0; i < sockets->count; i++) {
+        int queued = 0;
+        if (ioctl(sockets->fds[i], SIOCOUTQ, &queued) != 0)
+            return -1;
+        all += queued;
+    }
+#else
+    all = -1;
+#endif
+    return all;
 }
 
 /* ---- the end of the process ---- */

@@ -18,6 +18,8 @@
 
 #include "vfs/base/base.h"
 
+#define LJ_SOCKETS_MAX 8u
+
 typedef struct {
     sigset_t mask;
     bool pipe_pending;
@@ -34,8 +36,16 @@ void lj_guard_end(const lj_guard *guard);
 /* Once per process, before libcurl is used: libcurl and OpenSSL are made ready. */
 CURLcode lj_guard_init(void);
 
-/* Sets the callbacks that make and close sockets. */
-CURLcode lj_guard_sockets(CURL *easy);
+/* The sockets of one connection: one, but for the moments in which several addresses are tried. All 0: none. */
+typedef struct {
+    int fds[LJ_SOCKETS_MAX];
+    unsigned count;
+} lj_sockets;
+
+/* Sets the callbacks that make and close sockets. `sockets` outlives the handle and its connections. */
+CURLcode lj_guard_sockets(CURL *easy, lj_sockets *sockets);
+/* Bytes in the kernel's send queues that the other side has not acknowledged; -1: unknown. */
+int lj_guard_queued(const lj_sockets *sockets);
 
 /* A transfer begins; false when the process is about to end, and then there is no leave. */
 bool lj_guard_enter(void);

@@ -171,7 +171,7 @@ static lj_code run(lj_connection *c, lj_transfer *t, struct curl_slist *headers)
 {
     lj_guard guard;
     bool done = false;
-    CURLcode code = lj_transfer_set(t, c->easy, headers);
+    CURLcode code = lj_transfer_set(t, c, headers);
     if (code != CURLE_OK) {
         lj_pool_give(c, false);
         return lj_error_set(t->err, LJ_INTERNAL, "%s: libcurl: %s", t->where,

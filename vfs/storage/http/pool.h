@@ -13,12 +13,14 @@
 #include <curl/curl.h>
 
 #include "vfs/base/error.h"
+#include "vfs/storage/http/guard.h"
 
 #define LJ_HTTP_ORIGIN_MAX 320
 
 typedef struct lj_connection {
     CURL *easy;
     CURLM *multi;
+    lj_sockets sockets;
     char origin[LJ_HTTP_ORIGIN_MAX]; /* what it was last used for */
     int64_t idle_since_ns;
     struct lj_connection *next;

@@ -16,10 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/ioctl.h>
-#ifdef __linux__
-#include <linux/sockios.h>
-#endif
 
 #include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
@@ -275,7 +271,7 @@ static long ms_of(int64_t ns)
 
 static CURLcode set_callbacks(CURL *easy, lj_transfer *t)
 {
-    CURLcode code = lj_guard_sockets(easy);
+    CURLcode code = CURLE_OK;
     SET(CURLOPT_ERRORBUFFER, t->curl_message);
     SET(CURLOPT_PREREQFUNCTION, on_request);
     SET(CURLOPT_PREREQDATA, t);
@@ -289,12 +285,18 @@ static CURLcode set_callbacks(CURL *easy, lj_transfer *t)
     return code;
 }
 
-CURLcode lj_transfer_set(lj_transfer *t, CURL *easy, struct curl_slist *headers)
+static CURLcode first_error(CURLcode a, CURLcode b)
 {
-    CURLcode code = set_body(easy, t);
-    CURLcode security = set_security(easy, t);
-    CURLcode callbacks = set_callbacks(easy, t);
-    code = code != CURLE_OK ? code : security != CURLE_OK ? security : callbacks;
+    return a != CURLE_OK ? a : b;
+}
+
+CURLcode lj_transfer_set(lj_transfer *t, lj_connection *c, struct curl_slist *headers)
+{
+    CURL *easy = c->easy;
+    CURLcode code = lj_guard_sockets(easy, &c->sockets);
+    code = first_error(code, set_body(easy, t));
+    code = first_error(code, set_security(easy, t));
+    code = first_error(code, set_callbacks(easy, t));
     int64_t connect_ns = t->request->connect_timeout_ns > 0 ? t->request->connect_timeout_ns
                                                             : t->http->connect_timeout_ns;
     SET(CURLOPT_NOSIGNAL, 1L);
@@ -332,21 +334,14 @@ int64_t lj_transfer_limit_ns(const lj_transfer *t)
 }
 
 /* A slow line empties the kernel's send queue (megabytes) long after libcurl gave it the last byte: that is progress too. */
-static void watch_queue(lj_transfer *t, CURL *easy)
+static void watch_queue(lj_transfer *t, const lj_connection *c)
 {
-#ifdef SIOCOUTQ
-    curl_socket_t fd = CURL_SOCKET_BAD;
-    int queued = 0;
-    if (t->request->body_len == 0 ||
-        curl_easy_getinfo(easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK || fd == CURL_SOCKET_BAD ||
-        ioctl(fd, SIOCOUTQ, &queued) != 0)
+    if (t->request->body_len == 0)
         return;
-    if (t->queued >= 0 && queued < t->queued)
+    int queued = lj_guard_queued(&c->sockets);
+    if (queued < t->queued)
         t->progress_ns = lj_clock_mono_ns();
     t->queued = queued;
-#else
-    (void)t, (void)easy;
-#endif
 }
 
 /* True when a limit of ours was reached; else for how long to wait at most. */
@@ -382,7 +377,7 @@ CURLcode lj_transfer_run(lj_transfer *t, lj_connection *c, bool *ret_done)
         if (running == 0)
             break;
         int wait_ms = 0;
-        watch_queue(t, c->easy);
+        watch_queue(t, c);
         if (at_an_end(t, &wait_ms))
             return CURLE_ABORTED_BY_CALLBACK;
         curl_multi_poll(c->multi, NULL, 0, wait_ms, NULL);

@@ -58,8 +58,8 @@ typedef struct {
     char curl_message[CURL_ERROR_SIZE];
 } lj_transfer;
 
-/* Sets every option for the transfer on a handle that has none. */
-CURLcode lj_transfer_set(lj_transfer *t, CURL *easy, struct curl_slist *headers);
+/* Sets every option for the transfer on a connection that has none. */
+CURLcode lj_transfer_set(lj_transfer *t, lj_connection *c, struct curl_slist *headers);
 /* Runs it to its end, or to one of our own limits (t->end). *ret_done: libcurl came to an end by itself. */
 CURLcode lj_transfer_run(lj_transfer *t, lj_connection *c, bool *ret_done);
 /* Writes *t->err for a transfer that did not give CURLE_OK. Never shows a URL, a header or a proxy's password. */
