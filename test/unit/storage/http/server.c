@@ -36,6 +36,8 @@ struct http_server {
     const server_step *steps; /* NULL: echo */
     size_t count;
     unsigned delay_ms;
+    unsigned bytes_per_pause; /* 0: read as fast as possible, and echo */
+    unsigned pause_ms;
     certificate *certificate; /* NULL: no TLS */
     char url[512];
     pthread_t thread;
@@ -125,10 +127,19 @@ static bool get_request(peer *p, lj_buf *body)
     bool good = head != NULL && get_head(p, head);
     size_t left = good ? content_length(head) : 0;
     char data[16384];
+    unsigned slow = p->server->bytes_per_pause;
+    size_t until_pause = slow;
     while (good && left > 0) {
         ssize_t n = get_bytes(p, data, LJ_MIN(left, sizeof(data)));
         good = n > 0;
         left -= good ? (size_t)n : 0;
+        if (good && slow > 0 && (size_t)n >= until_pause) {
+            until_pause = slow + (size_t)n;
+            sleep_ms(p->server, p->server->pause_ms);
+        }
+        until_pause -= slow > 0 && good ? (size_t)n : 0;
+        if (good && slow > 0)
+            continue;
         if (good && body != NULL)
             good = lj_buf_append(body, data, (size_t)n, NULL) == LJ_OK;
         else if (good)
@@ -340,6 +351,16 @@ http_server *server_start_steps(const server_step *steps, size_t count)
 http_server *server_start_echo(unsigned delay_ms)
 {
     return start(NULL, 0, NULL, delay_ms);
+}
+
+http_server *server_start_slow_reader(unsigned bytes_per_pause, unsigned pause_ms)
+{
+    http_server *s = start(NULL, 0, NULL, 0);
+    s->bytes_per_pause = bytes_per_pause;
+    s->pause_ms = pause_ms;
+    int size = 65536; /* of the connections to come */
+    assert_int_equal(setsockopt(s->listener, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
+    return s;
 }
 
 http_server *server_start_echo_tls(void)

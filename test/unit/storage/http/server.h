@@ -78,7 +78,9 @@ http_server *server_start_steps(const server_step *steps, size_t count);
 #define server_start(steps) server_start_steps((steps), sizeof(steps) / sizeof((steps)[0]))
 /* Every answer comes `delay_ms` after its request. */
 http_server *server_start_echo(unsigned delay_ms);
-/* The same behind TLS, with a certificate for 127.0.0.1 by a CA of its own, whose file is server_ca_file(). */
+/* An echo server that reads bodies slowly: `bytes_per_pause`, then a pause, through a small receive buffer; does not send them back. */
+http_server *server_start_slow_reader(unsigned bytes_per_pause, unsigned pause_ms);
+/* An echo server behind TLS, with a certificate for 127.0.0.1 by a CA of its own, whose file is server_ca_file(). */
 http_server *server_start_echo_tls(void);
 const char *server_ca_file(const http_server *server);
 
