@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/ssl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -173,6 +174,7 @@ static bool accept_peer(http_server *s, peer *p)
     p->fd = accept(s->listener, NULL, NULL);
     if (p->fd < 0)
         return false;
+    setsockopt(p->fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
     atomic_fetch_add(&s->accepted, 1);
     if (s->certificate == NULL)
         return true;
