@@ -13,6 +13,7 @@
 #include "vfs/storage/http/http.h"
 
 #define RETRY_AFTER_MAX_NS (3600 * LJ_NS_PER_S)
+#define YEAR_MAX           2261 /* the last whole one that fits into int64_t nanoseconds */
 
 static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
                                      "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
@@ -38,27 +39,28 @@ bool lj_http_header(const lj_http_response *response, const char *name, char *ou
     return false;
 }
 
+/* Only the one form that is sent today; parsing and formatting are inverse, so there is one check for all mistakes. */
 bool lj_http_date(const char *text, int64_t *ret_wall_ns)
 {
     struct tm tm = {.tm_isdst = 0};
-    char day[4] = "";
     char month[4] = "";
-    char zone[4] = "";
-    if (sscanf(text, "%3s, %2d %3s %4d %2d:%2d:%2d %3s", day, &tm.tm_mday, month, &tm.tm_year,
-               &tm.tm_hour, &tm.tm_min, &tm.tm_sec, zone) != 8 ||
-        strcmp(zone, "GMT") != 0)
+    char again[32];
+    if (sscanf(text, "%*3c, %2d %3s %4d %2d:%2d:%2d GMT", &tm.tm_mday, month, &tm.tm_year,
+               &tm.tm_hour, &tm.tm_min, &tm.tm_sec) != 6)
         return false;
     tm.tm_year -= 1900;
-    for (tm.tm_mon = 0; tm.tm_mon < 12 && strcmp(months[tm.tm_mon], month) != 0; tm.tm_mon++)
-        ;
-    if (tm.tm_mon == 12 || tm.tm_mday < 1 || tm.tm_mday > 31 || tm.tm_hour > 23 || tm.tm_min > 59 ||
-        tm.tm_sec > 60 || tm.tm_hour < 0 || tm.tm_min < 0 || tm.tm_sec < 0 || tm.tm_year < 70 ||
-        tm.tm_year > 300)
+    while (tm.tm_mon < 12 && strcmp(months[tm.tm_mon], month) != 0)
+        tm.tm_mon++;
+    if (tm.tm_mon == 12 || tm.tm_year < 70 || tm.tm_year > YEAR_MAX - 1900)
         return false;
     time_t seconds = timegm(&tm);
-    if (seconds < 0 || (int64_t)seconds > INT64_MAX / LJ_NS_PER_S)
+    if (seconds < 0)
         return false;
-    *ret_wall_ns = (int64_t)seconds * LJ_NS_PER_S;
+    int64_t wall_ns = (int64_t)seconds * LJ_NS_PER_S;
+    lj_http_date_format(wall_ns, again);
+    if (strcmp(again, text) != 0)
+        return false;
+    *ret_wall_ns = wall_ns;
     return true;
 }
 
@@ -92,6 +94,7 @@ static lj_code code_of(int status, bool *ret_retryable)
     switch (status) {
     case 401:
     case 403:
+    case 407:
         return LJ_DENIED;
     case 404:
         *ret_retryable = false;
@@ -115,6 +118,14 @@ static lj_code code_of(int status, bool *ret_retryable)
     return LJ_UNAVAILABLE;
 }
 
+/* What a server says goes into messages and logs: one line, no control characters. */
+static void make_printable(char *text)
+{
+    for (; *text != 0; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            *text = ' ';
+}
+
 lj_code lj_http_status_error(const lj_http_response *response, const char *what, const char *detail,
                              lj_error *err)
 {
@@ -124,6 +135,7 @@ lj_code lj_http_status_error(const lj_http_response *response, const char *what,
     lj_error_set(err, code, "%s: HTTP %d%s%s", what, response->status, has_detail ? ": " : "",
                  has_detail ? detail : "");
     if (err != NULL) {
+        make_printable(err->message);
         err->http_status = response->status;
         err->retry_after_ns = lj_http_retry_after_ns(response);
     }

@@ -3,8 +3,13 @@
  *
  * Connections are kept alive in one pool per process, shared by all databases: a request takes an idle connection to
  * its origin, or makes one. No redirect is followed, no cookie kept, no answer decoded. Every request has a connect, a stall
- * and a total deadline and ends within 100 ms of being cancelled. Time spent in the caller's source and sink counts
- * for no stall. Nothing is retried here (libcurl itself repeats a request that a kept connection refused unread).
+ * and a total deadline and ends within 200 ms of being cancelled, by lj_http_options.cancel or the thread's flag (cancel.h).
+ * Time spent in the caller's source and sink counts for no deadline. Nothing is retried here, but for what cannot have been
+ * carried out or does no harm twice: when a kept connection turns out to be closed, libcurl sends a request again whose
+ * body was not handed on whole, and a GET, HEAD or DELETE. Then the source is rewound.
+ *
+ * The host's process: no SIGPIPE, no thread that takes its signals, no error left in the thread's OpenSSL queue, sockets are
+ * closed on exec.
  *
  * Layer: storage. Thread-safety: a lj_http is used by any number of threads; a request and its response by one.
  * Survives fork: the child leaves the parent's connections alone and begins with an empty pool.
@@ -20,16 +25,18 @@ typedef struct lj_http lj_http;
 /* 0, false or NULL: the default. Texts are copied. */
 typedef struct {
     int64_t connect_timeout_ns; /* 10 s, but not more than stall_timeout_ns */
-    int64_t stall_timeout_ns;   /* no byte in either direction for this long: 30 s */
-    bool skip_verify;           /* accept any certificate (litestream.yml's skip-verify) */
-    const char *ca_file;        /* beats the environment's */
-    const bool *cancel;         /* polled with __atomic_load_n; may be NULL; outlives the lj_http */
+    int64_t
+        stall_timeout_ns; /* no byte in either direction for this long: 30 s. Sent bytes move until they are
+                                   acknowledged */
+    bool skip_verify;    /* accept any certificate (litestream.yml's skip-verify) */
+    const char *ca_file; /* instead of the environment's and the system's */
+    const bool *cancel;  /* polled with __atomic_load_n; may be NULL; outlives the lj_http */
 } lj_http_options;
 
 /*
  * Reads the environment once: proxies as curl does (http_proxy, https_proxy, all_proxy, no_proxy) and their upper case
- * forms as the SDKs do; certificates from ca_file, else CURL_CA_BUNDLE, else SSL_CERT_FILE, and SSL_CERT_DIR, else
- * the system's. Makes no request. Freed with lj_http_free.
+ * forms as the SDKs do; certificates from ca_file, else from CURL_CA_BUNDLE or else SSL_CERT_FILE, and SSL_CERT_DIR, else
+ * the system's. Makes no request. Freed with lj_http_free; the last one closes the idle connections.
  */
 LJ_WARN_UNUSED lj_code lj_http_new(const lj_http_options *options, lj_http **ret_http,
                                    lj_error *err);
@@ -43,13 +50,17 @@ typedef struct {
     const void *body;
     lj_source *source;
     uint64_t body_len;
-    /* an answer 200..299 goes here; NULL: into response->body like every other answer */
+    /*
+     * An answer 200..299 goes here; NULL: into response->body like every other answer. When the sink is called the
+     * response has its status and headers: a sink that asked for a range looks for 206 first.
+     */
     lj_sink *sink;
     size_t
         body_max; /* limit of response->body; 0: 1 MiB. An error answer beyond it is cut, any other is an error */
     int64_t
         expected_bytes; /* about how much the answer brings, for the total deadline; -1 or 0: small */
-    int64_t total_timeout_ns;   /* 0: 10 x the stall timeout, and time for all bytes at 16 KiB/s */
+    int64_t
+        total_timeout_ns; /* 0: 10 x the stall timeout, and time for all bytes of both bodies at 16 KiB/s */
     int64_t connect_timeout_ns; /* 0: as the options say (metadata services: 1 s) */
     bool no_proxy;              /* link-local metadata services */
 } lj_http_request;
@@ -66,7 +77,8 @@ typedef struct {
     uint64_t sunk;      /* bytes the sink has taken, also when the transfer failed */
     bool sink_failed;   /* the error is the sink's own */
     bool source_failed; /* the error is the source's own */
-    bool maybe_sent;    /* on failure: the whole request may have reached the server */
+    bool
+        maybe_sent; /* on failure: the whole request may have reached the server, and been carried out */
 } lj_http_response;
 
 #define LJ_HTTP_RESPONSE_INIT                                                                      \
@@ -86,6 +98,12 @@ void lj_http_response_free(lj_http_response *response);
 LJ_WARN_UNUSED lj_code lj_http_perform(lj_http *http, const lj_http_request *request,
                                        lj_http_response *response, lj_error *err);
 
+/*
+ * To be called before an atexit handler is set that still needs the network: OpenSSL does not take itself apart before that
+ * one has run. When it does, every request ends with LJ_CANCELLED.
+ */
+void lj_http_prepare(void);
+
 /* The first header of this name (lower case), into `out`; false when absent or longer than `size`. */
 bool lj_http_header(const lj_http_response *response, const char *name, char *out, size_t size);
 /* A time in the form of RFC 9110 ("Sun, 06 Nov 1994 08:49:37 GMT"); false when it is none. */
@@ -97,9 +115,10 @@ int64_t lj_http_retry_after_ns(const lj_http_response *response);
 
 /*
  * Turns an answer outside 200..299 into an error: code, http_status, retryable and retry_after_ns from the status
- * (404 LJ_NOTFOUND; 401, 403 LJ_DENIED and retryable, because rights come back; 408 LJ_TIMEOUT; 429 and 5xx
+ * (404 LJ_NOTFOUND; 401, 403, 407 LJ_DENIED and retryable, because rights come back; 408 LJ_TIMEOUT; 429 and 5xx
  * LJ_UNAVAILABLE; 412 LJ_EXISTS; 507 LJ_NOSPACE; other 4xx LJ_INVALID; else LJ_UNAVAILABLE). The message is
- * "<what>: HTTP <status>", with ": <detail>" when there is one (the store's own code and message). A driver corrects
+ * "<what>: HTTP <status>", with ": <detail>" when there is one (the store's own code and message; control characters in it
+ * become spaces). A driver corrects
  * what its store means differently.
  */
 lj_code lj_http_status_error(const lj_http_response *response, const char *what, const char *detail,
