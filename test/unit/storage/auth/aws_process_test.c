@@ -3,6 +3,7 @@
  */
 #include "test/unit/unit.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -203,8 +204,10 @@ static void test_a_host_that_does_not_want_to_know_of_children(void **state)
 static void reap_all(int number)
 {
     (void)number;
+    int kept = errno;
     while (waitpid(-1, NULL, WNOHANG) > 0)
         ;
+    errno = kept;
 }
 
 static void test_a_host_that_reaps_every_child(void **state)
