@@ -37,6 +37,7 @@ typedef struct {
     lj_aws_files files;                /* FILES */
     char *profile;                     /* FILES: the one that has the keys */
     char *command;                     /* PROCESS */
+    int64_t process_deadline_ns;       /* PROCESS; 0: 60 s */
     lj_aws_role web_role;              /* WEB_IDENTITY */
     char *token_file;                  /* WEB_IDENTITY; CONTAINER: the authorization */
     char *url;                         /* CONTAINER: of the credentials; IMDS: of the service */
