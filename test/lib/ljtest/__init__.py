@@ -14,6 +14,7 @@
     stores      small clients that look into those stores
     faults      proxies that break requests as a test says, and record all
     s3gate      a proxy that checks signatures and digests as S3 does
+    fakecloud   the endpoints that hand out credentials: AWS, Google, Azure
     httpd       the HTTP server below them: rules, records, misbehaviour
     tls         a certificate authority of the tests' own
     broken      replicas that fail: file in the way, read-only or full file system
