@@ -141,10 +141,38 @@ def awsanswer_seeds():
     yield "empty", ""
 
 
+def gcsjson_seeds():
+    """The first byte says which parser: 0 page, 1 object, 2 refusal, 3 token, 4 credentials file."""
+    item = (b'{"kind":"storage#object","name":"a/wal/00000000_00000000.wal.lz4","size":"4152",'
+            b'"timeCreated":"2026-01-02T03:04:05.678Z","generation":"1700000000000001","crc32c":"4waSgw=="}')
+    user = b'{"type":"authorized_user","client_id":"i","client_secret":"s","refresh_token":"r"}'
+    external = (b'{"type":"external_account","audience":"//iam/x","subject_token_type":"urn:jwt","token_url":"https://sts/t",'
+                b'"credential_source":{"url":"http://169.254.169.254/t","headers":{"Metadata":"True"},'
+                b'"format":{"type":"json","subject_token_field_name":"tok"}}}')
+    yield "page", b'0{"items":[' + item + b"," + item + b'],"nextPageToken":"CgJhYg=="}'
+    yield "page-empty", b"0{}"
+    yield "page-items-null", b'0{"items":null,"nextPageToken":""}'
+    yield "page-item-without-size", b'0{"items":[{"name":"a"}]}'
+    yield "object", b"1" + item
+    yield "object-number", b'1{"size":7,"timeCreated":"2026-01-02T03:04:05Z"}'
+    yield "refusal", b'2{"error":{"code":404,"message":"Not Found","errors":[{"domain":"global","reason":"notFound"}]}}'
+    yield "refusal-oauth", b'2{"error":"invalid_grant","error_description":"Bad Request"}'
+    yield "refusal-text", "2No such object: é\n".encode()
+    yield "token", b'3{"access_token":"ya29.a","expires_in":3599,"token_type":"Bearer"}'
+    yield "token-impersonated", b'3{"accessToken":"ya29.b","expireTime":"2026-01-02T03:04:05Z"}'
+    yield "file-user", b"4" + user
+    yield "file-external", b"4" + external
+    yield "file-impersonated", (b'4{"type":"impersonated_service_account","service_account_impersonation_url":"https://i/x",'
+                                b'"delegates":["a"],"source_credentials":' + user + b"}")
+    yield "file-service-account", (b'4{"type":"service_account","client_email":"a@b","private_key":"-----BEGIN PRIVATE KEY-----'
+                                   b'\\nAAAA\\n-----END PRIVATE KEY-----\\n"}')
+
+
 def main():
     for target, seeds in [("wal", wal_seeds()), ("name", name_seeds()), ("time", time_seeds()),
                           ("yaml", yaml_seeds()), ("option", option_seeds()),
-                          ("awsprofile", awsprofile_seeds()), ("awsanswer", awsanswer_seeds())]:
+                          ("awsprofile", awsprofile_seeds()), ("awsanswer", awsanswer_seeds()),
+                          ("gcsjson", gcsjson_seeds())]:
         folder = CORPUS / target
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in seeds:

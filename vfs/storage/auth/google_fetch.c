@@ -65,6 +65,15 @@ static lj_code refused(const lj_http_response *response, const char *what, const
     return LJ_DENIED;
 }
 
+/* The request failed. An answer that is too large is not the service's, but of something between, and it may go away. */
+static lj_code not_asked(lj_code code, const char *what, lj_error *err)
+{
+    if (code == LJ_CORRUPT)
+        (void)lj_error_retryable(err, true);
+    (void)lj_error_context(err, "%s", what);
+    return code;
+}
+
 typedef struct {
     lj_http *http;
     const char *what; /* for messages */
@@ -79,10 +88,8 @@ static lj_code ask(const service *s, lj_http_request *request, lj_token *ret_tok
     if (request->total_timeout_ns == 0)
         request->total_timeout_ns = TOKEN_TOTAL_NS;
     lj_code code = lj_http_perform(s->http, request, &response, err);
-    if (code != LJ_OK) {
-        (void)lj_error_context(err, "%s", s->what);
-        return code;
-    }
+    if (code != LJ_OK)
+        return not_asked(code, s->what, err);
     if (response.status / 100 != 2)
         return refused(&response, s->what, s->hint, err);
     return lj_google_answer_parse(lj_buf_text(&response.body), response.body.len, now_ns, ret_token,
@@ -172,10 +179,8 @@ static lj_code subject_from_url(lj_http *http, const lj_google_file *file, lj_se
     request.total_timeout_ns = TOKEN_TOTAL_NS;
     request.no_proxy = strncasecmp(request.url, "http://", 7) == 0; /* this machine, or its host */
     lj_code code = lj_http_perform(http, &request, &response, err);
-    if (code != LJ_OK) {
-        (void)lj_error_context(err, "%s", what);
-        return code;
-    }
+    if (code != LJ_OK)
+        return not_asked(code, what, err);
     if (response.status / 100 != 2)
         return refused(&response, what, "look at credential_source in the credentials file", err);
     return lj_google_subject_parse(file, lj_buf_text(&response.body), response.body.len,

@@ -36,12 +36,12 @@ typedef struct {
 
 /* ---- names and URLs (gcs.c) ---- */
 
-/* Objects' names are in UTF-8, and a bucket has no other characters: false when `bucket` cannot be one. */
+/* Can a bucket have this name? */
 bool lj_gcs_bucket_ok(const char *bucket);
 /* The base URL that an endpoint or STORAGE_EMULATOR_HOST means, allocated. LJ_INVALID. */
 LJ_WARN_UNUSED lj_code lj_gcs_base(const char *endpoint, bool emulator, char **ret_base,
                                    lj_error *err);
-/* The object's name of a key, allocated. LJ_INVALID when it is too long for GCS. */
+/* The object's name of a key, allocated. LJ_INVALID when it is too long for GCS, or not UTF-8. */
 LJ_WARN_UNUSED lj_code lj_gcs_name(const lj_gcs *gcs, const char *key, char **ret_name,
                                    lj_error *err);
 
