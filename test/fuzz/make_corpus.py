@@ -172,7 +172,32 @@ def main():
     for target, seeds in [("wal", wal_seeds()), ("name", name_seeds()), ("time", time_seeds()),
                           ("yaml", yaml_seeds()), ("option", option_seeds()),
                           ("awsprofile", awsprofile_seeds()), ("awsanswer", awsanswer_seeds()),
-                          ("gcsjson", gcsjson_seeds())]:
+                          ("gcsjson", gcsjson_seeds()),
+def absxml_seeds():
+    blob = ("<Blob><Name>p/%s</Name><Properties><Creation-Time>Sun, 06 Nov 1994 08:49:37 GMT</Creation-Time>"
+            "<Content-Length>42</Content-Length></Properties></Blob>")
+    page = ('\ufeff<?xml version="1.0" encoding="utf-8"?><EnumerationResults ContainerName="c"><Blobs>%s</Blobs>'
+            "<NextMarker>%s</NextMarker></EnumerationResults>")
+    yield "page", page % (blob % "a" + blob % "b &amp; c", "2!76!MDAw")
+    yield "page-empty", page % ("", "")
+    yield "page-encoded-name", page % ('<Blob><Name Encoded="true">a%2F%EF%BF%BE</Name><Properties><Last-Modified>'
+                                       "Sun, 06 Nov 1994 08:49:37 GMT</Last-Modified><Content-Length>0</Content-Length>"
+                                       "<ResourceType>file</ResourceType></Properties></Blob>", "")
+    yield "page-folder", page % ("<Blob><Name>d</Name><Properties><ResourceType>directory</ResourceType></Properties>"
+                                 "</Blob><BlobPrefix><Name>d/</Name></BlobPrefix>", "")
+    yield "page-without-size", page % ("<Blob><Name>d</Name><Snapshot/><Properties/></Blob>", "")
+    yield "page-doctype", '<!DOCTYPE x [<!ENTITY a "b">]><EnumerationResults>&a;</EnumerationResults>'
+    yield "page-nested", "<EnumerationResults>" * 20
+    yield "page-utf-16", (page % (blob % "a", "")).encode("utf-16-le")
+    yield "error", "<Error><Code>BlobNotFound</Code><Message>Not there.\nRequestId:1</Message><X><Code>y</Code></X></Error>"
+    yield "error-html", "<html><head><title>502 Bad Gateway</title></head></html>"
+    yield "empty", ""
+
+
+def main():
+    for target, seeds in [("wal", wal_seeds()), ("name", name_seeds()), ("time", time_seeds()),
+                          ("yaml", yaml_seeds()), ("option", option_seeds()),
+                          ("absxml", absxml_seeds())]:
         folder = CORPUS / target
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in seeds:

@@ -418,5 +418,4 @@ void lj_abs_parse_error(const void *body, size_t len, char code[LJ_ABS_CODE_MAX]
     /* a body that was cut short has said its code by then */
     (void)XML_Parse(p.xml, body, (int)LJ_MIN(len, (size_t)INT_MAX / 2), XML_TRUE);
     XML_ParserFree(p.xml);
-    message[strcspn(message, "\r")] = 0;
 }
