@@ -168,11 +168,6 @@ def gcsjson_seeds():
                                    b'\\nAAAA\\n-----END PRIVATE KEY-----\\n"}')
 
 
-def main():
-    for target, seeds in [("wal", wal_seeds()), ("name", name_seeds()), ("time", time_seeds()),
-                          ("yaml", yaml_seeds()), ("option", option_seeds()),
-                          ("awsprofile", awsprofile_seeds()), ("awsanswer", awsanswer_seeds()),
-                          ("gcsjson", gcsjson_seeds()),
 def absxml_seeds():
     blob = ("<Blob><Name>p/%s</Name><Properties><Creation-Time>Sun, 06 Nov 1994 08:49:37 GMT</Creation-Time>"
             "<Content-Length>42</Content-Length></Properties></Blob>")
@@ -197,7 +192,8 @@ def absxml_seeds():
 def main():
     for target, seeds in [("wal", wal_seeds()), ("name", name_seeds()), ("time", time_seeds()),
                           ("yaml", yaml_seeds()), ("option", option_seeds()),
-                          ("absxml", absxml_seeds())]:
+                          ("awsprofile", awsprofile_seeds()), ("awsanswer", awsanswer_seeds()),
+                          ("gcsjson", gcsjson_seeds()), ("absxml", absxml_seeds())]:
         folder = CORPUS / target
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in seeds:

@@ -269,7 +269,8 @@ static void page_size_and_flags(void **state)
         if (rows[i].code == LJ_OK) {
             assert_string_equal(lj_storage_url(storage), "abs://acct@box");
             assert_string_equal(lj_storage_type(storage), "abs");
-            assert_int_equal(lj_storage_features(storage), LJ_STORAGE_IF_ABSENT);
+            assert_int_equal(lj_storage_features(storage),
+                             LJ_STORAGE_IF_ABSENT | LJ_STORAGE_REMOTE);
         }
         lj_storage_close(storage);
     }

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/storage/auth/token.h"
@@ -55,11 +56,6 @@ static int teardown(void **state)
     return 0;
 }
 
-static bool is_true(const bool *flag)
-{
-    return flag != NULL && __atomic_load_n(flag, __ATOMIC_RELAXED);
-}
-
 static void set_fails(lj_code code)
 {
     pthread_mutex_lock(&fake.mutex);
@@ -75,7 +71,7 @@ static unsigned fetches(void)
     return n;
 }
 
-static lj_code fetch_until(void *ctx, const bool *cancel, lj_token *ret_token, lj_error *err)
+static lj_code fetch(void *ctx, lj_token *ret_token, lj_error *err)
 {
     (void)ctx;
     pthread_mutex_lock(&fake.mutex);
@@ -85,7 +81,7 @@ static lj_code fetch_until(void *ctx, const bool *cancel, lj_token *ret_token, l
     int64_t end_ns = lj_clock_mono_ns() + fake.takes_ns;
     pthread_mutex_unlock(&fake.mutex);
     while (lj_clock_mono_ns() < end_ns) {
-        if (is_true(cancel))
+        if (lj_cancel_requested(NULL))
             return lj_error_set(err, LJ_CANCELLED, "cancelled");
         lj_clock_sleep_ns(5 * MS);
     }
@@ -99,11 +95,6 @@ static lj_code fetch_until(void *ctx, const bool *cancel, lj_token *ret_token, l
     return lj_secret_set(&ret_token->values[0], text, err);
 }
 
-static lj_code fetch(void *ctx, lj_token *ret_token, lj_error *err)
-{
-    return fetch_until(ctx, NULL, ret_token, err);
-}
-
 static void free_ctx(void *ctx)
 {
     (void)ctx;
@@ -113,8 +104,6 @@ static void free_ctx(void *ctx)
 }
 
 static const lj_token_ops ops = {.fetch = fetch, .free = free_ctx};
-static const lj_token_ops ops_until = {
-    .fetch = fetch, .free = free_ctx, .fetch_until = fetch_until};
 
 static lj_token_source *open_source(const char *key, const lj_token_ops *with)
 {
@@ -371,7 +360,7 @@ static void test_cancelling(void **state)
     static bool first_off;
     static bool second_off;
     fake.takes_ns = 600 * MS;
-    lj_token_source *source = open_source("a", &ops_until);
+    lj_token_source *source = open_source("a", &ops);
     worker workers[3] = {{.source = source, .cancel = &first_off},
                          {.source = source, .cancel = &second_off},
                          {.source = source}};

@@ -60,7 +60,7 @@ static void url_forms(void **state)
         assert_ok(code, &err);
         assert_string_equal(lj_storage_url(storage), rows[i].shown);
         assert_string_equal(lj_storage_type(storage), "gcs");
-        assert_int_equal(lj_storage_features(storage), LJ_STORAGE_IF_ABSENT);
+        assert_int_equal(lj_storage_features(storage), LJ_STORAGE_IF_ABSENT | LJ_STORAGE_REMOTE);
         lj_storage_close(storage);
     }
 }
