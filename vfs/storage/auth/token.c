@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
@@ -17,6 +18,7 @@
 #define MARGIN_MAX_NS  (300 * LJ_NS_PER_S)
 #define MARGIN_DIVISOR 4
 #define RETRY_NS       (10 * LJ_NS_PER_S)
+#define POLL_NS        (100 * LJ_NS_PER_MS)
 
 struct lj_token_source {
     char *key;
@@ -26,6 +28,8 @@ struct lj_token_source {
     lj_token token;
     bool has_token;
     bool fetching;
+    uint64_t failures;     /* fetches that failed, but for those that were cancelled */
+    lj_error error;        /* of the last of them */
     int64_t refresh_ns;    /* wall time from which on a new one is wanted; 0: never */
     int64_t not_before_ns; /* monotonic: no refresh before, after one that failed */
     struct lj_token_source *next;
@@ -35,7 +39,7 @@ static struct {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     lj_token_source *sources;
-} registry = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+} registry = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- fork ---- */
 
@@ -49,16 +53,27 @@ static void in_parent(void)
     pthread_mutex_unlock(&registry.mutex);
 }
 
+/* By the monotonic clock, so that a clock that is set back does not make anybody wait. */
+static void init_condition(void)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&registry.changed, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
 static void in_child(void)
 {
     /* a fetching thread is not there any more; whoever opens anew gets sources of his own */
     registry.sources = NULL;
-    pthread_cond_init(&registry.changed, NULL);
+    init_condition();
     pthread_mutex_unlock(&registry.mutex);
 }
 
 static void init_once(void)
 {
+    init_condition();
     pthread_atfork(before_fork, in_parent, in_child);
 }
 
@@ -176,38 +191,80 @@ static void keep_locked(lj_token_source *source, const lj_token *fresh)
     }
 }
 
+static lj_code fetch(lj_token_source *source, const bool *cancel, lj_token *ret, lj_error *err)
+{
+    const lj_token_ops *ops = source->ops;
+    lj_code code = ops->fetch_until != NULL ? ops->fetch_until(source->ctx, cancel, ret, err)
+                                            : ops->fetch(source->ctx, ret, err);
+    if (code == LJ_NOTFOUND || code == LJ_EXISTS)
+        code = err->code = LJ_DENIED;
+    return code;
+}
+
 /* Called and left with the mutex held; the caller has set `fetching`. */
-static lj_code fetch_locked(lj_token_source *source, lj_error *err)
+static lj_code fetch_locked(lj_token_source *source, const bool *cancel, lj_error *err)
 {
     lj_token fresh = LJ_TOKEN_INIT;
     pthread_mutex_unlock(&registry.mutex);
-    lj_code code = source->ops->fetch(source->ctx, &fresh, err);
+    lj_code code = fetch(source, cancel, &fresh, err);
     pthread_mutex_lock(&registry.mutex);
     if (code == LJ_OK) {
         keep_locked(source, &fresh);
     } else {
         lj_token_free(&fresh);
-        source->not_before_ns = lj_clock_mono_ns() + RETRY_NS;
+        if (code != LJ_CANCELLED) {
+            source->not_before_ns = lj_clock_mono_ns() + RETRY_NS;
+            source->failures++;
+            source->error = *err;
+        }
     }
     source->fetching = false;
     pthread_cond_broadcast(&registry.changed);
     return code;
 }
 
-lj_code lj_token_get(lj_token_source *source, lj_token *ret_token, lj_error *err)
+static bool is_cancelled(const bool *cancel)
+{
+    return cancel != NULL && __atomic_load_n(cancel, __ATOMIC_RELAXED);
+}
+
+/* While another thread fetches and there is no credential meanwhile. */
+static lj_code wait_locked(lj_token_source *source, const bool *cancel, lj_error *err)
+{
+    uint64_t failures = source->failures;
+    while (source->fetching && expired(source, lj_clock_wall_ns())) {
+        if (is_cancelled(cancel))
+            return lj_error_set(err, LJ_CANCELLED, "cancelled");
+        if (cancel == NULL) {
+            pthread_cond_wait(&registry.changed, &registry.mutex);
+            continue;
+        }
+        int64_t until_ns = lj_clock_mono_ns() + POLL_NS;
+        struct timespec until = {.tv_sec = (time_t)(until_ns / LJ_NS_PER_S),
+                                 .tv_nsec = (long)(until_ns % LJ_NS_PER_S)};
+        pthread_cond_timedwait(&registry.changed, &registry.mutex, &until);
+    }
+    if (source->failures != failures && expired(source, lj_clock_wall_ns())) {
+        *err = source->error;
+        return source->error.code;
+    }
+    return LJ_OK;
+}
+
+lj_code lj_token_get_until(lj_token_source *source, const bool *cancel, lj_token *ret_token,
+                           lj_error *err)
 {
     lj_error error = LJ_ERROR_INIT;
-    lj_code code = LJ_OK;
     bool kept_old = false;
     pthread_mutex_lock(&registry.mutex);
-    while (source->fetching && expired(source, lj_clock_wall_ns()))
-        pthread_cond_wait(&registry.changed, &registry.mutex);
+    lj_code code = wait_locked(source, cancel, &error);
     int64_t now_ns = lj_clock_wall_ns();
-    if (!source->fetching && (expired(source, now_ns) || wants_refresh(source, now_ns))) {
+    if (code == LJ_OK && !source->fetching &&
+        (expired(source, now_ns) || wants_refresh(source, now_ns))) {
         source->fetching = true;
-        code = fetch_locked(source, &error);
+        code = fetch_locked(source, cancel, &error);
         if (code != LJ_OK && !expired(source, lj_clock_wall_ns())) {
-            kept_old = true;
+            kept_old = code != LJ_CANCELLED;
             code = LJ_OK;
         }
     }
@@ -220,6 +277,11 @@ lj_code lj_token_get(lj_token_source *source, lj_token *ret_token, lj_error *err
     if (code != LJ_OK && err != NULL)
         *err = error;
     return code;
+}
+
+lj_code lj_token_get(lj_token_source *source, lj_token *ret_token, lj_error *err)
+{
+    return lj_token_get_until(source, NULL, ret_token, err);
 }
 
 void lj_token_expired(lj_token_source *source, const lj_token *used)

@@ -36,6 +36,8 @@ typedef struct {
     /* Fills *ret_token (LJ_TOKEN_INIT before). Called by one thread at a time, without a lock held that others want. */
     lj_code (*fetch)(void *ctx, lj_token *ret_token, lj_error *err);
     void (*free)(void *ctx);
+    /* Used in place of fetch where it is not NULL: ends with LJ_CANCELLED within 0.2 s once *cancel (may be NULL) is true. */
+    lj_code (*fetch_until)(void *ctx, const bool *cancel, lj_token *ret_token, lj_error *err);
 } lj_token_ops;
 
 /*
@@ -46,8 +48,15 @@ LJ_WARN_UNUSED lj_code lj_token_source_open(const char *key, const lj_token_ops 
                                             lj_token_source **ret_source, lj_error *err);
 void lj_token_source_close(lj_token_source *source);
 
-/* A copy of a credential that is valid now. Freed with lj_token_free. Errors: those of `fetch`. */
+/*
+ * A copy of a credential that is valid now. Freed with lj_token_free. Errors: those of `fetch`, but never LJ_NOTFOUND or
+ * LJ_EXISTS (LJ_DENIED instead), which would say something about the object that is asked for. Who waits for another
+ * thread's fetch gets its error too, so that many threads do not try one after another what just failed.
+ */
 LJ_WARN_UNUSED lj_code lj_token_get(lj_token_source *source, lj_token *ret_token, lj_error *err);
+/* The same, ended with LJ_CANCELLED within 0.2 s once *cancel is true (read with __atomic_load_n; may be NULL). */
+LJ_WARN_UNUSED lj_code lj_token_get_until(lj_token_source *source, const bool *cancel,
+                                          lj_token *ret_token, lj_error *err);
 /* The store refused this credential as expired. Nothing happens when a newer one is there already. */
 void lj_token_expired(lj_token_source *source, const lj_token *used);
 
