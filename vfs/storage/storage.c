@@ -16,6 +16,7 @@
 
 #include "vfs/base/str.h"
 #include "vfs/storage/file/file.h"
+#include "vfs/storage/s3/s3.h"
 
 /* The replica kinds this build knows. */
 static const struct {
@@ -24,6 +25,7 @@ static const struct {
                     lj_error *err);
 } schemes[] = {
     {"file", lj_file_open},
+    {"s3", lj_s3_open},
 };
 
 struct lj_storage {
