@@ -2,7 +2,7 @@
  * get.c - reads objects and looks at them.
  *
  * A range is asked for by the Range header, and nothing is handed on before the answer was compared with it: a store that ignores the
- * header and sends the object from its begin is served by skipping.
+ * header, or sends more than was asked for, is served by skipping.
  *
  * HEAD answers have no body, so an error of one does not say what it is about: a 404 may be the object's or the bucket's. The
  * same is asked with a GET of one byte then.
@@ -49,11 +49,11 @@ typedef struct {
     uint64_t offset;
     int64_t length; /* -1: to the end */
     bool begun;
-    uint64_t skip; /* of an answer that starts before `offset` */
-    uint64_t left; /* bytes that are still asked for */
-    uint64_t expected;
-    uint64_t total; /* of the object; UINT64_MAX: unknown */
-    uint64_t got;
+    uint64_t skip;     /* of an answer that starts before `offset` */
+    uint64_t left;     /* bytes that are still asked for */
+    uint64_t expected; /* of the answer; UINT64_MAX: unknown */
+    uint64_t total;    /* of the object; UINT64_MAX: unknown */
+    uint64_t got;      /* handed on */
     bool full; /* all was there; the rest of the answer is not wanted */
     int64_t begin_ns;
 } range_sink;
@@ -81,8 +81,9 @@ static lj_code begin_range(range_sink *r, lj_error *err)
     if (!lj_http_header(r->response, "content-range", text, sizeof(text)) ||
         !parse_content_range(text, &first, &last, &r->total))
         return bad_answer(err, "does not say which range it is");
-    if (first != r->offset || last - first + 1 > r->left)
-        return bad_answer(err, "is another range than was asked for");
+    if (first > r->offset)
+        return bad_answer(err, "begins behind what was asked for");
+    r->skip = r->offset - first;
     r->expected = last - first + 1;
     return LJ_OK;
 }
@@ -126,9 +127,9 @@ static lj_code end_range(range_sink *r, lj_error *err)
 {
     if (!r->begun)
         LJ_TRY(begin_range(r, err));
-    if (r->expected != UINT64_MAX && r->got != r->expected)
+    if (r->expected != UINT64_MAX && r->response->sunk != r->expected)
         return bad_answer(err, "ended before all its bytes had come");
-    bool to_end = r->total == UINT64_MAX || r->offset + r->got == r->total;
+    bool to_end = r->total == UINT64_MAX || r->offset + r->got >= r->total;
     if (r->response->status == 206 && !to_end && r->left != 0)
         return bad_answer(err, "is shorter than what was asked for");
     return LJ_OK;
