@@ -20,7 +20,7 @@ static void copy_text(char *out, size_t size, const char *text)
     size_t n = 0;
     for (; text[n] != 0 && n + 1 < size; n++)
         out[n] = (char)((unsigned char)text[n] < 0x20 || text[n] == 0x7f ? ' ' : text[n]);
-    while (n > 0 && text[n] != 0 && ((unsigned char)out[n - 1] & 0x80) != 0)
+    while (n > 0 && ((unsigned char)text[n] & 0xC0) == 0x80)
         n--; /* not cut within a character */
     out[n] = 0;
 }
