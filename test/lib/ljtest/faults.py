@@ -392,12 +392,14 @@ class Tunnel(httpd.Server):
             request = httpd.Request(len(self.requests) + 1, number, "TCP", "%s:%d" % self.upstream, httpd.Headers())
             self.requests.append(request)
         plan = self._plan(request)
-        if plan.delay:
-            self._sleep(plan.delay)
-        if plan.reset_before:
-            connection.reset()
-            return
-        if plan.hang is not None:
-            self._sleep(plan.hang)
-            return
-        relay(connection, connected(*self.upstream), request, plan, self._sleep)
+        try:
+            if plan.delay:
+                self._sleep(plan.delay)
+            if plan.reset_before:
+                connection.reset()
+            elif plan.hang is not None:
+                self._sleep(plan.hang)
+            else:
+                relay(connection, connected(*self.upstream), request, plan, self._sleep)
+        finally:
+            request.ended = time.monotonic()
