@@ -16,6 +16,7 @@
 
 #include "vfs/base/str.h"
 #include "vfs/storage/file/file.h"
+#include "vfs/storage/sftp/sftp.h"
 
 /* The replica kinds this build knows. */
 static const struct {
@@ -24,6 +25,7 @@ static const struct {
                     lj_error *err);
 } schemes[] = {
     {"file", lj_file_open},
+    {"sftp", lj_sftp_open},
 };
 
 struct lj_storage {
