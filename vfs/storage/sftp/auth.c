@@ -68,28 +68,7 @@ static void pkey_freep(EVP_PKEY **key)
     EVP_PKEY_free(*key);
 }
 
-/* libssh2 before 1.11 cannot sign with SHA-2: it is done by us. */
-static lj_code try_rsa(login_state *login, const char *path, const char *text, lj_error *err)
-{
-    LJ_CLEANUP(pkey_freep) EVP_PKEY *key = NULL;
-    LJ_CLEANUP(lj_buf_free) lj_buf blob = LJ_BUF_INIT(BLOB_MAX);
-    lj_error why = LJ_ERROR_INIT;
-    lj_code code = lj_sftp_rsa_load(text, &login->config->key_passphrase, &key, &why);
-    if (code == LJ_OK)
-        code = lj_sftp_rsa_public(key, &blob, &why);
-    if (code != LJ_OK) {
-        lj_sftp_tried_add(&login->tried, "key %s: %s", path, why.message);
-        return LJ_OK;
-    }
-    LJ_CLEANUP(lj_freep) char *what = lj_str_printf("key %s", path);
-    if (what == NULL)
-        return lj_error_nomem(err);
-    const lj_hostkey pub = {.blob = blob.data, .len = blob.len};
-    return lj_sftp_offer_key(login->s, &pub, lj_sftp_rsa_sign, key, what, &login->tried, &login->in,
-                             err);
-}
-
-static lj_code try_by_libssh2(login_state *login, const char *path, lj_error *err)
+static lj_code try_by_libssh2(login_state *login, const char *path, const char *how, lj_error *err)
 {
     lj_sftp_session *s = login->s;
     int rc;
@@ -104,9 +83,9 @@ static lj_code try_by_libssh2(login_state *login, const char *path, lj_error *er
     }
     login->in = rc == 0;
     if (rc == LIBSSH2_ERROR_AUTHENTICATION_FAILED)
-        lj_sftp_tried_add(&login->tried, "key %s: refused", path);
+        lj_sftp_tried_add(&login->tried, "key %s%s: refused", path, how);
     else if (rc == LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED)
-        lj_sftp_tried_add(&login->tried, "key %s: signature refused", path);
+        lj_sftp_tried_add(&login->tried, "key %s%s: signature refused", path, how);
     else if (rc == LIBSSH2_ERROR_FILE || rc == LIBSSH2_ERROR_KEYFILE_AUTH_FAILED ||
              rc == LIBSSH2_ERROR_METHOD_NOT_SUPPORTED)
         lj_sftp_tried_add(&login->tried,
@@ -116,6 +95,33 @@ static lj_code try_by_libssh2(login_state *login, const char *path, lj_error *er
     else if (rc != 0)
         return lj_sftp_ssh_error(s, rc, "SSH login", err);
     return LJ_OK;
+}
+
+/*
+ * libssh2 before 1.11 cannot sign with SHA-2: it is done by us. Afterwards with SHA-1, for servers that know nothing
+ * better, and for key files that only libssh2 can read.
+ */
+static lj_code try_rsa(login_state *login, const char *path, const char *text, lj_error *err)
+{
+    LJ_CLEANUP(pkey_freep) EVP_PKEY *key = NULL;
+    LJ_CLEANUP(lj_buf_free) lj_buf blob = LJ_BUF_INIT(BLOB_MAX);
+    lj_error why = LJ_ERROR_INIT;
+    LJ_CLEANUP(lj_freep) char *what = lj_str_printf("key %s", path);
+    if (what == NULL)
+        return lj_error_nomem(err);
+    lj_code code = lj_sftp_rsa_load(text, &login->config->key_passphrase, &key, &why);
+    if (code == LJ_OK)
+        code = lj_sftp_rsa_public(key, &blob, &why);
+    if (code != LJ_OK) {
+        lj_sftp_tried_add(&login->tried, "%s: %s", what, why.message);
+    } else {
+        const lj_hostkey pub = {.blob = blob.data, .len = blob.len};
+        LJ_TRY(lj_sftp_offer_key(login->s, &pub, lj_sftp_rsa_sign, key, what, &login->tried,
+                                 &login->in, err));
+    }
+    if (login->in || (code != LJ_OK && code != LJ_UNSUPPORTED))
+        return LJ_OK;
+    return try_by_libssh2(login, path, " with SHA-1", err);
 }
 
 /* A key file that is not `named` by the configuration may be missing. */
@@ -149,7 +155,7 @@ static lj_code try_key_file(login_state *login, const char *path, bool named, lj
         if (!other)
             return try_rsa(login, path, text, err);
     }
-    return try_by_libssh2(login, path, err);
+    return try_by_libssh2(login, path, "", err);
 }
 
 static lj_code try_default_keys(login_state *login, lj_error *err)
