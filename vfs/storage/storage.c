@@ -19,6 +19,7 @@
 #include "vfs/storage/file/file.h"
 #include "vfs/storage/gcs/gcs.h"
 #include "vfs/storage/s3/s3.h"
+#include "vfs/storage/sftp/sftp.h"
 
 /* The replica kinds this build knows. */
 static const struct {
@@ -31,6 +32,7 @@ static const struct {
     {"gcs", lj_gcs_open},
     {"gs", lj_gcs_open},
     {"s3", lj_s3_open},
+    {"sftp", lj_sftp_open},
 };
 
 struct lj_storage {
