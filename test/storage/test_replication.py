@@ -9,6 +9,7 @@ a folder.
 # timeout: 900
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,10 +156,14 @@ def from_litestream(t, name, store):
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
-    # the file that was written for it, used as it is
+    # the file that was written for it, used as it is; it does not know host keys, which are looked for as ssh does
     tool = cli.ours()
     out = t.path(name, "out.db")
-    status, stdout, stderr = tool.run("restore", "-config", config, "-o", out, path)
+    home = {}
+    if isinstance(store, servers.Sshd):
+        home = {"HOME": t.folder(name, "home")}
+        shutil.copy(store.known_hosts, os.path.join(t.folder(name, "home", ".ssh"), "known_hosts"))
+    status, stdout, stderr = tool.run("restore", "-config", config, "-o", out, path, env=home)
     check_equal(status, 0, "restore by litestream.yml: " + stderr + stdout)
     check_equal(chain.verify_file(out, "restored"), n, "last link")
     con.close()
@@ -207,7 +212,7 @@ def killed(t, name, store):
     replica.check(leftovers_ok=True)
     replica.restore(t.path(name, "out.db"))
     pages.check_same(t.path(name, "out.db"), path, "replica against the database")
-    check_equal(replica.counts(), (1, 1), "generations and snapshots")
+    check_equal(replica.counts()[:2], (1, 1), "generations and snapshots")
 
 
 IDLE_SECONDS = 3600
@@ -254,6 +259,7 @@ chain.create(con)
 rng = random.Random(1)
 for i in range(5):
     chain.commit_one(con, rng)
+shim.snapshot(con, "20s")
 shim.sync(con, "20s")
 start = time.monotonic()
 print("synced 0", flush=True)
