@@ -181,17 +181,17 @@ static lj_code delete_batch(batch *b, bool *ret_refused, lj_error *err)
     LJ_CLEANUP(lj_http_response_free) lj_http_response response = LJ_HTTP_RESPONSE_INIT;
     lj_error why = LJ_ERROR_INIT;
     lj_code code = send_batch(b, &response, &why);
-    if (code == LJ_OK) {
+    *ret_refused = code != LJ_OK && does_not_know_batches(response.status, code);
+    if (*ret_refused) {
+        *err = why;
+        return code;
+    }
+    if (code == LJ_OK)
         code =
             lj_s3_deleted_read(lj_buf_text(&response.body), response.body.len, on_result, b, &why);
+    if (code == LJ_OK) { /* of what is not told now */
         (void)lj_error_set(&why, LJ_UNAVAILABLE, "DELETE: the store does not say whether it did");
         (void)lj_error_retryable(&why, true);
-    } else {
-        *ret_refused = does_not_know_batches(response.status, code);
-        if (*ret_refused) {
-            *err = why;
-            return code;
-        }
     }
     tell_all(b, &why);
     if (b->first.code != LJ_OK)

@@ -54,7 +54,7 @@ typedef struct {
     uint64_t expected; /* of the answer; UINT64_MAX: unknown */
     uint64_t total;    /* of the object; UINT64_MAX: unknown */
     uint64_t got;      /* handed on */
-    bool full; /* all was there; the rest of the answer is not wanted */
+    bool full;         /* all was there; the rest of the answer is not wanted */
     int64_t begin_ns;
 } range_sink;
 
