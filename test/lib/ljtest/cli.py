@@ -83,10 +83,14 @@ def rfc3339(time_ns):
 
 
 class Sidecar:
-    """`litestream replicate` on one database, with short intervals. Use as a context manager."""
+    """
+    `litestream replicate` on one database, with short intervals. Use as a context manager. `root` is a folder, or the settings of
+    a replica elsewhere (litestream_replica() of a class in servers.py), with what it needs in `env`.
+    """
 
-    def __init__(self, database, root, log, **options):
+    def __init__(self, database, root, log, env=None, **options):
         self.log = log
+        self.env = dict(os.environ, **(env or {}))
         settings = {"sync-interval": "50ms", "snapshot-interval": "0s", "retention": "24h"}
         db = {"monitor-interval": "50ms", "checkpoint-interval": "1m", "min-checkpoint-page-count": 200}
         for key, value in options.items():
@@ -97,9 +101,10 @@ class Sidecar:
             file.write("dbs:\n  - path: %s\n" % database)
             for key, value in db.items():
                 file.write("    %s: %s\n" % (key, value))
-            file.write("    replicas:\n      - url: file://%s\n" % root)
-            for key, value in settings.items():
-                file.write("        %s: %s\n" % (key, value))
+            replica = root if isinstance(root, dict) else {"url": "file://" + root}
+            file.write("    replicas:\n")
+            for number, item in enumerate({**replica, **settings}.items()):
+                file.write(("        " if number else "      - ") + "%s: %s\n" % item)
         self.process = None
 
     def __enter__(self):
@@ -113,7 +118,7 @@ class Sidecar:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [harness.litestream_path(), "replicate", "-config", self.config], stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log)
+                stderr=log, env=self.env)
 
     def stop(self):
         """Ends it; it makes its final sync first."""

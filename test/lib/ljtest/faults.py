@@ -376,7 +376,7 @@ class ForwardProxy(Proxy):
 class Tunnel(httpd.Server):
     """
     In front of a server that does not speak HTTP, such as sshd: "127.0.0.1:PORT". Each connection counts as a request of the
-    method TCP; of the actions delay, reset_before(False), black_hole(read_body=False), reset_body, reset_upload, stall, slow apply.
+    method TCP; delay, reset_before, black_hole, reset_body, reset_upload, stall and slow apply to it.
     """
 
     def __init__(self, upstream, **options):
@@ -392,12 +392,14 @@ class Tunnel(httpd.Server):
             request = httpd.Request(len(self.requests) + 1, number, "TCP", "%s:%d" % self.upstream, httpd.Headers())
             self.requests.append(request)
         plan = self._plan(request)
-        if plan.delay:
-            self._sleep(plan.delay)
-        if plan.reset_before:
-            connection.reset()
-            return
-        if plan.hang is not None:
-            self._sleep(plan.hang)
-            return
-        relay(connection, connected(*self.upstream), request, plan, self._sleep)
+        try:
+            if plan.delay:
+                self._sleep(plan.delay)
+            if plan.reset_before:
+                connection.reset()
+            elif plan.hang is not None:
+                self._sleep(plan.hang)
+            else:
+                relay(connection, connected(*self.upstream), request, plan, self._sleep)
+        finally:
+            request.ended = time.monotonic()

@@ -440,9 +440,9 @@ class Sshd(Server):
     OpenSSH's own server with a configuration, host keys and user keys made for it, for the current user, SFTP only. A bucket is
     a folder below `root`.
 
-    `key_path` (ed25519), `rsa_key_path`, `encrypted_key_path` with `passphrase`; `known_hosts`, `host_key_sha256`;
-    `user`, `password` (None where there is no C compiler: no account of the system is touched, sshd is told by a preloaded
-    getspnam). `options` are lines for sshd_config, which win over the ones here.
+    `key_path` (ed25519), `rsa_key_path`, `ecdsa_key_path`, `encrypted_key_path` with `passphrase`, `stranger_key_path` (not
+    let in); `known_hosts`, `host_key_sha256`; `user`, `password` (None where there is no C compiler: no account of the system
+    is touched, sshd is told by a preloaded getspnam). `options` are lines for sshd_config, which win over the ones here.
     """
 
     name = "sshd"
@@ -458,10 +458,9 @@ class Sshd(Server):
 
     def _keygen(self, kind, name, *more):
         path = os.path.join(self.dir, name)
-        if not os.path.exists(path):
-            done = subprocess.run([program("ssh-keygen"), "-q", "-t", kind, "-N", "", "-C", "test", *more, "-f", path],
-                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            harness.check(done.returncode == 0, "ssh-keygen: %r" % done.stdout[-300:])
+        done = subprocess.run([program("ssh-keygen"), "-q", "-t", kind, "-N", "", "-C", "test", *more, "-f", path],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        harness.check(done.returncode == 0, "ssh-keygen: %r" % done.stdout[-300:])
         return path
 
     def command_check(self):
@@ -479,22 +478,35 @@ class Sshd(Server):
         os.makedirs(self.root, exist_ok=True)
         self._host_key = self._keygen("ed25519", "host_ed25519")
         self._keygen("ecdsa", "host_ecdsa")
-        self._keygen("rsa", "host_rsa", "-b", "2048")
-        self.key_path = self._keygen("ed25519", "user_ed25519")
-        self.rsa_key_path = self._keygen("rsa", "user_rsa", "-b", "2048")
-        self.ecdsa_key_path = self._keygen("ecdsa", "user_ecdsa")
-        self.encrypted_key_path = self._keygen("ed25519", "user_encrypted", "-N", self.passphrase)
+        self.key_path = self._user_key("ed25519", "user_ed25519")
         self.stranger_key_path = self._keygen("ed25519", "stranger")  # not authorized
-        with open(os.path.join(self.dir, "authorized_keys"), "w") as file:
-            for path in (self.key_path, self.rsa_key_path, self.ecdsa_key_path, self.encrypted_key_path):
-                with open(path + ".pub") as public:
-                    file.write(public.read())
         with open(self._host_key + ".pub") as file:
             blob = base64.b64decode(file.read().split()[1])
         self.host_key_sha256 = "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
         self._env = self._password()
         if os.geteuid() == 0:
             os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # sshd wants it for its unprivileged half
+
+    def _user_key(self, kind, name, *more):
+        """A key of the user, made and authorized when it is first asked for."""
+        path = os.path.join(self.dir, name)
+        if not os.path.exists(path):
+            self._keygen(kind, name, *more)
+            with open(path + ".pub") as public, open(os.path.join(self.dir, "authorized_keys"), "a") as file:
+                file.write(public.read())
+        return path
+
+    @property
+    def rsa_key_path(self):
+        return self._user_key("rsa", "user_rsa", "-b", "2048")
+
+    @property
+    def ecdsa_key_path(self):
+        return self._user_key("ecdsa", "user_ecdsa")
+
+    @property
+    def encrypted_key_path(self):
+        return self._user_key("ed25519", "user_encrypted", "-N", self.passphrase)
 
     def _password(self):
         """Decides on the password and returns the environment with which sshd knows it."""
@@ -515,7 +527,7 @@ class Sshd(Server):
         config = os.path.join(self.dir, "sshd_config")
         lines = self.options + [
             "Port %d" % self.port, "ListenAddress 127.0.0.1",
-            *("HostKey %s/host_%s" % (self.dir, kind) for kind in ("ed25519", "ecdsa", "rsa")),
+            *("HostKey %s/host_%s" % (self.dir, kind) for kind in ("ed25519", "ecdsa")),
             "AuthorizedKeysFile %s/authorized_keys" % self.dir, "StrictModes no", "UsePAM no", "PidFile none",
             "PasswordAuthentication %s" % ("yes" if self.password else "no"), "KbdInteractiveAuthentication no",
             "PermitRootLogin yes", "Subsystem sftp internal-sftp", "ForceCommand internal-sftp", "UseDNS no",
@@ -545,7 +557,7 @@ class Sshd(Server):
         path = os.path.join(self.dir, "known_hosts%s_%d" % ("_stranger" if stranger else "", port))
         with open(path, "w") as file:
             for key in [self.stranger_key_path] if stranger else [os.path.join(self.dir, "host_" + kind)
-                                                                  for kind in ("ed25519", "ecdsa", "rsa")]:
+                                                                  for kind in ("ed25519", "ecdsa")]:
                 with open(key + ".pub") as public:
                     file.write("[127.0.0.1]:%d %s\n" % (port, " ".join(public.read().split()[:2])))
         return path
@@ -633,6 +645,7 @@ ALL = {"s3rver": S3rver, "moto": Moto, "azurite": Azurite, "fakegcs": FakeGcs, "
 def main():
     if len(sys.argv) != 2 or sys.argv[1] not in ALL:
         sys.exit("usage: python3 -m ljtest.servers " + "|".join(ALL))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with ALL[sys.argv[1]]() as server:
             server.make_bucket("bucket")
