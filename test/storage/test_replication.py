@@ -259,6 +259,7 @@ chain.create(con)
 rng = random.Random(1)
 for i in range(5):
     chain.commit_one(con, rng)
+shim.sync(con, "20s")
 shim.snapshot(con, "20s")
 shim.sync(con, "20s")
 start = time.monotonic()

@@ -224,7 +224,7 @@ class Imds(AwsEndpoint):
 
 class EcsCredentials(AwsEndpoint):
     """
-    Container credentials. Who asks has to bring the token of `token_file`, or `token` if that is set, or none (token_needed=False).
+    Container credentials. Who asks has to bring the token of `token_file`, or `token` if that is set; none if not token_needed.
     The relative form has no port: it goes to 169.254.170.2, for which a ForwardProxy can stand in.
     """
 

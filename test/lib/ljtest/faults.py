@@ -300,8 +300,25 @@ class Proxy(httpd.Server):
 
     @staticmethod
     def _early(upstream, seconds):
-        """True when the server has begun to answer."""
-        return bool(upstream.buffer) or bool(select.select([upstream.socket], [], [], seconds)[0])
+        """True when the server has begun to answer, or has ended the connection."""
+        if upstream.buffer:
+            return True
+        if not select.select([upstream.socket], [], [], seconds)[0]:
+            return False
+        if not isinstance(upstream.socket, ssl.SSLSocket):
+            return True
+        # what came may be TLS's own, such as the tickets after a handshake, and nothing of an answer
+        timeout = upstream.socket.gettimeout()
+        upstream.socket.settimeout(0)
+        try:
+            upstream.buffer = upstream.socket.recv(httpd.PIECE)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        except OSError:
+            pass
+        finally:
+            upstream.socket.settimeout(timeout)
+        return True
 
     def _answer(self, request, upstream):
         while True:
@@ -376,7 +393,7 @@ class ForwardProxy(Proxy):
 class Tunnel(httpd.Server):
     """
     In front of a server that does not speak HTTP, such as sshd: "127.0.0.1:PORT". Each connection counts as a request of the
-    method TCP; of the actions delay, reset_before(False), black_hole(read_body=False), reset_body, reset_upload, stall, slow apply.
+    method TCP; delay, reset_before, black_hole, reset_body, reset_upload, stall and slow apply to it.
     """
 
     def __init__(self, upstream, **options):

@@ -31,9 +31,6 @@ static const meaning meanings[] = {
     {"AccountIsDisabled", LJ_DENIED, true,
      "the storage account is disabled; look at the subscription in the portal"},
     {"AccountBeingCreated", LJ_UNAVAILABLE, true, NULL},
-    {"AuthorizationFailure", LJ_DENIED, true,
-     "the account's firewall may not let this machine in, or the SAS token is not for this "
-     "service or container"},
     {"AuthorizationProtocolMismatch", LJ_DENIED, true, "the SAS token is for https:// only"},
     {"AuthorizationSourceIPMismatch", LJ_DENIED, true,
      "the SAS token is for other IP addresses than this machine's"},
@@ -135,11 +132,32 @@ static lj_code hint_permission(const lj_abs *abs, lj_error *err)
                          origin);
 }
 
+/* Azure means its network rules or the scope of a SAS token, an emulator also means a wrong signature. */
+static lj_code hint_authorization(const lj_abs *abs, lj_error *err)
+{
+    const lj_azure_provider *provider = abs->target.provider;
+    const char *origin = lj_azure_provider_origin(provider);
+    char end[LJ_CLOCK_TEXT_MAX];
+    if (lj_azure_provider_kind(provider) != LJ_AZURE_SAS)
+        return lj_error_hint(err,
+                             "the account's firewall may not let this machine in; on an "
+                             "emulator, check the credentials (%s)",
+                             origin);
+    if (is_over(lj_azure_provider_secret(provider), end, sizeof(end)))
+        return hint_authentication(abs, err);
+    return lj_error_hint(err,
+                         "the SAS token (%s) may be for another container or service, or the "
+                         "account's firewall does not let this machine in",
+                         origin);
+}
+
 static void hint_denied(const lj_abs *abs, const char *code, lj_error *err)
 {
     if (strcmp(code, "AuthorizationPermissionMismatch") == 0 ||
         strcmp(code, "UnauthorizedBlobOverwrite") == 0)
         (void)hint_permission(abs, err);
+    else if (strcmp(code, "AuthorizationFailure") == 0)
+        (void)hint_authorization(abs, err);
     else
         (void)hint_authentication(abs, err);
 }

@@ -5,6 +5,7 @@
  * Sources: "OAuth 2.0 client credentials flow" and "How to use managed identities for Azure resources to acquire an access
  * token", Microsoft identity platform; "Managed identities for App Service", REST endpoint reference.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -148,6 +149,10 @@ static lj_code fetch(void *ctx, lj_token *ret_token, lj_error *err)
         if (err != NULL)
             err->code = code;
     }
+    /* should a server repeat what it was sent */
+    if (err != NULL && lj_secret_is_set(&me->secret) &&
+        strstr(err->message, lj_secret_text(&me->secret)) != NULL)
+        (void)snprintf(err->message, sizeof(err->message), "refused: HTTP %d", response.status);
     (void)lj_error_context(err, "token from %s", origins[me->kind]);
     return code;
 }

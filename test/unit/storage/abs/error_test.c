@@ -156,6 +156,29 @@ static void a_signature_is_never_repeated(void **state)
     lj_abs_target_free(&abs.target);
 }
 
+static void a_firewall_and_what_emulators_mean(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        const char *value;
+        const char *hint;
+    } hints[] = {{"account-key", KEY, "on an emulator, check the credentials (account-key)"},
+                 {"sas-token", "sp=r" SAS_END, "ended at 2020"},
+                 {"sas-token", "sp=r&sig=s3cr3tS1gnature", "another container"}};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(hints); i++) {
+        lj_abs abs;
+        lj_error err = LJ_ERROR_INIT;
+        make_abs(&abs, hints[i].name, hints[i].value);
+        lj_http_response response = answer(403, "AuthorizationFailure", "");
+        lj_abs_request request = {.method = "GET"};
+        assert_int_equal(lj_abs_error(&abs, &request, &response, &err), LJ_DENIED);
+        assert_non_null(strstr(err.hint, hints[i].hint));
+        lj_http_response_free(&response);
+        lj_abs_target_free(&abs.target);
+    }
+}
+
 static void a_permission_hint_fits_the_credentials(void **state)
 {
     (void)state;
@@ -177,6 +200,7 @@ int main(void)
         cmocka_unit_test(the_body_says_what_the_header_does_not),
         cmocka_unit_test(a_sas_token_that_is_over_is_told),
         cmocka_unit_test(a_signature_is_never_repeated),
+        cmocka_unit_test(a_firewall_and_what_emulators_mean),
         cmocka_unit_test(a_permission_hint_fits_the_credentials),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -168,7 +168,8 @@ static void errors(void **state)
         {"\xEF\xBB\xBF<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>BlobNotFound</Code>"
          "<Message>The blob is not there.\nRequestId:1\nTime:2</Message></Error>",
          "BlobNotFound", "The blob is not there."},
-        {"<Error><Message>a\tb&#13;c</Message><Code>X</Code><Detail><Code>Y</Code></Detail></Error>",
+        {"<Error><Message>a\tb&#13;c</Message><Code>X</Code><Detail><Code>Y</Code></Detail></"
+         "Error>",
          "X", "a b c"},
         {"<Error><Code>X</Code><Message>half", "X", "half"},
         {"<Error><Code/></Error>", "", ""},

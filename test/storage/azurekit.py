@@ -1,0 +1,149 @@
+"""azurekit.py - what the tests of Azure Blob storage share: a store driven command by command, the conformance suite, SAS tokens."""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import subprocess
+import time
+
+from ljtest import harness
+from ljtest.harness import Failure, check
+
+VERSION = "2023-11-03"
+# Whatever the machine says about Azure must not count.
+NAMES = ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_KEY", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SAS_TOKEN",
+         "LITESTREAM_AZURE_ACCOUNT_KEY", "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET",
+         "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_AUTHORITY_HOST", "AZURE_FEDERATED_TOKEN_FILE",
+         "AZURE_POD_IDENTITY_AUTHORITY_HOST", "IDENTITY_ENDPOINT", "IDENTITY_HEADER", "IDENTITY_SERVER_THUMBPRINT",
+         "MSI_ENDPOINT", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+
+
+def environment(more=None):
+    env = {name: value for name, value in os.environ.items() if name not in NAMES}
+    env.update(more or {})
+    return env
+
+
+def built(name):
+    path = os.path.join(harness.build_dir(), "test", "storage", name)
+    if not harness.build_dir() or not os.access(path, os.X_OK):
+        raise harness.Skip("no %s in LJ_BUILD=%s" % (name, harness.build_dir() or "(not set)"))
+    return path
+
+
+class Shell:
+    """A store opened in a process of its own (store_shell.c). `opened` is what opening it gave, `heard` all that was said."""
+
+    def __init__(self, t, url, env=None, timeout_ms=None, **settings):
+        arguments = ["%s=%s" % (name.replace("_", "-"), value) for name, value in settings.items()]
+        more = dict(env or {})
+        if timeout_ms:
+            more["LJ_SHELL_TIMEOUT_MS"] = str(timeout_ms)
+        self.log = t.path("shell%d.log" % len(os.listdir(t.dir)))
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen([built("store_shell"), url, *arguments], stdin=subprocess.PIPE,
+                                            stdout=subprocess.PIPE, stderr=log, env=environment(more), text=True)
+        self.heard = ""
+        self.opened = self.answer()
+        t.cleanup(self.close)
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        self.heard += line
+        if not line:
+            with open(self.log, errors="replace") as log:
+                raise Failure("store_shell ended: status %s, %s" % (self.process.wait(10), log.read()[-800:]))
+        return json.loads(line)
+
+    def send(self, *fields):
+        self.process.stdin.write("\t".join(str(field) for field in fields) + "\n")
+        self.process.stdin.flush()
+
+    def __call__(self, *fields):
+        self.send(*fields)
+        return self.answer()
+
+    def good(self, *fields):
+        got = self(*fields)
+        check(got["code"] == "ok", "%s: %s" % (fields[0], got))
+        return got
+
+    def fails(self, code, *fields, says="", hint=""):
+        """The command fails this way; returns the answer."""
+        got = self(*fields)
+        check(got["code"] == code, "%s: want %r, got %s" % (fields[0], code, got))
+        check(says in got["message"], "%s: no %r in %r" % (fields[0], says, got["message"]))
+        check(hint in got["hint"], "%s: no %r in the hint %r" % (fields[0], hint, got["hint"]))
+        return got
+
+    def close(self):
+        if self.process.stdin:
+            self.process.stdin.close()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+    def never_said(self, *secrets):
+        """None of the secrets, nor a long part of one, stands in what was printed or logged."""
+        with open(self.log, errors="replace") as log:
+            text = self.heard + log.read()
+        for secret in secrets:
+            for start in range(0, max(1, len(secret) - 12), 4):
+                check(secret[start:start + 12] not in text, "a secret was shown in: %s" % text[-600:])
+
+
+def write(t, name, size, seed=0):
+    """A file of content that does not compress."""
+    path = t.path(name)
+    block = hashlib.sha512(b"%d %d" % (seed, size)).digest()
+    with open(path, "wb") as file:
+        left = size
+        while left > 0:
+            chunk = (block * 16384)[:min(left, 1 << 20)]
+            file.write(chunk)
+            left -= len(chunk)
+            block = hashlib.sha512(block).digest()
+    return path
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def conformance(t, url, env=None, keys=None, size=None, **settings):
+    """Runs the conformance suite; each of its tests is a part of this one."""
+    arguments = ["%s=%s" % (name.replace("_", "-"), value) for name, value in settings.items()]
+    more = dict(env or {}, CMOCKA_MESSAGE_OUTPUT="TAP")
+    if keys:
+        more["LJ_CONFORMANCE_KEYS"] = str(keys)
+    if size:
+        more["LJ_CONFORMANCE_BYTES"] = str(size)
+    done = subprocess.run([built("storage_conformance"), url, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, env=environment(more), timeout=280)
+    text = done.stdout.decode("utf-8", "replace")
+    ran = 0
+    for line in text.splitlines():
+        words = line.split(" - ", 1)
+        if len(words) < 2 or not words[0].startswith(("ok ", "not ok ")):
+            continue
+        ran += 1
+        with t.part(words[1].replace("_", " ")):
+            check(words[0].startswith("ok"), "failed: %s" % text[-1500:])
+    check(ran >= 14 and (done.returncode == 0 or t.failed), "%d tests, status %d: %s" % (ran, done.returncode, text[-1500:]))
+
+
+def sas(account, key, container, permissions="rcwdl", seconds=3600):
+    """A service SAS for a container, worked out from the service's description."""
+    expiry = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))
+    fields = [permissions, "", expiry, "/blob/%s/%s" % (account, container), "", "", "", VERSION, "c", "", "",
+              "", "", "", "", ""]
+    digest = hmac.new(base64.b64decode(key), "\n".join(fields).encode(), hashlib.sha256).digest()
+    signature = base64.b64encode(digest).decode()
+    encoded = signature.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")
+    return "sv=%s&sr=c&sp=%s&se=%s&sig=%s" % (VERSION, permissions, expiry.replace(":", "%3A"), encoded), encoded
