@@ -139,5 +139,6 @@ lj_code lj_http_status_error(const lj_http_response *response, const char *what,
         err->http_status = response->status;
         err->retry_after_ns = lj_http_retry_after_ns(response);
     }
-    return lj_error_retryable(err, retryable);
+    lj_error_retryable(err, retryable);
+    return code;
 }
