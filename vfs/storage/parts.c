@@ -17,6 +17,7 @@
 
 #include "vfs/base/clock.h"
 #include "vfs/base/retry.h"
+#include "vfs/storage/http/guard.h"
 
 #define FIRST_PAUSE_NS   (200 * LJ_NS_PER_MS)
 #define LONGEST_PAUSE_NS (5 * LJ_NS_PER_S)
@@ -289,8 +290,8 @@ static unsigned reserve_buffers(void)
     return taken;
 }
 
-lj_code lj_parts_send(lj_source *source, const lj_buf *head, const lj_parts_job *job,
-                      uint32_t *ret_count, lj_error *err)
+static lj_code send_all(lj_source *source, const lj_buf *head, const lj_parts_job *job,
+                        uint32_t *ret_count, lj_error *err)
 {
     upload u = {.job = job, .error = LJ_ERROR_INIT};
     lj_error local = LJ_ERROR_INIT;
@@ -321,4 +322,15 @@ lj_code lj_parts_send(lj_source *source, const lj_buf *head, const lj_parts_job 
     }
     *ret_count = count;
     return LJ_OK;
+}
+
+/* A thread that ends cleans up what OpenSSL kept for it, so none may end while exit() takes OpenSSL apart. */
+lj_code lj_parts_send(lj_source *source, const lj_buf *head, const lj_parts_job *job,
+                      uint32_t *ret_count, lj_error *err)
+{
+    if (!lj_guard_enter())
+        return lj_error_set(err, LJ_CANCELLED, "the process is ending");
+    lj_code code = send_all(source, head, job, ret_count, err);
+    lj_guard_leave();
+    return code;
 }

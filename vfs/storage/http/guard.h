@@ -1,5 +1,5 @@
 /*
- * guard.h - libcurl inside someone else's process (internal to http/): what its calls may not do to the host.
+ * guard.h - libcurl inside someone else's process (internal to http/ and parts.c): what its calls may not do to the host.
  *
  *   - raise SIGPIPE. With CURLOPT_NOSIGNAL libcurl leaves that to its caller, and a TLS library may write to a socket that
  *     was closed without MSG_NOSIGNAL.
@@ -47,7 +47,10 @@ CURLcode lj_guard_sockets(CURL *easy, lj_sockets *sockets);
 /* Bytes in the kernel's send queues that the other side has not acknowledged; -1: unknown. */
 int lj_guard_queued(const lj_sockets *sockets);
 
-/* A transfer begins; false when the process is about to end, and then there is no leave. */
+/*
+ * A transfer begins (or a call whose threads make transfers, until they have ended); false when the process is about to
+ * end, and then there is no leave.
+ */
 bool lj_guard_enter(void);
 void lj_guard_leave(void);
 bool lj_guard_stopping(void);

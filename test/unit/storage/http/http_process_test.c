@@ -314,7 +314,9 @@ static void *work_for_ever(void *ctx)
     worker *w = ctx;
     while (echo(w->http, w->url, "exit", 4, &w->err) == LJ_OK)
         ;
-    return NULL; /* cancelled; nobody waits for us */
+    for (;;)
+        lj_clock_sleep_ns(LJ_NS_PER_S); /* cancelled; nobody waits for us */
+    return NULL;
 }
 
 static worker exiting;
