@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "vfs/base/clock.h"
+#include "vfs/base/retry.h"
 #include "vfs/storage/parts.h"
 
 #define SMALL LJ_PARTS_SMALL_MAX
@@ -392,12 +393,12 @@ static void pauses(void **state)
     assert_true(lj_clock_mono_ns() - start_ns < LJ_NS_PER_S);
     lj_error err = LJ_ERROR_INIT;
     lj_error_set(&err, LJ_UNAVAILABLE, "x");
-    assert_false(lj_parts_may_pass(&err));
+    assert_false(lj_retry_may_pass(&err));
     lj_error_retryable(&err, true);
-    assert_true(lj_parts_may_pass(&err));
+    assert_true(lj_retry_may_pass(&err));
     lj_error_set(&err, LJ_DENIED, "x");
     lj_error_retryable(&err, true);
-    assert_false(lj_parts_may_pass(&err));
+    assert_false(lj_retry_may_pass(&err));
 }
 
 /* The budget of a child is its own, whatever the parent was sending. */
