@@ -75,7 +75,7 @@ static lj_code append_standard(const lj_shared_key_request *request, lj_buf *out
 
 static lj_code append_own(const lj_shared_key_request *request, lj_buf *out, lj_error *err)
 {
-    const char *own[LJ_SHARED_KEY_HEADERS_MAX];
+    const char *own[LJ_SHARED_KEY_HEADERS_MAX] = {NULL};
     size_t count = 0;
     for (const char *const *header = request->headers; *header != NULL; header++) {
         if (!is_own(*header))

@@ -386,7 +386,9 @@ static void error_end(void *ctx, const char *name)
 static void error_text(void *ctx, const char *text, int len)
 {
     error_parser *p = ctx;
-    for (int i = 0; i < len && p->field != NULL && p->len + 1 < p->size; i++) {
+    if (p->field == NULL)
+        return;
+    for (int i = 0; i < len && p->len + 1 < p->size; i++) {
         if (text[i] == '\n') { /* RequestId and Time follow */
             p->field = NULL;
             return;

@@ -119,9 +119,11 @@ typedef struct {
     const char *secret;
 } choice_row;
 
-#define ENV_STRING "AccountName=acct;AccountKey=" KEY_B
+/* with KEY_A and KEY_B */
+#define SETTING_STRING "AccountName=acct;AccountKey=a2V5IG9mIHNldHRpbmc="
+#define ENV_STRING     "AccountName=acct;AccountKey=a2V5IG9mIGVudg=="
 #define OTHER_STRING                                                                               \
-    "AccountName=other;AccountKey=" KEY_B ";BlobEndpoint=https://other.blob.core.windows.net"
+    "AccountName=other;AccountKey=a2V5IG9mIGVudg==;BlobEndpoint=https://other.blob.example"
 
 static const choice_row choices[] = {
     {{.account_name = "acct",
@@ -132,7 +134,7 @@ static const choice_row choices[] = {
      "acct",
      "account-key",
      "key of setting"},
-    {{.connection_string = "AccountName=acct;AccountKey=" KEY_A, .sas_token = SAS},
+    {{.connection_string = SETTING_STRING, .sas_token = SAS},
      {"AZURE_STORAGE_KEY", KEY_B, "AZURE_STORAGE_ACCOUNT", "envacct", NULL},
      "acct",
      "connection-string",
