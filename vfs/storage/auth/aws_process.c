@@ -22,8 +22,6 @@
 #include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
 
-extern char **environ;
-
 #define OUTPUT_MAX     ((size_t)64 * 1024)
 #define DEADLINE_NS    (60 * LJ_NS_PER_S)
 #define KILLED_WAIT_NS (1 * LJ_NS_PER_S)

@@ -15,8 +15,6 @@
 #include "vfs/storage/auth/aws.h"
 #include "vfs/storage/auth/aws_internal.h"
 
-extern char **environ;
-
 static char home[64];
 
 /* ---- kit ---- */
