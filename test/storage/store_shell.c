@@ -177,8 +177,8 @@ static void serve(lj_storage *storage)
 {
     char *line = NULL;
     size_t size = 0;
-    for (ssize_t n; (n = getline(&line, &size, stdin)) > 0;) {
-        char *fields[FIELDS_MAX];
+    while (getline(&line, &size, stdin) > 0) {
+        char *fields[FIELDS_MAX] = {NULL};
         size_t count = 0;
         char *rest = line;
         line[strcspn(line, "\n")] = 0;
