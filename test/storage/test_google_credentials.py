@@ -393,6 +393,9 @@ def an_emulator_gets_no_credentials(case):
     with fakecloud.GoogleToken() as google, gcsserver.GcsServer("bucket") as server:
         shell = Shell(case, "gcs://bucket/p", {**google.env, **server.env})
         works(shell)
+        told = Shell(case, "gcs://bucket/p", server.env, "credentials-path=" + google.service_account_file())
+        told.ok("list", "")
+        check("credentials-path is not used" in log_of(told), lambda: log_of(told))
         check_equal(len(google.seen()), 0, "requests for a token")
         check_equal([request for request in server.seen() if "Authorization" in request.headers], [], "requests with a token")
 

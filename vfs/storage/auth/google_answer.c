@@ -24,15 +24,14 @@
 /* Depth is bounded by the parser (2,048). */
 static void wipe_strings(json_t *json)
 {
-    const char *name = NULL;
-    json_t *value = NULL;
-    size_t i = 0;
     if (json_is_string(json))
         lj_wipe((char *)(uintptr_t)json_string_value(json), json_string_length(json));
     else if (json_is_object(json))
-        json_object_foreach(json, name, value) wipe_strings(value);
+        for (void *i = json_object_iter(json); i != NULL; i = json_object_iter_next(json, i))
+            wipe_strings(json_object_iter_value(i));
     else if (json_is_array(json))
-        json_array_foreach(json, i, value) wipe_strings(value);
+        for (size_t i = 0; i < json_array_size(json); i++)
+            wipe_strings(json_array_get(json, i));
 }
 
 void lj_google_json_free(json_t **json)
@@ -78,6 +77,7 @@ lj_code lj_google_jwt(const lj_google_file *file, const char *scope, int64_t now
                       lj_secret *ret_jwt, lj_error *err)
 {
     int64_t issued = now_ns / LJ_NS_PER_S - CLOCK_SLACK_S;
+    int64_t expires = issued + JWT_LIFE_S;
     const char *audience =
         lj_secret_is_set(&file->token_url) ? lj_secret_text(&file->token_url) : LJ_GOOGLE_TOKEN_URL;
     const char *key_id =
@@ -86,9 +86,9 @@ lj_code lj_google_jwt(const lj_google_file *file, const char *scope, int64_t now
     char *head =
         encode_object(json_pack("{s:s, s:s, s:s*}", "alg", "RS256", "typ", "JWT", "kid", key_id));
     LJ_CLEANUP(lj_freep)
-    char *claims = encode_object(json_pack(
-        "{s:s, s:s, s:s, s:I, s:I}", "iss", lj_secret_text(&file->client_email), "scope", scope,
-        "aud", audience, "iat", (json_int_t)issued, "exp", (json_int_t)(issued + JWT_LIFE_S)));
+    char *claims = encode_object(
+        json_pack("{s:s, s:s, s:s, s:I, s:I}", "iss", lj_secret_text(&file->client_email), "scope",
+                  scope, "aud", audience, "iat", (json_int_t)issued, "exp", (json_int_t)expires));
     LJ_CLEANUP(lj_freep)
     char *content = head != NULL && claims != NULL ? lj_str_printf("%s.%s", head, claims) : NULL;
     if (content == NULL)

@@ -116,16 +116,14 @@ static bool clean_header(const char *text)
 
 static lj_code take_headers(json_t *headers, lj_google_file *file, lj_error *err)
 {
-    const char *name = NULL;
-    json_t *value = NULL;
     size_t n = 0;
     if (headers == NULL || json_is_null(headers))
         return LJ_OK;
     if (!json_is_object(headers) || json_object_size(headers) > LJ_GOOGLE_HEADERS_MAX)
         return bad_field(err, "headers", "is no short list of headers");
-    json_object_foreach(headers, name, value)
-    {
-        const char *text = json_string_value(value);
+    for (void *i = json_object_iter(headers); i != NULL; i = json_object_iter_next(headers, i)) {
+        const char *name = json_object_iter_key(i);
+        const char *text = json_string_value(json_object_iter_value(i));
         if (text == NULL || !clean_header(text) || !clean_header(name) || strchr(name, ':') != NULL)
             return bad_field(err, "headers", "has one that is no header");
         LJ_CLEANUP(lj_wipe_freep) char *line = lj_str_printf("%s: %s", name, text);

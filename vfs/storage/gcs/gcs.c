@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "vfs/base/log.h"
 #include "vfs/base/str.h"
 #include "vfs/storage/gcs/internal.h"
 #include "vfs/storage/setting.h"
@@ -248,10 +249,16 @@ static lj_code configure(lj_gcs *gcs, const lj_settings *settings,
     gcs->io_timeout_ns = options->io_timeout_ns;
     gcs->cancel = options->cancel;
     LJ_TRY(lj_http_new(&http, &gcs->http, err));
-    if (emulator != NULL && !has_endpoint)
+    const char *path = lj_settings_get(settings, "credentials-path");
+    if (emulator != NULL && !has_endpoint) {
+        if (path != NULL)
+            lj_log(LJ_LOG_WARN,
+                   "gcs://%s: STORAGE_EMULATOR_HOST is set, so credentials-path is "
+                   "not used",
+                   gcs->bucket);
         return LJ_OK;
-    lj_google_options google = {.credentials_path = lj_settings_get(settings, "credentials-path"),
-                                .io_timeout_ns = options->io_timeout_ns};
+    }
+    lj_google_options google = {.credentials_path = path, .io_timeout_ns = options->io_timeout_ns};
     return lj_google_provider_new(&google, &gcs->google, err);
 }
 

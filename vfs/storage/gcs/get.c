@@ -101,9 +101,9 @@ static lj_code finish(lj_gcs *gcs, const lj_http_response *response, const windo
     return lj_error_retryable(err, true);
 }
 
-static lj_code download(lj_gcs *gcs, const char *url, window *w, lj_error *err)
+static lj_code download(lj_gcs *gcs, const char *url, window *w, lj_http_response *response,
+                        lj_error *err)
 {
-    LJ_CLEANUP(lj_http_response_free) lj_http_response response = LJ_HTTP_RESPONSE_INIT;
     lj_sink sink = {.ctx = w, .write = window_write};
     char range[80];
     const char *const headers[] = {range, NULL};
@@ -113,16 +113,15 @@ static lj_code download(lj_gcs *gcs, const char *url, window *w, lj_error *err)
     else
         (void)snprintf(range, sizeof(range), "Range: bytes=%" PRIu64 "-%" PRIu64, w->offset,
                        w->offset + w->length - 1);
-    w->response = &response;
     lj_http_request request = LJ_HTTP_REQUEST("GET", url);
     request.sink = &sink;
     request.expected_bytes = to_end ? LJ_GCS_OBJECT_BYTES_MAX : (int64_t)w->length;
     if (!to_end || w->offset > 0)
         request.headers = headers;
     lj_error why = LJ_ERROR_INIT;
-    lj_code code = lj_gcs_send(gcs, &request, &response, &why);
+    lj_code code = lj_gcs_send(gcs, &request, response, &why);
     if (code == LJ_OK || w->enough)
-        return w->enough ? LJ_OK : finish(gcs, &response, w, err);
+        return w->enough ? LJ_OK : finish(gcs, response, w, err);
     if (err != NULL)
         *err = why;
     return code;
@@ -142,7 +141,10 @@ lj_code lj_gcs_get(void *self, const char *key, uint64_t offset, int64_t length,
     LJ_TRY(lj_gcs_name(gcs, key, &name, err));
     LJ_TRY(lj_gcs_url(gcs, false, name, &url, err));
     LJ_TRY(lj_gcs_param(&url, "alt", "media", err));
-    window w = {
-        .inner = sink, .offset = offset, .length = length < 0 ? UINT64_MAX : (uint64_t)length};
-    return download(gcs, lj_buf_text(&url), &w, err);
+    LJ_CLEANUP(lj_http_response_free) lj_http_response response = LJ_HTTP_RESPONSE_INIT;
+    window w = {.response = &response,
+                .inner = sink,
+                .offset = offset,
+                .length = length < 0 ? UINT64_MAX : (uint64_t)length};
+    return download(gcs, lj_buf_text(&url), &w, &response, err);
 }

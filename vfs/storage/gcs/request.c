@@ -156,6 +156,8 @@ lj_code lj_gcs_refused(lj_gcs *gcs, const lj_http_response *response, const char
                                   "credentials are still enabled");
     case 403:
         return forbidden(gcs, &refusal, err);
+    case 409: /* another request on the same object is under way */
+        return recode(err, LJ_UNAVAILABLE);
     default:
         return code;
     }

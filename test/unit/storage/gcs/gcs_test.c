@@ -196,6 +196,7 @@ static void meaning_of_refusals(void **state)
         {404, REFUSAL("notFound", "Not Found"), LJ_INVALID, true, "create it"},
         {404, "", LJ_INVALID, true, "create it"},
         {408, "", LJ_TIMEOUT, true, NULL},
+        {409, REFUSAL("conflict", "concurrent"), LJ_UNAVAILABLE, true, NULL},
         {412, REFUSAL("conditionNotMet", "no"), LJ_EXISTS, false, NULL},
         {429, REFUSAL("rateLimitExceeded", "slow"), LJ_UNAVAILABLE, true, NULL},
         {500, "<html>", LJ_UNAVAILABLE, true, NULL},
