@@ -308,21 +308,42 @@ static lj_code check_host_key(const lj_sftp *sftp, lj_sftp_session *s, const kno
 
 /* ---- the handshake ---- */
 
-/* Kinds of keys that we would recognize come first, so that a server with several shows one of them. */
+static bool is_supported(const char *name, const char *const *supported, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (strcmp(supported[i], name) == 0)
+            return true;
+    return false;
+}
+
+/*
+ * Kinds of keys that we would recognize come first, so that a server with several shows one of them. Only names that
+ * libssh2 knows: up to 1.10 it corrupts the list when it takes out others.
+ */
 static lj_code prefer_host_keys(lj_sftp_session *s, unsigned kinds, lj_error *err)
 {
     static const struct {
         unsigned kind;
-        const char *names;
+        const char *name;
     } rows[] = {{LJ_HOSTKEY_ED25519, "ssh-ed25519"},
-                {LJ_HOSTKEY_ECDSA, "ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521"},
-                {LJ_HOSTKEY_RSA, "rsa-sha2-512,rsa-sha2-256,ssh-rsa"}};
+                {LJ_HOSTKEY_ECDSA, "ecdsa-sha2-nistp256"},
+                {LJ_HOSTKEY_ECDSA, "ecdsa-sha2-nistp384"},
+                {LJ_HOSTKEY_ECDSA, "ecdsa-sha2-nistp521"},
+                {LJ_HOSTKEY_RSA, "rsa-sha2-512"},
+                {LJ_HOSTKEY_RSA, "rsa-sha2-256"},
+                {LJ_HOSTKEY_RSA, "ssh-rsa"}};
+    const char **supported = NULL;
+    int count = libssh2_session_supported_algs(s->ssh, LIBSSH2_METHOD_HOSTKEY, &supported);
+    if (count <= 0)
+        return lj_sftp_ssh_error(s, count, "cannot list host key types", err);
     char list[256] = "";
     for (int known = 1; known >= 0; known--)
         for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++)
-            if (((kinds & rows[i].kind) != 0) == (known == 1))
+            if (((kinds & rows[i].kind) != 0) == (known == 1) &&
+                is_supported(rows[i].name, (const char *const *)supported, count))
                 snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s",
-                         list[0] != 0 ? "," : "", rows[i].names);
+                         list[0] != 0 ? "," : "", rows[i].name);
+    libssh2_free(s->ssh, supported);
     int rc = libssh2_session_method_pref(s->ssh, LIBSSH2_METHOD_HOSTKEY, list);
     return rc == 0 ? LJ_OK : lj_sftp_ssh_error(s, rc, "cannot choose host key types", err);
 }
