@@ -214,12 +214,35 @@ def s3xml_seeds():
     yield "empty", ""
 
 
+def url_seeds():
+    for text in ["s3://bucket/a/b", "s3://bucket.host:9000//a/./c/../b%20c/?region=eu%2Dx&x=a+b", "abs://account@container/x",
+                 "sftp://u%40x:p%2Fw@host:22/~/d", "sftp://user@[::1]:2222/d", "sftp://[fe80::1%25eth0]/d", "gs://b/../../x",
+                 "gs:///x", "s3://b?key=secret", "s3://b?region=a&region=b", "region=a%0d%0ab", "s3://b%2fc/x", "s3://b/%zz",
+                 "a/../b/.", "s3://b/x#y", "\u00e4?%00"]:
+        yield "".join(c if c.isalnum() and c.isascii() else "-" for c in text).strip("-") or "empty", text
+
+
+def answer_seeds():
+    yield "date", "Sun, 06 Nov 1994 08:49:37 GMT"
+    yield "date-leap-day", "Thu, 29 Feb 2024 23:59:59 GMT"
+    yield "date-last", "Tue, 31 Dec 2261 23:59:59 GMT"
+    yield "date-old-form", "Sunday, 06-Nov-94 08:49:37 GMT"
+    yield "headers", 'etag: "a"\nx:\t b c \ncontent-length: 12\nretry-after: 120\n'
+    yield "retry-at", "x-y: 1\nretry-after: Tue, 31 Dec 2261 23:59:59 GMT\n"
+    yield "retry-huge", "retry-after: 18446744073709551615\n"
+    yield "no-value", "etag:\nretry-after:\n:\nx"
+    yield "long-value", "etag: " + "e" * 100 + "\nx: 1"
+    yield "controls", "SlowDown: \x1b[31mslow\r\n\x7f"
+    yield "empty", ""
+
+
 def main():
     for target, seeds in [("wal", wal_seeds()), ("name", name_seeds()), ("time", time_seeds()),
                           ("yaml", yaml_seeds()), ("option", option_seeds()),
                           ("awsprofile", awsprofile_seeds()), ("awsanswer", awsanswer_seeds()),
                           ("gcsjson", gcsjson_seeds()), ("absxml", absxml_seeds()),
-                          ("s3xml", s3xml_seeds())]:
+                          ("s3xml", s3xml_seeds()),
+                          ("url", url_seeds()), ("answer", answer_seeds())]:
         folder = CORPUS / target
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in seeds:
