@@ -165,8 +165,14 @@ def a_large_object_goes_up_in_parts(case):
             check(got[-1].endswith("-%d/%d" % (size - 1, size)), lambda: got)
 
 
-# A request that a kept connection breaks off without an answer is sent again by libcurl, on a new connection; only when that
-# breaks too does the driver hear of it. So the rules fire twice where the driver's own resuming is meant.
+# A request that a kept connection breaks off before its body was handed on may be sent again by libcurl, on a new connection. So
+# the rules fire twice where the driver's own resuming is meant, and either the part or the question is what they hit.
+
+
+def resumed_at(got, question):
+    """What was sent behind the last question for the offset."""
+    check(question in got, lambda: "the store was not asked: %s" % got)
+    return got[len(got) - got[::-1].index(question)]
 
 
 @test()
@@ -175,19 +181,18 @@ def a_part_that_breaks_goes_on_where_the_store_says(case):
         with gcsserver.GcsServer("bucket") as server:
             server.add(faults.reset_upload(cut), method="PUT", nth=(2, 3))
             put_large(case, server, 2 * PART + 777)
-            got = parts_of(server)
             kept = PART + cut // gcsserver.UNIT * gcsserver.UNIT
-            check_equal(got[1], got[2], "repeated as it was")
-            check_equal(got[3:5], ["bytes */*", "bytes %d-%d/*" % (kept, 2 * PART - 1)], "after a break at %d" % cut)
+            check_equal(resumed_at(parts_of(server), "bytes */*"), "bytes %d-%d/*" % (kept, 2 * PART - 1),
+                        "after a break at %d" % cut)
 
 
 @test()
-def a_part_that_is_sent_twice(case):
+def a_part_that_breaks_once(case):
     for cut in (1, 3 * MIB, PART - 1):
         with gcsserver.GcsServer("bucket") as server:
             server.add(faults.reset_upload(cut), method="PUT", nth=2)
             put_large(case, server, 2 * PART + 777)
-            check_equal(len(parts_of(server)), 4, "requests, with one repeated at once")
+            check(len(parts_of(server)) in (4, 5), lambda: "repeated at once, or asked and gone on: %s" % parts_of(server))
 
 
 @test()
@@ -196,8 +201,8 @@ def the_last_part_breaks(case):
         server.add(faults.reset_upload(300 * 1024), method="PUT", nth=(2, 3))
         put_large(case, server, PART + MIB)
         total = PART + MIB
-        check_equal(parts_of(server)[3:], ["bytes */%d" % total, "bytes %d-%d/%d" % (PART + gcsserver.UNIT, total - 1, total)],
-                    "how it goes on")
+        check_equal(resumed_at(parts_of(server), "bytes */%d" % total),
+                    "bytes %d-%d/%d" % (PART + gcsserver.UNIT, total - 1, total), "how it goes on")
 
 
 @test()
@@ -233,7 +238,7 @@ def an_upload_that_is_given_up_is_deleted(case):
         server.add(faults.gcs_error(503), method="PUT", after=1)
         answer = put_large(case, server, 2 * PART, expect="service unavailable")
         check(answer["retryable"], lambda: answer)
-        check_equal(len(server.seen("PUT")), 1 + 4, "requests: a part, and another in four attempts")
+        check_equal(len(server.seen("PUT")), 1 + 7, "requests: a part, and another in seven attempts")
         check_equal((len(server.deleted_sessions), server.sessions), (1, {}), "sessions deleted, left")
         check_equal(server.objects, {}, "objects")
 

@@ -4,8 +4,8 @@
  * The transfer is driven by our own loop (curl_multi), so that it can be cancelled at any time and so that a stall is
  * measured without the time spent in the caller's source and sink.
  *
- * HTTP/1.1 only: every connection carries one request at a time, so HTTP/2 has nothing to give, and its uploads are the least
- * proven part of the oldest libcurl that we take.
+ * HTTP/2 where a TLS server offers it. Every connection carries one request at a time all the same: a request belongs to one
+ * thread, and libcurl's connections cannot be shared between threads.
  *
  * Layer: storage.
  */
@@ -164,7 +164,7 @@ static size_t on_write(char *data, size_t size, size_t count, void *ctx)
     return len;
 }
 
-/* "HTTP/1.1 200 OK" begins an answer (also behind a 100), everything else is a header. */
+/* "HTTP/1.1 200 OK" or "HTTP/2 200" begins an answer (also behind a 100), everything else is a header. */
 static size_t on_header(char *data, size_t size, size_t count, void *ctx)
 {
     lj_transfer *t = ctx;
@@ -305,7 +305,7 @@ CURLcode lj_transfer_set(lj_transfer *t, lj_connection *c, struct curl_slist *he
     SET(CURLOPT_PATH_AS_IS, 1L);
     SET(CURLOPT_HTTPHEADER, headers);
     SET(CURLOPT_USERAGENT, "litejoin-vfs/" LITEJOIN_VERSION);
-    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
     SET(CURLOPT_BUFFERSIZE, BUFFER_BYTES);
     SET(CURLOPT_UPLOAD_BUFFERSIZE, BUFFER_BYTES);
     SET(CURLOPT_TCP_NODELAY, 1L);
