@@ -131,12 +131,44 @@ def s3xml_seeds():
     yield "error", "<?xml version=\"1.0\"?>\n<Error><Code>NoSuchBucket</Code><Message>none</Message><Region>eu-west-1</Region></Error>"
     yield "html", "<html><body><p>sign in</body></html>"
     yield "blanks-before", " \n \n<Error><Code>InternalError</Code></Error>"
+
+
+def awsprofile_seeds():
+    keys = "aws_access_key_id = AKIA\naws_secret_access_key = a/b+c\n"
+    yield "credentials", "[default]\n" + keys + "\n[a]\n" + keys + "aws_session_token=t==\n"
+    yield "config", "[profile a]\nregion = eu\nrole_arn = arn:aws:iam::1:role/r\nsource_profile = default\n[default]\nregion=x\n"
+    yield "profile-default", "[ profile default ] # x\nregion = y ; z\n[default]\nregion = w\n"
+    yield "nested", "[default]\ns3 =\n  region = a\n  x = y\nregion = \"b\"\n"
+    yield "continued", "[default]\ncredential_process = a \\\n  b\n\tc # d\n"
+    yield "comments", "# a\n; b\n[default] ; c\n  # d\nregion = e #f\nregion: 'g'\n"
+    yield "before-a-section", "region = x\n[default]\n"
+    yield "no-bracket", "[default\nregion = x\n"
+    yield "no-equals", "[default]\nregion\n"
+    yield "no-name", "[default]\n= x\n[]\n"
+    yield "windows", "\ufeff[default]\r\nregion = x\r\n\r\n".encode()
+    yield "binary", b"[default]\nregion = \0\n"
+    yield "empty", ""
+
+
+def awsanswer_seeds():
+    good = '"AccessKeyId": "AKIA", "SecretAccessKey": "a/b", "Expiration": "2120-01-01T00:00:00Z"'
+    yield "process", '{"Version": 1, %s, "SessionToken": "t"}' % good
+    yield "imds", '{"Code": "Success", %s, "Token": "t"}' % good
+    yield "imds-refusal", '{"Code": "Failed", "Message": "no\\nluck"}'
+    yield "expired", '{"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "s", "Expiration": "2020-01-01T00:00:00Z"}'
+    yield "odd-types", '{"Version": "1", "AccessKeyId": 1, "SecretAccessKey": null, "Expiration": {}}'
+    yield "sts", ("<r xmlns='u'><x:Credentials xmlns:x='v'><AccessKeyId>A</AccessKeyId><SecretAccessKey>s&amp;</SecretAccessKey>"
+                  "<SessionToken>t</SessionToken><Expiration>2120-01-01T00:00:00Z</Expiration></x:Credentials></r>")
+    yield "sts-error", "<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
+    yield "sts-doctype", "<!DOCTYPE a [<!ENTITY e 'x'>]><a><Code>&e;</Code></a>"
+    yield "sts-deep", "<a>" * 20
     yield "empty", ""
 
 
 def main():
     for target, seeds in [("wal", wal_seeds()), ("name", name_seeds()), ("time", time_seeds()),
-                          ("yaml", yaml_seeds()), ("option", option_seeds()), ("s3xml", s3xml_seeds())]:
+                          ("yaml", yaml_seeds()), ("option", option_seeds()), ("s3xml", s3xml_seeds()),
+                          ("awsprofile", awsprofile_seeds()), ("awsanswer", awsanswer_seeds())]:
         folder = CORPUS / target
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in seeds:

@@ -37,6 +37,7 @@ typedef struct {
     lj_aws_files files;                /* FILES */
     char *profile;                     /* FILES: the one that has the keys */
     char *command;                     /* PROCESS */
+    int64_t process_deadline_ns;       /* PROCESS; 0: 60 s */
     lj_aws_role web_role;              /* WEB_IDENTITY */
     char *token_file;                  /* WEB_IDENTITY; CONTAINER: the authorization */
     char *url;                         /* CONTAINER: of the credentials; IMDS: of the service */
@@ -60,6 +61,19 @@ void lj_aws_source_free(lj_aws_source *source);
  */
 LJ_WARN_UNUSED lj_code lj_aws_chain_decide(const lj_aws_options *options, lj_aws_source *source,
                                            char **ret_region, lj_error *err);
+
+/* Pieces of that decision. *ret_found is left alone when there is nothing of the kind. */
+LJ_WARN_UNUSED lj_code lj_aws_take_environment(lj_aws_source *source, bool *ret_found,
+                                               lj_error *err);
+LJ_WARN_UNUSED lj_code lj_aws_take_container(lj_aws_source *source, bool *ret_found, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_aws_take_imds(lj_aws_source *source, lj_error *err);
+/* named: somebody asked for this profile, then it must be there. */
+LJ_WARN_UNUSED lj_code lj_aws_take_profile(const char *name, bool named, const lj_aws_files *files,
+                                           lj_aws_source *source, lj_error *err);
+/* The error for half a key pair in `where`. */
+lj_code lj_aws_half_pair(const char *where, const char *missing, lj_error *err);
+/* Replaces *ret by a copy of a text; leaves it alone for NULL. */
+LJ_WARN_UNUSED lj_code lj_aws_copy(char **ret, const char *text, lj_error *err);
 
 /* The value of an environment variable, NULL when it is not set or empty. */
 const char *lj_aws_env(const char *name);

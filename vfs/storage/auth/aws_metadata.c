@@ -47,7 +47,12 @@ lj_code lj_aws_metadata_ask(lj_aws_metadata *metadata, const char *method, const
                                .body_max = ANSWER_MAX,
                                .connect_timeout_ns = CONNECT_NS,
                                .no_proxy = metadata->no_proxy};
-    lj_code code = LJ_OK;
+    /* room for all of it at once: an answer that grows would leave copies of secrets behind */
+    lj_wipe(response->body.data, response->body.len);
+    lj_buf_clear(&response->body);
+    lj_code code = lj_buf_reserve(&response->body, ANSWER_MAX, err);
+    if (code != LJ_OK)
+        return code;
     for (int attempt = 1;; attempt++) {
         int64_t left_ns = metadata->end_ns - lj_clock_mono_ns();
         request.total_timeout_ns =

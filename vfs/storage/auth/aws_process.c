@@ -21,8 +21,6 @@
 
 #include "vfs/base/clock.h"
 
-extern char **environ;
-
 #define OUTPUT_MAX     ((size_t)64 * 1024)
 #define DEADLINE_NS    (60 * LJ_NS_PER_S)
 #define KILLED_WAIT_NS (1 * LJ_NS_PER_S)
@@ -38,6 +36,7 @@ typedef struct {
     const bool *cancel;
     pid_t pid; /* and its process group */
     int fd;    /* its output; -1: closed */
+    int64_t deadline_ns;
     int64_t end_ns;
     char *output; /* OUTPUT_MAX + 1 bytes */
     size_t len;
@@ -143,9 +142,11 @@ static lj_code start(child *c)
 
 static lj_code out_of_time(const child *c)
 {
+    char limit[LJ_CLOCK_TEXT_MAX];
+    lj_clock_format_duration(c->deadline_ns, limit);
     lj_error_set(c->err, LJ_TIMEOUT,
-                 "AWS credentials of %.200s: credential_process did not end within 60s",
-                 c->source->origin);
+                 "AWS credentials of %.200s: credential_process did not end within %s",
+                 c->source->origin, limit);
     lj_error_hint(c->err, "it was ended; it must not wait for somebody to type");
     return lj_error_retryable(c->err, true);
 }
@@ -256,7 +257,8 @@ lj_code lj_aws_process_fetch(const lj_aws_source *source, const bool *cancel, lj
                              lj_error *err)
 {
     child c = {.source = source, .cancel = cancel, .fd = -1, .err = err};
-    c.end_ns = lj_clock_mono_ns() + DEADLINE_NS;
+    c.deadline_ns = source->process_deadline_ns > 0 ? source->process_deadline_ns : DEADLINE_NS;
+    c.end_ns = lj_clock_mono_ns() + c.deadline_ns;
     c.output = malloc(OUTPUT_MAX + 2);
     if (c.output == NULL)
         return lj_error_nomem(err);

@@ -120,7 +120,9 @@ static lj_code begin(call *c, const bool *cancel, const lj_aws_role *role)
                                .ca_file = source->ca_file,
                                .cancel = cancel};
     LJ_TRY(lj_http_new(&options, &c->http, c->err));
-    LJ_TRY(lj_buf_reserve(&c->body, BODY_MAX, c->err)); /* never moves: it may hold a token */
+    /* neither moves, so that no copy of a secret is left behind */
+    LJ_TRY(lj_buf_reserve(&c->body, BODY_MAX, c->err));
+    LJ_TRY(lj_buf_reserve(&c->response.body, ANSWER_MAX, c->err));
     LJ_TRY(lj_buf_printf(&c->body, c->err, "Action=%s&Version=" API_VERSION, c->action));
     LJ_TRY(add(c, "RoleArn", role->arn));
     snprintf(name, sizeof(name), "litejoin-vfs-%lld",
