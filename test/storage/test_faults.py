@@ -258,7 +258,8 @@ def messages_pass_unchanged(t):
         with t.part("Expect: 100-continue"):
             for path, want in (("/", b"HTTP/1.1 100 Continue"), ("/?early=1", b"HTTP/1.1 403 Forbidden")):
                 with contextlib.closing(socket.create_connection(("127.0.0.1", proxy.port), timeout=5)) as raw:
-                    raw.sendall(b"PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n" % path.encode())
+                    raw.sendall(b"PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
+                                b"Expect: 100-continue\r\n\r\n" % path.encode())
                     check_equal(raw.recv(1000).split(b"\r\n")[0], want, "first line for " + path)
                     if b"100" in want:
                         raw.sendall(b"hello")
@@ -477,7 +478,8 @@ def jwt(t, key_file, claims, header=None):
                     ({"alg": "RS256", "typ": "JWT", **(header or {})}, claims))
     with open(t.path("to-sign"), "w") as file:
         file.write(text)
-    done = subprocess.run(["openssl", "dgst", "-sha256", "-sign", key_file, t.path("to-sign")], stdout=subprocess.PIPE, check=True)
+    command = ["openssl", "dgst", "-sha256", "-sign", key_file, t.path("to-sign")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     return text + "." + fakecloud.base64url(done.stdout)
 
 

@@ -93,7 +93,7 @@ class Endpoint(httpd.Server):
         self.dir = ""
 
     def __enter__(self):
-        self.dir = tempfile.mkdtemp(prefix="lj_fakecloud_", dir=os.environ.get("LJ_TMP") or None)
+        self.dir = harness.scratch("lj_fakecloud_")
         self.prepare()
         return super().__enter__()
 
@@ -224,7 +224,7 @@ class Imds(AwsEndpoint):
 
 class EcsCredentials(AwsEndpoint):
     """
-    Container credentials. Who asks has to bring the token of `token_file`, or `token` if that is set, or none (token_needed=False).
+    Container credentials. Who asks has to bring the token of `token_file`, or `token` if that is set; none if not token_needed.
     The relative form has no port: it goes to 169.254.170.2, for which a ForwardProxy can stand in.
     """
 

@@ -376,7 +376,7 @@ class ForwardProxy(Proxy):
 class Tunnel(httpd.Server):
     """
     In front of a server that does not speak HTTP, such as sshd: "127.0.0.1:PORT". Each connection counts as a request of the
-    method TCP; of the actions delay, reset_before(False), black_hole(read_body=False), reset_body, reset_upload, stall, slow apply.
+    method TCP; delay, reset_before, black_hole, reset_body, reset_upload, stall and slow apply to it.
     """
 
     def __init__(self, upstream, **options):

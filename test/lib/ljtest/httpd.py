@@ -344,7 +344,7 @@ class Server:
     scheme = "http"
 
     def __init__(self, tls=None, names=("127.0.0.1", "localhost"), certificate_days=30, receive_buffer=None):
-        """`receive_buffer`: bytes that the kernel takes in before anybody reads; to be small where a slow reader is to be felt."""
+        """`receive_buffer`: bytes that the kernel takes in before anybody reads: small where a slow reader is to be felt."""
         self.receive_buffer = receive_buffer
         self.context = tls.server_context(names, certificate_days) if tls else None
         if tls:

@@ -144,7 +144,7 @@ class Server:
 
     def __enter__(self):
         self.command_check()
-        self.dir = tempfile.mkdtemp(prefix="lj_%s_" % self.name, dir=os.environ.get("LJ_TMP") or None)
+        self.dir = harness.scratch("lj_%s_" % self.name)
         try:
             self.start()
         except BaseException:
@@ -440,9 +440,9 @@ class Sshd(Server):
     OpenSSH's own server with a configuration, host keys and user keys made for it, for the current user, SFTP only. A bucket is
     a folder below `root`.
 
-    `key_path` (ed25519), `rsa_key_path`, `ecdsa_key_path`, `encrypted_key_path` with `passphrase`, `stranger_key_path`; `known_hosts`, `host_key_sha256`;
-    `user`, `password` (None where there is no C compiler: no account of the system is touched, sshd is told by a preloaded
-    getspnam). `options` are lines for sshd_config, which win over the ones here.
+    `key_path` (ed25519), `rsa_key_path`, `ecdsa_key_path`, `encrypted_key_path` with `passphrase`, `stranger_key_path` (not
+    let in); `known_hosts`, `host_key_sha256`; `user`, `password` (None where there is no C compiler: no account of the system
+    is touched, sshd is told by a preloaded getspnam). `options` are lines for sshd_config, which win over the ones here.
     """
 
     name = "sshd"
@@ -645,6 +645,7 @@ ALL = {"s3rver": S3rver, "moto": Moto, "azurite": Azurite, "fakegcs": FakeGcs, "
 def main():
     if len(sys.argv) != 2 or sys.argv[1] not in ALL:
         sys.exit("usage: python3 -m ljtest.servers " + "|".join(ALL))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with ALL[sys.argv[1]]() as server:
             server.make_bucket("bucket")
