@@ -38,7 +38,10 @@ class Virtual(servers.Moto):
 
 
 class OneAtATime(s3gate.Gate):
-    """moto looks and writes in two steps: of two requests at the same moment both may win, or one end in a 500."""
+    """
+    For stores that do not cope with requests at the same moment: moto looks and writes in two steps, so that two writers may both
+    win, and s3rver lists objects it has half written or deleted; both then answer some requests with a 500.
+    """
 
     def __init__(self, store, **options):
         super().__init__(store, **options)
@@ -58,8 +61,7 @@ class Opened:
         self.store.__enter__()
         t.cleanup(self.store.__exit__)
         self.store.make_bucket(BUCKET)
-        gate = OneAtATime if isinstance(self.store, servers.Moto) else s3gate.Gate
-        self.gate = gate(self.store, **options)
+        self.gate = OneAtATime(self.store, **options)
         self.gate.__enter__()
         t.cleanup(self.gate.__exit__, None, None, None)
         self.env = {"AWS_ACCESS_KEY_ID": self.store.access_key, "AWS_SECRET_ACCESS_KEY": self.store.secret_key}
