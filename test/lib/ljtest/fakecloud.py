@@ -93,7 +93,7 @@ class Endpoint(httpd.Server):
         self.dir = ""
 
     def __enter__(self):
-        self.dir = tempfile.mkdtemp(prefix="lj_fakecloud_", dir=os.environ.get("LJ_TMP") or None)
+        self.dir = harness.scratch("lj_fakecloud_")
         self.prepare()
         return super().__enter__()
 

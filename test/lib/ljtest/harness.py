@@ -224,6 +224,14 @@ def _report_error(name, error):
     _say("not ok - %s: %s" % (name, why[:600]))
 
 
+def scratch(prefix):
+    """A new folder beside the test's own, for a helper's files: it goes away with the test, however that ends."""
+    base = os.environ.get("LJ_SCRATCH") or os.environ.get("LJ_TMP") or None
+    if base:
+        os.makedirs(base, exist_ok=True)
+    return tempfile.mkdtemp(prefix=prefix, dir=base)
+
+
 def test(*needs, timeout=60, long_timeout=None, long_only=False):
     """Decorator: registers a test function. `needs` are words of missing(); timeouts are in seconds."""
 
@@ -298,10 +306,11 @@ def _supervise(area, function, seed, counts):
     folder = tempfile.mkdtemp(prefix="lj_", dir=os.environ.get("LJ_TMP") or None)
     started = time.monotonic()
     log = folder + ".log"  # beside the folder: a test may look at all that is in its own
+    helpers = folder + ".d"
     child = subprocess.Popen(
         [sys.executable, os.path.abspath(sys.argv[0]), "--one", function.__name__, "--folder", folder,
          "--seed", str(seed)],
-        stdout=subprocess.PIPE, start_new_session=True, env=dict(os.environ, LITEJOIN_LOG_FILE=log))
+        stdout=subprocess.PIPE, start_new_session=True, env=dict(os.environ, LITEJOIN_LOG_FILE=log, LJ_SCRATCH=helpers))
     expired = threading.Event()
 
     def expire():
@@ -345,6 +354,7 @@ def _supervise(area, function, seed, counts):
         if counts.failed > failed_before:
             _show_log(log)
         os.unlink(log)
+    shutil.rmtree(helpers, ignore_errors=True)
     if counts.failed > failed_before and KEEP:
         print("# kept %s" % folder, flush=True)
     else:

@@ -144,7 +144,7 @@ class Server:
 
     def __enter__(self):
         self.command_check()
-        self.dir = tempfile.mkdtemp(prefix="lj_%s_" % self.name, dir=os.environ.get("LJ_TMP") or None)
+        self.dir = harness.scratch("lj_%s_" % self.name)
         try:
             self.start()
         except BaseException:
