@@ -656,15 +656,40 @@ def connections_are_kept_and_limited(t):
         wait_for(lambda: not sessions(server), "the end of the connection")
 
 
+def probe(t, what, url):
+    done = subprocess.run([built("sftp_probe"), what, url], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env=environment(t), text=True, timeout=50)
+    t.note(done.stdout)
+    check_equal(done.returncode, 0, "sftp_probe: " + done.stdout)
+
+
 @test()
 def after_a_fork(t):
     """A child that the host program forked makes its own connection, and the parent's goes on working."""
     with servers.Sshd() as server:
         server.make_bucket("b")
-        done = subprocess.run([built("store_fork"), server.url("b")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              env=environment(t), text=True, timeout=50)
-        check_equal(done.returncode, 0, "store_fork: " + done.stdout)
+        probe(t, "fork", server.url("b"))
         check_equal(sorted(key for key, _ in server.objects("b")), ["child", "parent", "parent-again"], "objects")
+        check_equal(content(server.log).count(b"Accepted publickey"), 2, "logins")
+
+
+@test()
+def cancelled_in_a_put(t):
+    """Nothing is left where the connection still works, also no unfinished file."""
+    with servers.Sshd() as server, faults.Tunnel(server.endpoint) as tunnel:
+        server.make_bucket("b")
+        probe(t, "cancel", server.url("b"))
+        check_equal(server.objects("b"), [("before", 6)], "objects")
+        with t.part("over a slow connection"), tunnel.rule(faults.slow_upload(1 << 20)):
+            probe(t, "cancel", server.url("b", endpoint=tunnel.endpoint))
+            check_equal([key for key, _ in server.objects("b") if not key.endswith(".part")], ["before"], "objects")
+
+
+@test()
+def a_callback_that_uses_the_store(t):
+    with servers.Sshd() as server:
+        server.make_bucket("b")
+        probe(t, "nested", server.url("b", max_connections=1))
 
 
 @test()

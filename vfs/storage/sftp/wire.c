@@ -14,6 +14,8 @@
 #include "vfs/base/clock.h"
 #include "vfs/storage/sftp/internal.h"
 
+#define GRACE_NS       (100 * LJ_NS_PER_MS)
+#define GRACE_POLL_MS  10
 #define POLL_MS        100
 #define PACKET_MAX     (256u * 1024u)
 #define READ_BYTES     ((size_t)128 * 1024)
@@ -26,7 +28,12 @@ lj_code lj_sftp_wait_fd(lj_sftp_session *s, int fd, short events, lj_error *err)
 {
     struct pollfd pfd = {.fd = fd, .events = events};
     int64_t before = lj_clock_mono_ns();
-    int rc = poll(&pfd, 1, POLL_MS);
+    bool grace = s->grace_end_ns != 0;
+    if (grace && before >= s->grace_end_ns) {
+        s->broken = true;
+        return lj_error_set(err, LJ_CANCELLED, "cancelled");
+    }
+    int rc = poll(&pfd, 1, grace ? GRACE_POLL_MS : POLL_MS);
     if (rc < 0 && errno != EINTR)
         return lj_error_errno(err, errno, "cannot wait for the server");
     int64_t waited = lj_clock_mono_ns() - before;
@@ -34,6 +41,7 @@ lj_code lj_sftp_wait_fd(lj_sftp_session *s, int fd, short events, lj_error *err)
     s->budget_ns -= waited;
     if (s->cancel != NULL && __atomic_load_n(s->cancel, __ATOMIC_ACQUIRE)) {
         s->broken = true;
+        s->cancelled = true;
         return lj_error_set(err, LJ_CANCELLED, "cancelled");
     }
     if (s->budget_ns > 0 && (rc > 0 || s->stalled_ns < s->stall_ns))
@@ -156,6 +164,21 @@ void lj_sftp_begin(lj_sftp_session *s, const bool *cancel)
     s->stalled_ns = 0;
     s->budget_ns = LJ_SFTP_STALLS_IN_ALL * s->stall_ns;
     lj_sftp_forget(s);
+}
+
+bool lj_sftp_grace_begin(lj_sftp_session *s)
+{
+    if (!s->cancelled || s->channel == NULL)
+        return false;
+    s->broken = false;
+    s->cancel = NULL;
+    s->grace_end_ns = lj_clock_mono_ns() + GRACE_NS;
+    return true;
+}
+
+void lj_sftp_grace_end(lj_sftp_session *s)
+{
+    s->broken = true;
 }
 
 void lj_sftp_forget(lj_sftp_session *s)
