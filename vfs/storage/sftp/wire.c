@@ -24,6 +24,15 @@
 
 /* ---- waiting ---- */
 
+static lj_code check_cancel(lj_sftp_session *s, lj_error *err)
+{
+    if (s->cancel == NULL || !__atomic_load_n(s->cancel, __ATOMIC_ACQUIRE))
+        return LJ_OK;
+    s->broken = true;
+    s->cancelled = true;
+    return lj_error_set(err, LJ_CANCELLED, "cancelled");
+}
+
 lj_code lj_sftp_wait_fd(lj_sftp_session *s, int fd, short events, lj_error *err)
 {
     struct pollfd pfd = {.fd = fd, .events = events};
@@ -39,11 +48,7 @@ lj_code lj_sftp_wait_fd(lj_sftp_session *s, int fd, short events, lj_error *err)
     int64_t waited = lj_clock_mono_ns() - before;
     s->stalled_ns += waited;
     s->budget_ns -= waited;
-    if (s->cancel != NULL && __atomic_load_n(s->cancel, __ATOMIC_ACQUIRE)) {
-        s->broken = true;
-        s->cancelled = true;
-        return lj_error_set(err, LJ_CANCELLED, "cancelled");
-    }
+    LJ_TRY(check_cancel(s, err));
     if (s->budget_ns > 0 && (rc > 0 || s->stalled_ns < s->stall_ns))
         return LJ_OK;
     s->broken = true;
@@ -221,6 +226,8 @@ static lj_code next_packet(lj_sftp_session *s, lj_sftp_answer *answer, bool *ret
 lj_code lj_sftp_receive(lj_sftp_session *s, bool wait, lj_sftp_answer *ret_answer, bool *ret_there,
                         lj_error *err)
 {
+    /* also where the server is so fast that there is nothing to wait for */
+    LJ_TRY(check_cancel(s, err));
     for (;;) {
         LJ_TRY(next_packet(s, ret_answer, ret_there, err));
         if (*ret_there) {
