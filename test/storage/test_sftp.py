@@ -656,15 +656,51 @@ def connections_are_kept_and_limited(t):
         wait_for(lambda: not sessions(server), "the end of the connection")
 
 
+def probe(t, what, url):
+    done = subprocess.run([built("sftp_probe"), what, url], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env=environment(t), text=True, timeout=50)
+    t.note(done.stdout)
+    check_equal(done.returncode, 0, "sftp_probe: " + done.stdout)
+
+
 @test()
 def after_a_fork(t):
     """A child that the host program forked makes its own connection, and the parent's goes on working."""
     with servers.Sshd() as server:
         server.make_bucket("b")
-        done = subprocess.run([built("store_fork"), server.url("b")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              env=environment(t), text=True, timeout=50)
-        check_equal(done.returncode, 0, "store_fork: " + done.stdout)
+        probe(t, "fork", server.url("b"))
         check_equal(sorted(key for key, _ in server.objects("b")), ["child", "parent", "parent-again"], "objects")
+        check_equal(content(server.log).count(b"Accepted publickey"), 2, "logins")
+
+
+@test(timeout=120)
+def cancelled_in_a_put(t):
+    """Nothing under the final name; the unfinished file goes too where the server is quick enough for the last 0.1 s."""
+    with servers.Sshd() as server, faults.Tunnel(server.endpoint) as tunnel:
+        server.make_bucket("b")
+
+        def leaves(url):
+            probe(t, "cancel", url)
+            left = [key for key, _ in server.objects("b")]
+            check_equal([key for key in left if not key.endswith(".part")], ["before"], "objects")
+            return hidden(server, "b")
+
+        for _ in range(12):  # a busy machine is not always quick enough
+            left = leaves(server.url("b"))
+            if not left:
+                break
+            for key in left:
+                server.delete("b", key)
+        check_equal(left, [], "what is left, every time")
+        with t.part("over a slow connection"), tunnel.rule(faults.slow_upload(1 << 20)):
+            leaves(server.url("b", endpoint=tunnel.endpoint))
+
+
+@test()
+def a_callback_that_uses_the_store(t):
+    with servers.Sshd() as server:
+        server.make_bucket("b")
+        probe(t, "nested", server.url("b", max_connections=1))
 
 
 @test()

@@ -174,7 +174,6 @@ static lj_code wait_connected(const dial_state *dial, int fd, int64_t until_ns, 
 static lj_code try_address(const dial_state *dial, const struct addrinfo *address, int64_t until_ns,
                            int *ret_fd, int *ret_errno, lj_error *err)
 {
-    LJ_CLEANUP(lj_closep)
     int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
                     address->ai_protocol);
     if (fd < 0) {
@@ -184,17 +183,18 @@ static lj_code try_address(const dial_state *dial, const struct addrinfo *addres
     int on = 1;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    lj_code code = LJ_OK;
     *ret_errno = 0;
     if (connect(fd, address->ai_addr, address->ai_addrlen) != 0) {
         *ret_errno = errno;
         if (errno == EINPROGRESS || errno == EINTR)
-            LJ_TRY(wait_connected(dial, fd, until_ns, ret_errno, err));
+            code = wait_connected(dial, fd, until_ns, ret_errno, err);
     }
-    if (*ret_errno == 0) {
+    if (code == LJ_OK && *ret_errno == 0)
         *ret_fd = fd;
-        fd = -1;
-    }
-    return LJ_OK;
+    else
+        close(fd);
+    return code;
 }
 
 static lj_code try_all(const dial_state *dial, const struct addrinfo *found, int *ret_fd,

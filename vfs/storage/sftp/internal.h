@@ -56,6 +56,7 @@ typedef struct lj_sftp_target {
     struct lj_sftp_session *idle;
     bool warned_host_key; /* atomic: said that no host key is checked */
     bool warned_times;    /* atomic: said that times cannot be set */
+    bool warned_busy;     /* atomic: said that there are too few connections */
     bool no_hard_links;   /* atomic: they did not work */
     struct lj_sftp_target *next;
 } lj_sftp_target;
@@ -73,7 +74,9 @@ typedef struct lj_sftp_session {
     int fd;
     LIBSSH2_SESSION *ssh;
     LIBSSH2_CHANNEL *channel;
-    bool broken; /* not to be used again */
+    bool broken;          /* not to be used again */
+    bool cancelled;       /* and that is why */
+    int64_t grace_end_ns; /* see lj_sftp_grace_begin; 0: none */
     /* waiting: how long without a byte, and for how long in all */
     int64_t stall_ns;
     int64_t stalled_ns;
@@ -113,8 +116,8 @@ typedef struct {
 } lj_sftp;
 
 /*
- * An idle connection that still works, else a new one. Waits while there are max_connections of them, but not longer
- * than the stall timeout (LJ_TIMEOUT). Give it back in any case.
+ * An idle connection that still works, else a new one. Waits while there are max_connections of them. Give it back in
+ * any case, on the same thread.
  */
 LJ_WARN_UNUSED lj_code lj_sftp_take(lj_sftp *sftp, lj_sftp_session **ret_session, lj_error *err);
 /* Closed when broken, or when it is one too many; so are those of all targets that were idle for a minute. */
@@ -207,6 +210,12 @@ lj_code lj_sftp_ssh_error(lj_sftp_session *session, int rc, const char *what, lj
 
 /* Begins an operation: its time, and its numbers. */
 void lj_sftp_begin(lj_sftp_session *session, const bool *cancel);
+/*
+ * For what should still be tidied up when the operation was cancelled: true when it was, and the connection may be used for
+ * 100 ms more. It is broken afterwards all the same (lj_sftp_grace_end).
+ */
+bool lj_sftp_grace_begin(lj_sftp_session *session);
+void lj_sftp_grace_end(lj_sftp_session *session);
 /* Answers to what was asked so far will be thrown away. */
 void lj_sftp_forget(lj_sftp_session *session);
 /* Begins a request at the end of session->out; lj_fx_end closes it. */

@@ -2,14 +2,15 @@
  * pool.c - the connections of the process: how many there may be, and those that are idle.
  *
  * Layer: storage. Thread-safety: `pool.mutex` (rank: leaf) guards all targets, their counts and lists; nothing that
- * talks to a server runs under it. Survives fork: a child begins without connections, and closes its copies of the
- * parent's descriptors when it first needs one of its own.
+ * talks to a server runs under it. Survives fork: a child begins without connections; it closes its copies of the idle
+ * descriptors, and nothing is sent over them.
  */
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "vfs/base/clock.h"
+#include "vfs/base/log.h"
 #include "vfs/storage/sftp/internal.h"
 
 #define IDLE_MAX    4u
@@ -19,8 +20,13 @@
 static struct {
     pthread_mutex_t mutex;
     lj_sftp_target *targets;
-    lj_sftp_session *inherited; /* after fork: idle connections of the parent */
 } pool = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+/*
+ * Connections that this thread has. A list's callback that uses the storage gets one more than max-connections: waiting for
+ * one while having one could be for ever.
+ */
+static _Thread_local unsigned held;
 
 /* ---- fork ---- */
 
@@ -37,12 +43,8 @@ static void in_parent(void)
 static void in_child(void)
 {
     for (lj_sftp_target *t = pool.targets; t != NULL; t = t->next) {
-        while (t->idle != NULL) {
-            lj_sftp_session *s = t->idle;
-            t->idle = s->next;
-            s->next = pool.inherited;
-            pool.inherited = s;
-        }
+        for (; t->idle != NULL; t->idle = t->idle->next)
+            lj_sftp_session_abandon(t->idle);
         t->open = 0;
     }
     pthread_mutex_unlock(&pool.mutex);
@@ -180,20 +182,16 @@ static lj_sftp_session *try_take(lj_sftp *sftp, bool *ret_may_connect)
 {
     lj_sftp_target *t = sftp->target;
     pthread_mutex_lock(&pool.mutex);
-    lj_sftp_session *inherited = pool.inherited;
-    pool.inherited = NULL;
     lj_sftp_session *surplus = take_surplus(lj_clock_mono_ns());
     lj_sftp_session *s = t->idle;
     *ret_may_connect = false;
     if (s != NULL) {
         t->idle = s->next;
-    } else if (t->open < sftp->config.max_connections) {
+    } else if (t->open < sftp->config.max_connections || held > 0) {
         t->open++;
         *ret_may_connect = true;
     }
     pthread_mutex_unlock(&pool.mutex);
-    for (; inherited != NULL; inherited = inherited->next)
-        lj_sftp_session_abandon(inherited);
     free_all(surplus);
     return s;
 }
@@ -205,23 +203,25 @@ static void one_less(lj_sftp_target *target)
     pthread_mutex_unlock(&pool.mutex);
 }
 
-static lj_code wait_for_room(const lj_sftp *sftp, int64_t end_ns, lj_error *err)
+/* Every operation that has a connection comes to its end, so this does too. */
+static lj_code wait_for_room(const lj_sftp *sftp, int64_t since_ns, lj_error *err)
 {
     if (sftp->cancel != NULL && __atomic_load_n(sftp->cancel, __ATOMIC_ACQUIRE))
         return lj_error_set(err, LJ_CANCELLED, "cancelled");
-    if (lj_clock_mono_ns() >= end_ns) {
-        lj_error_set(err, LJ_TIMEOUT, "all %u connections to %s are in use",
-                     sftp->config.max_connections, sftp->config.host);
-        (void)lj_error_hint(err, "raise max-connections");
-        return lj_error_retryable(err, true);
-    }
+    if (lj_clock_mono_ns() - since_ns >= sftp->config.stall_ns &&
+        !__atomic_exchange_n(&sftp->target->warned_busy, true, __ATOMIC_RELAXED))
+        lj_log(
+            LJ_LOG_WARN,
+            "sftp: all %u connections to %s are in use for long: others wait; max-connections can "
+            "be raised",
+            sftp->config.max_connections, sftp->config.host);
     lj_clock_sleep_ns(WAIT_NS);
     return LJ_OK;
 }
 
-lj_code lj_sftp_take(lj_sftp *sftp, lj_sftp_session **ret_session, lj_error *err)
+static lj_code take_or_connect(lj_sftp *sftp, lj_sftp_session **ret_session, lj_error *err)
 {
-    int64_t end_ns = lj_clock_mono_ns() + sftp->config.stall_ns;
+    int64_t since_ns = lj_clock_mono_ns();
     for (;;) {
         bool may_connect = false;
         lj_sftp_session *s = try_take(sftp, &may_connect);
@@ -239,9 +239,16 @@ lj_code lj_sftp_take(lj_sftp *sftp, lj_sftp_session **ret_session, lj_error *err
                 one_less(sftp->target);
             return code;
         } else {
-            LJ_TRY(wait_for_room(sftp, end_ns, err));
+            LJ_TRY(wait_for_room(sftp, since_ns, err));
         }
     }
+}
+
+lj_code lj_sftp_take(lj_sftp *sftp, lj_sftp_session **ret_session, lj_error *err)
+{
+    LJ_TRY(take_or_connect(sftp, ret_session, err));
+    held++;
+    return LJ_OK;
 }
 
 void lj_sftp_give(lj_sftp *sftp, lj_sftp_session *s)
@@ -249,6 +256,7 @@ void lj_sftp_give(lj_sftp *sftp, lj_sftp_session *s)
     lj_sftp_flush(s);
     /* where there is no room in the buffers for it, what is left to be sent goes with the next request */
     bool keep = !s->broken;
+    held--;
     s->cancel = NULL;
     s->idle_since_ns = lj_clock_mono_ns();
     pthread_mutex_lock(&pool.mutex);

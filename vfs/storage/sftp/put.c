@@ -403,6 +403,7 @@ static void clean_up(putting *p)
     uint32_t ids[3];
     lj_sftp_session *s = p->s;
     lj_code code = LJ_OK;
+    bool grace = lj_sftp_grace_begin(s);
     if (s->broken)
         return;
     lj_sftp_forget(s);
@@ -415,6 +416,8 @@ static void clean_up(putting *p)
         code = lj_sftp_do_path(s, LJ_FXP_REMOVE, p->temp, &ids[2], NULL);
     if (code != LJ_OK)
         s->broken = true;
+    if (grace)
+        lj_sftp_grace_end(s);
 }
 
 static lj_code put_by(putting *p, lj_source *source, const lj_storage_put_options *options,

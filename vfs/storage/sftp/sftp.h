@@ -11,7 +11,7 @@
  *     host-key            the server's key: "SHA256:..." as ssh-keygen -l shows it, or "ssh-ed25519 AAAA...". Then no
  *                         known_hosts is read
  *     strict-host-key     true; false accepts any key, which is logged
- *     max-connections     to this server with this login, for the whole process: 1..64, default 8
+ *     max-connections     to this server with this login, for the whole process: 1..64, default 8; more requests wait
  *
  * Environment, for the embedded way, whose URL must not have secrets: LITEJOIN_SFTP_PASSWORD,
  * LITEJOIN_SFTP_KEY_PASSPHRASE; SSH_AUTH_SOCK (the agent); HOME. Read when the store is opened.

@@ -14,6 +14,8 @@
 #include "vfs/base/clock.h"
 #include "vfs/storage/sftp/internal.h"
 
+#define GRACE_NS       (100 * LJ_NS_PER_MS)
+#define GRACE_POLL_MS  10
 #define POLL_MS        100
 #define PACKET_MAX     (256u * 1024u)
 #define READ_BYTES     ((size_t)128 * 1024)
@@ -22,20 +24,31 @@
 
 /* ---- waiting ---- */
 
+static lj_code check_cancel(lj_sftp_session *s, lj_error *err)
+{
+    if (s->cancel == NULL || !__atomic_load_n(s->cancel, __ATOMIC_ACQUIRE))
+        return LJ_OK;
+    s->broken = true;
+    s->cancelled = true;
+    return lj_error_set(err, LJ_CANCELLED, "cancelled");
+}
+
 lj_code lj_sftp_wait_fd(lj_sftp_session *s, int fd, short events, lj_error *err)
 {
     struct pollfd pfd = {.fd = fd, .events = events};
     int64_t before = lj_clock_mono_ns();
-    int rc = poll(&pfd, 1, POLL_MS);
+    bool grace = s->grace_end_ns != 0;
+    if (grace && before >= s->grace_end_ns) {
+        s->broken = true;
+        return lj_error_set(err, LJ_CANCELLED, "cancelled");
+    }
+    int rc = poll(&pfd, 1, grace ? GRACE_POLL_MS : POLL_MS);
     if (rc < 0 && errno != EINTR)
         return lj_error_errno(err, errno, "cannot wait for the server");
     int64_t waited = lj_clock_mono_ns() - before;
     s->stalled_ns += waited;
     s->budget_ns -= waited;
-    if (s->cancel != NULL && __atomic_load_n(s->cancel, __ATOMIC_ACQUIRE)) {
-        s->broken = true;
-        return lj_error_set(err, LJ_CANCELLED, "cancelled");
-    }
+    LJ_TRY(check_cancel(s, err));
     if (s->budget_ns > 0 && (rc > 0 || s->stalled_ns < s->stall_ns))
         return LJ_OK;
     s->broken = true;
@@ -158,6 +171,21 @@ void lj_sftp_begin(lj_sftp_session *s, const bool *cancel)
     lj_sftp_forget(s);
 }
 
+bool lj_sftp_grace_begin(lj_sftp_session *s)
+{
+    if (!s->cancelled || s->channel == NULL)
+        return false;
+    s->broken = false;
+    s->cancel = NULL;
+    s->grace_end_ns = lj_clock_mono_ns() + GRACE_NS;
+    return true;
+}
+
+void lj_sftp_grace_end(lj_sftp_session *s)
+{
+    s->broken = true;
+}
+
 void lj_sftp_forget(lj_sftp_session *s)
 {
     s->first_id = s->next_id;
@@ -198,6 +226,8 @@ static lj_code next_packet(lj_sftp_session *s, lj_sftp_answer *answer, bool *ret
 lj_code lj_sftp_receive(lj_sftp_session *s, bool wait, lj_sftp_answer *ret_answer, bool *ret_there,
                         lj_error *err)
 {
+    /* also where the server is so fast that there is nothing to wait for */
+    LJ_TRY(check_cancel(s, err));
     for (;;) {
         LJ_TRY(next_packet(s, ret_answer, ret_there, err));
         if (*ret_there) {
