@@ -107,11 +107,10 @@ static int parse_header(connection *c, request *r, char *line)
         r->close = strcasecmp(value, "close") == 0;
     else if (strcasecmp(line, "Expect") == 0)
         c->awaits_continue = strcasecmp(value, "100-continue") == 0;
-    else if (strcasecmp(line, "Transfer-Encoding") == 0)
-        return 501;
-    else if (strcasecmp(line, "x-amz-content-sha256") == 0 && strncmp(value, "STREAMING", 9) == 0)
-        return 501;
-    return 0;
+    bool streams =
+        strcasecmp(line, "Transfer-Encoding") == 0 ||
+        (strcasecmp(line, "x-amz-content-sha256") == 0 && strncmp(value, "STREAMING", 9) == 0);
+    return streams ? 501 : 0;
 }
 
 /* "PUT /bucket/key?query HTTP/1.1" */
@@ -133,13 +132,13 @@ static int parse_target(request *r, char *line)
         strlen(target) >= sizeof(r->name) || (query != NULL && strlen(query) >= sizeof(r->query)) ||
         !lj_url_decode(target, false))
         return 400;
-    strcpy(r->method, line);
-    strcpy(r->name, target);
+    (void)snprintf(r->method, sizeof(r->method), "%s", line);
+    (void)snprintf(r->name, sizeof(r->name), "%s", target);
     memcpy(r->bucket, target, bucket);
     if (key != NULL)
-        strcpy(r->key, target + bucket + 1);
+        (void)snprintf(r->key, sizeof(r->key), "%s", target + bucket + 1);
     if (query != NULL)
-        strcpy(r->query, query);
+        (void)snprintf(r->query, sizeof(r->query), "%s", query);
     return 0;
 }
 

@@ -245,9 +245,8 @@ int main(int argc, char **argv)
             folder = value;
         else if (strcmp(argv[i], "--discard") == 0)
             server.discard_prefix = value;
-        else if (strcmp(argv[i], "--port") != 0 && strcmp(argv[i], "--delay-ms") != 0)
-            return usage();
-        else if (!lj_str_u64(value, argv[i][2] == 'p' ? &port : &delay_ms))
+        else if ((strcmp(argv[i], "--port") != 0 || !lj_str_u64(value, &port)) &&
+                 (strcmp(argv[i], "--delay-ms") != 0 || !lj_str_u64(value, &delay_ms)))
             return usage();
     }
     store_init(folder);

@@ -79,7 +79,7 @@ static bool create(connection *c, const request *r)
         return false;
     }
     (void)snprintf(u->id, sizeof(u->id), "%016llx", (unsigned long long)store_next_id());
-    strcpy(u->name, r->name);
+    (void)snprintf(u->name, sizeof(u->name), "%s", r->name);
     (void)!lj_buf_printf(&xml, NULL, "<InitiateMultipartUploadResult><Bucket>%s</Bucket><Key>",
                          r->bucket);
     append_text(&xml, r->key, false);

@@ -68,7 +68,8 @@ static bool has_control(const char *text)
 
 void lj_url_clean_path(char *path)
 {
-    bool absolute = path[0] == '/'; /* in front of the first part there is no room for a '/' otherwise */
+    bool absolute =
+        path[0] == '/'; /* in front of the first part there is no room for a '/' otherwise */
     char *out = path;
     const char *in = path;
     while (*in != 0) {

@@ -21,16 +21,16 @@
 typedef int (*getaddrinfo_fn)(const char *, const char *, const struct addrinfo *,
                               struct addrinfo **);
 
-int getaddrinfo(const char *restrict node, const char *restrict service,
-                const struct addrinfo *restrict hints, struct addrinfo **restrict ret)
+int getaddrinfo(const char *restrict name, const char *restrict service,
+                const struct addrinfo *restrict req, struct addrinfo **restrict pai)
 {
-    if (node != NULL && strcmp(node, SLOW_HOST) == 0) {
+    if (name != NULL && strcmp(name, SLOW_HOST) == 0) {
         lj_clock_sleep_ns(RESOLVING_MS * LJ_NS_PER_MS);
         return EAI_AGAIN;
     }
     getaddrinfo_fn real = NULL;
     *(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
-    return real(node, service, hints, ret);
+    return real(name, service, req, pai);
 }
 
 typedef struct {

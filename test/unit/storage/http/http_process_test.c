@@ -188,7 +188,7 @@ static void sockets_are_closed_on_exec(void **state)
         if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) != 0 || domain != AF_INET ||
             getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) != 0 || listening)
             continue;
-        struct sockaddr_in peer;
+        struct sockaddr_in peer = {.sin_family = AF_INET};
         len = sizeof(peer);
         if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0 &&
             ntohs(peer.sin_port) == server_port(server)) {

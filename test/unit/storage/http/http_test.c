@@ -356,6 +356,9 @@ static void nobody_there(void **state)
     assert_null(strstr(f->err.message, "passw0rd"));
     assert_null(strstr(f->err.message, "user"));
     assert_non_null(strstr(f->err.message, "PUT 127.0.0.1:"));
+    lj_http_request sixth = LJ_HTTP_REQUEST("GET", "http://u@[::1]:1/x");
+    expect_failure(f, perform(f, &sixth), LJ_UNAVAILABLE, true);
+    assert_non_null(strstr(f->err.message, "GET [::1]:1: "));
 }
 
 static void urls_that_are_none(void **state)
