@@ -48,6 +48,14 @@ function answer(stream, headers, body) {
     }
     if (method === "GET" && key === "")
         return [200, { "content-type": "application/xml" }, listing(url.searchParams)];
+    if (method === "POST" && url.searchParams.has("delete")) {
+        let text = "<DeleteResult>";
+        for (const [, name] of body.toString().matchAll(/<Key>([^<]*)<\/Key>/g)) {
+            objects.delete(name);
+            text += "<Deleted><Key>" + name + "</Key></Deleted>";
+        }
+        return [200, { "content-type": "application/xml" }, text + "</DeleteResult>"];
+    }
     if (!objects.has(key))
         return [404, {}, "<Error><Code>NoSuchKey</Code></Error>"];
     if (method === "DELETE") {
