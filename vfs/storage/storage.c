@@ -211,21 +211,28 @@ static lj_code check_key(const lj_storage *storage, const char *key, bool is_pre
 }
 
 /*
- * Counts a call that ended, and adds where it failed. `ours`: the failure was not the store's. A store's own answer is never
- * LJ_CORRUPT or LJ_CONFLICT: those are verdicts on the replica's content, for which the shipper gives a generation up.
+ * A store's own answer is never LJ_CORRUPT or LJ_CONFLICT: those are verdicts on the replica's content, for which the shipper
+ * gives a generation up.
  */
+static lj_code no_verdict(lj_code code, lj_error *err)
+{
+    if (code != LJ_CORRUPT && code != LJ_CONFLICT)
+        return code;
+    if (err != NULL)
+        err->code = LJ_UNAVAILABLE;
+    (void)lj_error_retryable(err, true);
+    return LJ_UNAVAILABLE;
+}
+
+/* Counts a call that ended, and adds where it failed. `ours`: the failure was not the store's. */
 static lj_code finish(lj_storage *storage, lj_storage_op op, lj_code code, bool ours,
                       const char *key, lj_error *err)
 {
     count(&storage->calls[op], 1);
     if (code == LJ_OK)
         return LJ_OK;
-    if (!ours && (code == LJ_CORRUPT || code == LJ_CONFLICT)) {
-        code = LJ_UNAVAILABLE;
-        if (err != NULL)
-            err->code = code;
-        (void)lj_error_retryable(err, true);
-    }
+    if (!ours)
+        code = no_verdict(code, err);
     if (!ours && code != LJ_NOTFOUND && code != LJ_EXISTS)
         count(&storage->errors[op], 1);
     (void)lj_error_context(err, "%s: %s", storage->url, key);
@@ -395,6 +402,7 @@ static void delete_result(void *ctx, const char *key, const lj_error *err)
         return;
     }
     lj_error shown = *err;
+    (void)no_verdict(shown.code, &shown);
     (void)lj_error_context(&shown, "%s: %s", guard->storage->url, key);
     if (guard->first.code == LJ_OK)
         guard->first = shown;
@@ -418,6 +426,7 @@ lj_code lj_storage_delete_many(lj_storage *storage, const char *const *keys, siz
         return LJ_OK;
     count(&storage->errors[LJ_STORAGE_OP_DELETE], 1);
     if (guard.first.code == LJ_OK) {
+        (void)no_verdict(code, &whole);
         (void)lj_error_context(&whole, "%s", storage->url);
         guard.first = whole;
     }

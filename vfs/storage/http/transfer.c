@@ -164,7 +164,20 @@ static size_t on_write(char *data, size_t size, size_t count, void *ctx)
     return len;
 }
 
-/* "HTTP/1.1 200 OK" or "HTTP/2 200" begins an answer (also behind a 100), everything else is a header. */
+/* The number in "HTTP/1.1 200 OK"; 0 when there is none. */
+static int status_in(const char *line, size_t len)
+{
+    const char *space = memchr(line, ' ', len);
+    int status = 0;
+    if (space == NULL)
+        return 0;
+    for (const char *c = space + 1; c < line + len && c <= space + 3 && isdigit((unsigned char)*c);
+         c++)
+        status = 10 * status + (*c - '0');
+    return status;
+}
+
+/* "HTTP/1.1 200 OK" begins an answer (also behind a 100), everything else is a header. */
 static size_t on_header(char *data, size_t size, size_t count, void *ctx)
 {
     lj_transfer *t = ctx;
@@ -172,8 +185,7 @@ static size_t on_header(char *data, size_t size, size_t count, void *ctx)
     lj_buf *headers = &t->response->headers;
     t->progress_ns = lj_clock_mono_ns();
     if (len > 5 && strncasecmp(data, "HTTP/", 5) == 0) {
-        const char *space = memchr(data, ' ', len);
-        t->response->status = space != NULL ? atoi(space + 1) : 0;
+        t->response->status = status_in(data, len);
         lj_buf_clear(headers);
         t->has_headers = false;
         return len;
