@@ -164,8 +164,7 @@ static lj_code fetch_files(const lj_aws_source *source, lj_token *ret_token, lj_
     return code;
 }
 
-static lj_code fetch_base(const lj_aws_source *source, const bool *cancel, lj_token *ret_token,
-                          lj_error *err)
+static lj_code fetch_base(const lj_aws_source *source, lj_token *ret_token, lj_error *err)
 {
     switch (source->kind) {
     case LJ_AWS_STATIC:
@@ -173,27 +172,26 @@ static lj_code fetch_base(const lj_aws_source *source, const bool *cancel, lj_to
     case LJ_AWS_FILES:
         return fetch_files(source, ret_token, err);
     case LJ_AWS_PROCESS:
-        return lj_aws_process_fetch(source, cancel, ret_token, err);
+        return lj_aws_process_fetch(source, ret_token, err);
     case LJ_AWS_WEB_IDENTITY:
-        return lj_aws_sts_web_identity(source, cancel, ret_token, err);
+        return lj_aws_sts_web_identity(source, ret_token, err);
     case LJ_AWS_CONTAINER:
-        return lj_aws_container_fetch(source, cancel, ret_token, err);
+        return lj_aws_container_fetch(source, ret_token, err);
     case LJ_AWS_IMDS:
-        return lj_aws_imds_fetch(source, cancel, ret_token, err);
+        return lj_aws_imds_fetch(source, ret_token, err);
     }
     return lj_error_set(err, LJ_INTERNAL, "AWS credentials of no kind");
 }
 
-static lj_code fetch_until(void *ctx, const bool *cancel, lj_token *ret_token, lj_error *err)
+static lj_code fetch(void *ctx, lj_token *ret_token, lj_error *err)
 {
     const lj_aws_source *source = ctx;
     lj_token token = LJ_TOKEN_INIT;
-    LJ_TRY(fetch_base(source, cancel, &token, err));
+    LJ_TRY(fetch_base(source, &token, err));
     for (size_t i = 0; i < source->role_count; i++) {
         lj_token with = token;
         token = (lj_token)LJ_TOKEN_INIT;
-        lj_code code =
-            lj_aws_sts_assume_role(source, &source->roles[i], &with, cancel, &token, err);
+        lj_code code = lj_aws_sts_assume_role(source, &source->roles[i], &with, &token, err);
         lj_token_free(&with);
         if (code != LJ_OK)
             return code;
@@ -202,18 +200,12 @@ static lj_code fetch_until(void *ctx, const bool *cancel, lj_token *ret_token, l
     return LJ_OK;
 }
 
-static lj_code fetch(void *ctx, lj_token *ret_token, lj_error *err)
-{
-    return fetch_until(ctx, NULL, ret_token, err);
-}
-
 static void free_source(void *ctx)
 {
     lj_aws_source_free(ctx);
 }
 
-static const lj_token_ops source_ops = {
-    .fetch = fetch, .free = free_source};
+static const lj_token_ops source_ops = {.fetch = fetch, .free = free_source};
 
 /* ---- the key ---- */
 

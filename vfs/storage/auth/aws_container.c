@@ -113,15 +113,14 @@ static lj_code ask(lj_aws_metadata *metadata, const lj_aws_source *source, const
                              response->body.len, lj_aws_clock_skew_ns(response), ret_token, err);
 }
 
-lj_code lj_aws_container_fetch(const lj_aws_source *source, const bool *cancel, lj_token *ret_token,
-                               lj_error *err)
+lj_code lj_aws_container_fetch(const lj_aws_source *source, lj_token *ret_token, lj_error *err)
 {
     bool tls = false;
     LJ_TRY(check_url(source->url, &tls, err));
     LJ_CLEANUP(lj_wipe_freep) char *header = NULL;
     LJ_TRY(make_header(source, &header, err));
     lj_aws_metadata metadata;
-    LJ_TRY(lj_aws_metadata_open(&metadata, source, cancel, REQUEST_NS, err));
+    LJ_TRY(lj_aws_metadata_open(&metadata, source, REQUEST_NS, err));
     metadata.no_proxy = !tls;
     LJ_CLEANUP(lj_http_response_free) lj_http_response response = LJ_HTTP_RESPONSE_INIT;
     lj_code code = ask(&metadata, source, header, &response, ret_token, err);

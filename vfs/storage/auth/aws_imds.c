@@ -132,8 +132,7 @@ static lj_code nothing_configured(const char *why, lj_error *err)
     return lj_error_retryable(err, true);
 }
 
-lj_code lj_aws_imds_fetch(const lj_aws_source *source, const bool *cancel, lj_token *ret_token,
-                          lj_error *err)
+lj_code lj_aws_imds_fetch(const lj_aws_source *source, lj_token *ret_token, lj_error *err)
 {
     lj_error error = LJ_ERROR_INIT;
     if (source->imds_disabled) {
@@ -143,7 +142,7 @@ lj_code lj_aws_imds_fetch(const lj_aws_source *source, const bool *cancel, lj_to
         return lj_error_retryable(err, true);
     }
     session s = {.source = source, .response = LJ_HTTP_RESPONSE_INIT, .err = &error};
-    lj_code code = lj_aws_metadata_open(&s.metadata, source, cancel, REQUEST_NS, &error);
+    lj_code code = lj_aws_metadata_open(&s.metadata, source, REQUEST_NS, &error);
     if (code == LJ_OK) {
         s.metadata.no_proxy = true;
         code = run(&s, ret_token);

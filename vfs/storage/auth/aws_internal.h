@@ -105,22 +105,22 @@ LJ_WARN_UNUSED lj_code lj_aws_read_token_file(const char *what, const char *path
                                               lj_secret *ret_token, lj_error *err);
 
 /*
- * The ways to fetch. All end with LJ_CANCELLED within 0.2 s once *cancel is true (may be NULL). What only somebody's deed can
+ * The ways to fetch. All end with LJ_CANCELLED within 0.2 s of being cancelled (base/cancel.h). What only somebody's deed can
  * change is an error too, but most are retryable, because that deed can happen without a restart.
  */
-LJ_WARN_UNUSED lj_code lj_aws_process_fetch(const lj_aws_source *source, const bool *cancel,
-                                            lj_token *ret_token, lj_error *err);
-LJ_WARN_UNUSED lj_code lj_aws_container_fetch(const lj_aws_source *source, const bool *cancel,
-                                              lj_token *ret_token, lj_error *err);
-LJ_WARN_UNUSED lj_code lj_aws_imds_fetch(const lj_aws_source *source, const bool *cancel,
-                                         lj_token *ret_token, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_aws_process_fetch(const lj_aws_source *source, lj_token *ret_token,
+                                            lj_error *err);
+LJ_WARN_UNUSED lj_code lj_aws_container_fetch(const lj_aws_source *source, lj_token *ret_token,
+                                              lj_error *err);
+LJ_WARN_UNUSED lj_code lj_aws_imds_fetch(const lj_aws_source *source, lj_token *ret_token,
+                                         lj_error *err);
 /* AssumeRoleWithWebIdentity. The token's file is read at each call, because it is written anew before the token expires. */
-LJ_WARN_UNUSED lj_code lj_aws_sts_web_identity(const lj_aws_source *source, const bool *cancel,
-                                               lj_token *ret_token, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_aws_sts_web_identity(const lj_aws_source *source, lj_token *ret_token,
+                                               lj_error *err);
 /* AssumeRole, signed with the credentials `with`. */
 LJ_WARN_UNUSED lj_code lj_aws_sts_assume_role(const lj_aws_source *source, const lj_aws_role *role,
-                                              const lj_token *with, const bool *cancel,
-                                              lj_token *ret_token, lj_error *err);
+                                              const lj_token *with, lj_token *ret_token,
+                                              lj_error *err);
 
 /* What an answer of STS says, found by the names of its elements; not set: not there. */
 typedef struct {

@@ -15,12 +15,11 @@
 #define REQUEST_MIN_NS (50 * LJ_NS_PER_MS)
 
 lj_code lj_aws_metadata_open(lj_aws_metadata *metadata, const lj_aws_source *source,
-                             const bool *cancel, int64_t request_ns, lj_error *err)
+                             int64_t request_ns, lj_error *err)
 {
     lj_http_options options = {.connect_timeout_ns = CONNECT_NS,
                                .stall_timeout_ns = request_ns,
-                               .ca_file = source->ca_file,
-                               .cancel = cancel};
+                               .ca_file = source->ca_file};
     *metadata = (lj_aws_metadata){.end_ns = lj_clock_mono_ns() + ALL_NS, .request_ns = request_ns};
     return lj_http_new(&options, &metadata->http, err);
 }

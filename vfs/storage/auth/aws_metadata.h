@@ -20,7 +20,7 @@ typedef struct {
 } lj_aws_metadata;
 
 LJ_WARN_UNUSED lj_code lj_aws_metadata_open(lj_aws_metadata *metadata, const lj_aws_source *source,
-                                            const bool *cancel, int64_t request_ns, lj_error *err);
+                                            int64_t request_ns, lj_error *err);
 void lj_aws_metadata_close(lj_aws_metadata *metadata);
 
 /*

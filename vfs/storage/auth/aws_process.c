@@ -34,7 +34,6 @@
 
 typedef struct {
     const lj_aws_source *source;
-    const bool *cancel;
     pid_t pid; /* and its process group */
     int fd;    /* its output; -1: closed */
     int64_t deadline_ns;
@@ -154,7 +153,7 @@ static lj_code out_of_time(const child *c)
 
 static lj_code check_time(const child *c)
 {
-    if (lj_cancel_requested(c->cancel))
+    if (lj_cancel_requested(NULL))
         return lj_error_set(c->err, LJ_CANCELLED, "cancelled");
     return lj_clock_mono_ns() >= c->end_ns ? out_of_time(c) : LJ_OK;
 }
@@ -254,10 +253,9 @@ static lj_code run(child *c, lj_token *ret_token)
     return code;
 }
 
-lj_code lj_aws_process_fetch(const lj_aws_source *source, const bool *cancel, lj_token *ret_token,
-                             lj_error *err)
+lj_code lj_aws_process_fetch(const lj_aws_source *source, lj_token *ret_token, lj_error *err)
 {
-    child c = {.source = source, .cancel = cancel, .fd = -1, .err = err};
+    child c = {.source = source, .fd = -1, .err = err};
     c.deadline_ns = source->process_deadline_ns > 0 ? source->process_deadline_ns : DEADLINE_NS;
     c.end_ns = lj_clock_mono_ns() + c.deadline_ns;
     c.output = malloc(OUTPUT_MAX + 2);

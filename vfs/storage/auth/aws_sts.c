@@ -110,15 +110,14 @@ static lj_code add(call *c, const char *name, const char *value)
     return lj_url_encode(&c->body, value, false, c->err);
 }
 
-static lj_code begin(call *c, const bool *cancel, const lj_aws_role *role)
+static lj_code begin(call *c, const lj_aws_role *role)
 {
     const lj_aws_source *source = c->source;
     char name[64];
     LJ_TRY(source->sts_endpoint != NULL ? given_endpoint(c) : own_endpoint(c));
     lj_http_options options = {.stall_timeout_ns =
                                    source->io_timeout_ns > 0 ? source->io_timeout_ns : TIMEOUT_NS,
-                               .ca_file = source->ca_file,
-                               .cancel = cancel};
+                               .ca_file = source->ca_file};
     LJ_TRY(lj_http_new(&options, &c->http, c->err));
     /* neither moves, so that no copy of a secret is left behind */
     LJ_TRY(lj_buf_reserve(&c->body, BODY_MAX, c->err));
@@ -306,8 +305,7 @@ static lj_code failed(const call *c, const lj_aws_role *role, lj_code code)
     return code;
 }
 
-lj_code lj_aws_sts_web_identity(const lj_aws_source *source, const bool *cancel,
-                                lj_token *ret_token, lj_error *err)
+lj_code lj_aws_sts_web_identity(const lj_aws_source *source, lj_token *ret_token, lj_error *err)
 {
     call c = {.source = source,
               .action = "AssumeRoleWithWebIdentity",
@@ -315,7 +313,7 @@ lj_code lj_aws_sts_web_identity(const lj_aws_source *source, const bool *cancel,
               .response = LJ_HTTP_RESPONSE_INIT,
               .err = err};
     LJ_CLEANUP(lj_secret_free) lj_secret token = LJ_SECRET_NONE;
-    lj_code code = begin(&c, cancel, &source->web_role);
+    lj_code code = begin(&c, &source->web_role);
     if (code == LJ_OK)
         code = lj_aws_read_token_file("the web identity token", source->token_file, TOKEN_FILE_MAX,
                                       &token, err);
@@ -328,8 +326,7 @@ lj_code lj_aws_sts_web_identity(const lj_aws_source *source, const bool *cancel,
 }
 
 lj_code lj_aws_sts_assume_role(const lj_aws_source *source, const lj_aws_role *role,
-                               const lj_token *with, const bool *cancel, lj_token *ret_token,
-                               lj_error *err)
+                               const lj_token *with, lj_token *ret_token, lj_error *err)
 {
     call c = {.source = source,
               .action = "AssumeRole",
@@ -337,7 +334,7 @@ lj_code lj_aws_sts_assume_role(const lj_aws_source *source, const lj_aws_role *r
               .body = LJ_BUF_INIT(BODY_MAX),
               .response = LJ_HTTP_RESPONSE_INIT,
               .err = err};
-    lj_code code = begin(&c, cancel, role);
+    lj_code code = begin(&c, role);
     if (code == LJ_OK)
         code = perform(&c, ret_token);
     finish(&c);

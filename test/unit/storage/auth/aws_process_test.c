@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/str.h"
 #include "vfs/storage/auth/aws_internal.h"
@@ -27,7 +28,9 @@ static lj_code run(const char *command, const bool *cancel, lj_token *token, lj_
     assert_non_null(source.command);
     *err = (lj_error)LJ_ERROR_INIT;
     *token = (lj_token)LJ_TOKEN_INIT;
-    lj_code code = lj_aws_process_fetch(&source, cancel, token, err);
+    const bool *outer = lj_cancel_swap(cancel);
+    lj_code code = lj_aws_process_fetch(&source, token, err);
+    lj_cancel_swap(outer);
     free(source.origin);
     free(source.command);
     if (code != LJ_OK) {
