@@ -1,5 +1,5 @@
 /*
- * guard.h - libcurl inside someone else's process (internal to http/ and parts.c): what its calls may not do to the host.
+ * guard.h - libcurl inside someone else's process (for http/, parts.c and sftp/, whose libssh2 uses OpenSSL too): what its calls may not do to the host.
  *
  *   - raise SIGPIPE. With CURLOPT_NOSIGNAL libcurl leaves that to its caller, and a TLS library may write to a socket that
  *     was closed without MSG_NOSIGNAL.

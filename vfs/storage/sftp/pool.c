@@ -9,8 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
+#include "vfs/storage/http/guard.h"
 #include "vfs/storage/sftp/internal.h"
 
 #define IDLE_MAX    4u
@@ -206,7 +208,7 @@ static void one_less(lj_sftp_target *target)
 /* Every operation that has a connection comes to its end, so this does too. */
 static lj_code wait_for_room(const lj_sftp *sftp, int64_t since_ns, lj_error *err)
 {
-    if (sftp->cancel != NULL && __atomic_load_n(sftp->cancel, __ATOMIC_ACQUIRE))
+    if (lj_cancel_requested(sftp->cancel) || lj_guard_stopping())
         return lj_error_set(err, LJ_CANCELLED, "cancelled");
     if (lj_clock_mono_ns() - since_ns >= sftp->config.stall_ns &&
         !__atomic_exchange_n(&sftp->target->warned_busy, true, __ATOMIC_RELAXED))
@@ -246,9 +248,16 @@ static lj_code take_or_connect(lj_sftp *sftp, lj_sftp_session **ret_session, lj_
 
 lj_code lj_sftp_take(lj_sftp *sftp, lj_sftp_session **ret_session, lj_error *err)
 {
-    LJ_TRY(take_or_connect(sftp, ret_session, err));
-    held++;
-    return LJ_OK;
+    /* libssh2 uses OpenSSL too, which exit() takes apart while workers may be in the middle of an object */
+    (void)lj_guard_init();
+    if (!lj_guard_enter())
+        return lj_error_set(err, LJ_CANCELLED, "the process ends");
+    lj_code code = take_or_connect(sftp, ret_session, err);
+    if (code == LJ_OK)
+        held++;
+    else
+        lj_guard_leave();
+    return code;
 }
 
 void lj_sftp_give(lj_sftp *sftp, lj_sftp_session *s)
@@ -271,4 +280,5 @@ void lj_sftp_give(lj_sftp *sftp, lj_sftp_session *s)
     if (!keep)
         lj_sftp_session_free(s);
     free_all(surplus);
+    lj_guard_leave();
 }

@@ -11,7 +11,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
+#include "vfs/storage/http/guard.h"
 #include "vfs/storage/sftp/internal.h"
 
 #define GRACE_NS       (100 * LJ_NS_PER_MS)
@@ -26,7 +28,7 @@
 
 static lj_code check_cancel(lj_sftp_session *s, lj_error *err)
 {
-    if (s->cancel == NULL || !__atomic_load_n(s->cancel, __ATOMIC_ACQUIRE))
+    if (!lj_cancel_requested(s->cancel) && !lj_guard_stopping())
         return LJ_OK;
     s->broken = true;
     s->cancelled = true;
