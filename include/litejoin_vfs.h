@@ -56,6 +56,7 @@ typedef struct litejoin_config {
     /* Called with each log line, from any thread, under no lock; must not call back into SQLite. */
     void (*log)(void *log_ctx, int level, const char *line);
     void *log_ctx;
+    const char *fsync_before_ship;
 } litejoin_config;
 
 /*
