@@ -3,8 +3,13 @@
  *
  * The VFS wraps SQLite's default VFS under the name "litejoin". A database opened through it in WAL mode is replicated
  * to `<replica_url>/<file name without .db>/` as it is written, and a database that is gone is restored when
- * it is opened. Link liblitejoin.a and the libraries `pkg-config --libs --static litejoin` names next to your own
- * SQLite (3.40 or later); or load the extension litejoin_vfs.so, which gives the same functions.
+ * it is opened. A replica is a folder (file://) or lies in an object store (s3://, gcs://, abs://, sftp://). Link
+ * liblitejoin.a and the libraries that `pkg-config --libs litejoin` names next to your own SQLite (3.40 or later); or load
+ * the extension litejoin_vfs.so, which gives the same functions.
+ *
+ * Secrets have no place here: stores find their credentials in the environment, in the files of their vendors' tools and at
+ * the metadata services of the machine. The environment is read when the VFS is registered and when a database is opened:
+ * as always with getenv, no other thread may change it then.
  *
  * Threads: every function may be called from any thread; one that takes a connection follows that connection's rules.
  * Nothing is written to stdout or stderr; no signal handler is installed; no callback runs under a lock.
@@ -56,6 +61,7 @@ typedef struct litejoin_config {
     /* Called with each log line, from any thread, under no lock; must not call back into SQLite. */
     void (*log)(void *log_ctx, int level, const char *line);
     void *log_ctx;
+    const char *fsync_before_ship;
 } litejoin_config;
 
 /*

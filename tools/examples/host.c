@@ -1,11 +1,11 @@
 /*
  * host.c - a C program whose database survives its disk.
  *
- *     cc host.c -o host $(pkg-config --cflags --libs --static litejoin) -lsqlite3
+ *     cc host.c -o host $(pkg-config --cflags --libs litejoin)
  *     ./host data/shard_0.db file:///backup/state      # run it, delete data/, run it again
  *
  * The database is replicated to file:///backup/state/shard_0/ as it is written, and restored from there when it
- * is gone. Everything else is SQLite as usual.
+ * is gone. Any other store will do, s3://BUCKET/state for one. Everything else is SQLite as usual.
  */
 #include <stdio.h>
 

@@ -11,6 +11,7 @@
 
 #include "vfs/base/str.h"
 #include "vfs/config/options.h"
+#include "vfs/storage/storage.h"
 
 #define ENV_NAME_MAX 80u
 
@@ -24,7 +25,7 @@ static lj_code take(lj_config *config, const char *entry, bool *seen, lj_error *
     char name[ENV_NAME_MAX];
     snprintf(shown, sizeof(shown), "%.*s", (int)LJ_MIN((size_t)(equals - entry), sizeof(shown) - 1),
              entry);
-    if (strcmp(shown, LJ_CONFIG_ENV_FILE) == 0)
+    if (strcmp(shown, LJ_CONFIG_ENV_FILE) == 0 || lj_storage_is_variable(shown))
         return LJ_OK;
     const char *suffix = shown + strlen(LJ_CONFIG_ENV_PREFIX);
     bool upper = true;

@@ -35,6 +35,7 @@ static lj_code set_all(lj_config *config, const litejoin_config *given, lj_error
         {"log_level", given->log_level},
         {"log_file", given->log_file},
         {"base_vfs", given->base_vfs},
+        {"fsync_before_ship", given->fsync_before_ship},
     };
     for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {
         if (rows[i].value != NULL)

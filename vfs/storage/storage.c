@@ -27,13 +27,12 @@ static const struct {
     lj_code (*open)(const char *url, const lj_storage_options *options, lj_storage **ret_storage,
                     lj_error *err);
 } schemes[] = {
-    {"abs", lj_abs_open},
-    {"file", lj_file_open},
-    {"gcs", lj_gcs_open},
-    {"gs", lj_gcs_open},
-    {"s3", lj_s3_open},
-    {"sftp", lj_sftp_open},
+    {"abs", lj_abs_open}, {"file", lj_file_open}, {"gcs", lj_gcs_open},
+    {"gs", lj_gcs_open},  {"s3", lj_s3_open},     {"sftp", lj_sftp_open},
 };
+
+static const char *const variables[] = {LJ_SFTP_PASSWORD_VARIABLE, LJ_SFTP_PASSPHRASE_VARIABLE,
+                                        LJ_S3_CUSTOMER_KEY_VARIABLE};
 
 struct lj_storage {
     const lj_storage_ops *ops;
@@ -85,6 +84,14 @@ lj_code lj_storage_open(const char *url, const lj_storage_options *options,
         if (strlen(schemes[i].scheme) == len && strncasecmp(url, schemes[i].scheme, len) == 0)
             return schemes[i].open(url, options != NULL ? options : &defaults, ret_storage, err);
     return unknown_scheme(url, len, err);
+}
+
+bool lj_storage_is_variable(const char *name)
+{
+    for (size_t i = 0; i < LJ_ARRAY_LEN(variables); i++)
+        if (strcmp(variables[i], name) == 0)
+            return true;
+    return false;
 }
 
 /*

@@ -104,6 +104,12 @@ LJ_WARN_UNUSED lj_code lj_storage_wrap(const lj_storage_ops *ops, void *self,
                                        lj_error *err);
 void lj_storage_close(lj_storage *storage);
 
+/*
+ * Is this one of the environment variables that drivers read secrets from which no URL may have? They are LITEJOIN_ and the
+ * store and the setting, so that whoever reads the other LITEJOIN_ variables must leave them alone.
+ */
+bool lj_storage_is_variable(const char *name);
+
 /* A copy of `url` with "***" for the password of its userinfo, for messages (free()). NULL when out of memory. */
 char *lj_storage_redact(const char *url);
 

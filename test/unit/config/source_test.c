@@ -18,15 +18,13 @@ static void environment(void **state)
     lj_error err = LJ_ERROR_INIT;
     lj_config config;
     lj_config_init(&config);
-    const char *const block[] = {"PATH=/bin",
-                                 "LITEJOINX=1",
-                                 "LITEJOIN_CONFIG=/nonexistent",
-                                 "LITEJOIN_REPLICA_URL=file:///r",
-                                 "LITEJOIN_REPLICA_URL=file:///second",
-                                 "LITEJOIN_RETENTION=",
-                                 "LITEJOIN_DEFAULT_VFS=1",
-                                 "LITEJOIN_LOG_FILE=/tmp/a=b",
-                                 NULL};
+    const char *const block[] = {
+        "PATH=/bin", "LITEJOINX=1", "LITEJOIN_CONFIG=/nonexistent",
+        "LITEJOIN_REPLICA_URL=file:///r", "LITEJOIN_REPLICA_URL=file:///second",
+        "LITEJOIN_RETENTION=", "LITEJOIN_DEFAULT_VFS=1", "LITEJOIN_LOG_FILE=/tmp/a=b",
+        /* of the stores */
+        "LITEJOIN_SFTP_PASSWORD=hunter2", "LITEJOIN_SFTP_KEY_PASSPHRASE=hunter2",
+        "LITEJOIN_S3_SSE_CUSTOMER_KEY=hunter2", NULL};
     assert_ok(kit_load_env(&config, block, &err), &err);
     assert_string_equal(config.replica_url, "file:///r");
     assert_string_equal(config.log_file, "/tmp/a=b");
@@ -49,6 +47,9 @@ static void environment_errors(void **state)
          "did you mean LITEJOIN_REPLICA_URL?"},
         {"LITEJOIN_REPLICA_TOKEN=s3cret",
          "LITEJOIN_REPLICA_TOKEN = \"***\" is not an option; allowed: " ENV_NAMES,
+         "the names are LITEJOIN_CONFIG and LITEJOIN_ with an option in capitals"},
+        {"LITEJOIN_SFTP_PASSWORDS=s3cret",
+         "LITEJOIN_SFTP_PASSWORDS = \"***\" is not an option; allowed: " ENV_NAMES,
          "the names are LITEJOIN_CONFIG and LITEJOIN_ with an option in capitals"},
         {"LITEJOIN_mode=embedded",
          "LITEJOIN_mode = \"embedded\" is not an option; allowed: " ENV_NAMES,

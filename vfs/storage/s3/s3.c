@@ -50,6 +50,12 @@ static const lj_storage_ops s3_ops = {
 
 /* ---- settings ---- */
 
+static const char *environment_of(const char *name)
+{
+    const char *value = getenv(name);
+    return value != NULL && value[0] != 0 ? value : NULL;
+}
+
 static lj_code copy_setting(const lj_settings *settings, const char *name, char **ret,
                             lj_error *err)
 {
@@ -94,6 +100,8 @@ static lj_code read_encryption(lj_s3 *s3, const lj_settings *settings, lj_error 
 static lj_code read_customer_key(lj_s3 *s3, const lj_settings *settings, lj_error *err)
 {
     const char *text = lj_settings_get(settings, "sse-customer-key");
+    if (text == NULL)
+        text = environment_of(LJ_S3_CUSTOMER_KEY_VARIABLE);
     if (text == NULL)
         return LJ_OK;
     LJ_CLEANUP(lj_secret_free) lj_secret key = LJ_SECRET_NONE;
@@ -149,12 +157,6 @@ static lj_code read_page_size(lj_s3 *s3, const lj_settings *settings, lj_error *
 }
 
 /* ---- opening ---- */
-
-static const char *environment_of(const char *name)
-{
-    const char *value = getenv(name);
-    return value != NULL && value[0] != 0 ? value : NULL;
-}
 
 static lj_code open_provider(lj_s3 *s3, const lj_settings *settings,
                              const lj_storage_options *options, lj_error *err)

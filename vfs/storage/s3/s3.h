@@ -10,7 +10,8 @@
  * AWS_CA_BUNDLE.
  *
  *     sse               AES256, aws:kms or aws:kms:dsse
- *     sse-customer-key  base64 of 32 bytes (SSE-C); only over https, or to a loopback address
+ *     sse-customer-key  base64 of 32 bytes (SSE-C); only over https, or to a loopback address. Also from
+ *                       LITEJOIN_S3_SSE_CUSTOMER_KEY, for the embedded way, whose URL must not have secrets
  *     conditional       on: the store refuses to overwrite (If-None-Match); off: it cannot, so it is asked before; auto: found
  *                       out, see absent.c
  *     list-page-size    keys per page of a listing, 1 to 1000
@@ -23,6 +24,8 @@
 #define LJ_S3_H
 
 #include "vfs/storage/storage.h"
+
+#define LJ_S3_CUSTOMER_KEY_VARIABLE "LITEJOIN_S3_SSE_CUSTOMER_KEY"
 
 /* lj_storage_open for s3:// URLs. Makes no request. */
 LJ_WARN_UNUSED lj_code lj_s3_open(const char *url, const lj_storage_options *options,

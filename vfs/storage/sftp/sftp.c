@@ -17,12 +17,10 @@
 #include "vfs/storage/sftp/internal.h"
 #include "vfs/storage/url.h"
 
-#define STALL_NS            (30 * LJ_NS_PER_S)
-#define CONNECTIONS         8u
-#define CONNECTIONS_MAX     64u
-#define PASSWD_BYTES        4096
-#define PASSWORD_VARIABLE   "LITEJOIN_SFTP_PASSWORD"
-#define PASSPHRASE_VARIABLE "LITEJOIN_SFTP_KEY_PASSPHRASE"
+#define STALL_NS        (30 * LJ_NS_PER_S)
+#define CONNECTIONS     8u
+#define CONNECTIONS_MAX 64u
+#define PASSWD_BYTES    4096
 
 static const lj_setting_spec specs[] = {
     {"password", true},          {"key-path", false}, {"key-passphrase", true},
@@ -265,9 +263,9 @@ static lj_code configure(lj_sftp_config *config, const lj_url *url, const lj_set
     LJ_TRY(take_path(config, settings, "known-hosts-path", &config->known_hosts_path, err));
     LJ_TRY(take_secret(&config->password, lj_settings_get(settings, "password"),
                        lj_secret_is_set(&url->password) ? lj_secret_text(&url->password) : NULL,
-                       variable(PASSWORD_VARIABLE), err));
+                       variable(LJ_SFTP_PASSWORD_VARIABLE), err));
     LJ_TRY(take_secret(&config->key_passphrase, lj_settings_get(settings, "key-passphrase"),
-                       variable(PASSPHRASE_VARIABLE), NULL, err));
+                       variable(LJ_SFTP_PASSPHRASE_VARIABLE), NULL, err));
     LJ_TRY(take_host_key(config, settings, err));
     return take_connections(config, settings, err);
 }

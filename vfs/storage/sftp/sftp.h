@@ -39,6 +39,9 @@
 
 #include "vfs/storage/storage.h"
 
+#define LJ_SFTP_PASSWORD_VARIABLE   "LITEJOIN_SFTP_PASSWORD"
+#define LJ_SFTP_PASSPHRASE_VARIABLE "LITEJOIN_SFTP_KEY_PASSPHRASE"
+
 /* Opens the store of an "sftp://" URL; nothing is connected yet. Errors: LJ_INVALID, LJ_NOMEM. */
 LJ_WARN_UNUSED lj_code lj_sftp_open(const char *url, const lj_storage_options *options,
                                     lj_storage **ret_storage, lj_error *err);

@@ -491,6 +491,26 @@ static void opening(void **state)
     }
 }
 
+/* For hosts that have no other way than a URL, where it may not be. */
+static void customer_key_of_the_environment(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    lj_storage *storage = NULL;
+    setenv(LJ_S3_CUSTOMER_KEY_VARIABLE, "c3cwcmRmaXNo", 1);
+    assert_int_equal(lj_storage_open("s3://bkt", NULL, &storage, &err), LJ_INVALID);
+    assert_non_null(strstr(err.message, "sse-customer-key"));
+    assert_null(strstr(err.message, "c3cwcmRmaXNo"));
+    setenv(LJ_S3_CUSTOMER_KEY_VARIABLE, "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", 1);
+    assert_int_equal(
+        lj_storage_open("s3://bkt?endpoint=http://minio.example.com", NULL, &storage, &err),
+        LJ_INVALID);
+    assert_non_null(strstr(err.message, "unencrypted"));
+    assert_ok(lj_storage_open("s3://bkt", NULL, &storage, &err), &err);
+    lj_storage_close(storage);
+    unsetenv(LJ_S3_CUSTOMER_KEY_VARIABLE);
+}
+
 /* Not the machine's own configuration. */
 static int clean_environment(void **state)
 {
@@ -504,6 +524,7 @@ static int clean_environment(void **state)
                                         "AWS_ACCESS_KEY_ID",
                                         "AWS_SECRET_ACCESS_KEY",
                                         "AWS_SESSION_TOKEN",
+                                        LJ_S3_CUSTOMER_KEY_VARIABLE,
                                         "LITESTREAM_ACCESS_KEY_ID",
                                         "LITESTREAM_SECRET_ACCESS_KEY",
                                         "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -525,6 +546,7 @@ int main(void)
         cmocka_unit_test(refused),
         cmocka_unit_test(loopback),
         cmocka_unit_test(opening),
+        cmocka_unit_test(customer_key_of_the_environment),
     };
     return cmocka_run_group_tests(tests, clean_environment, NULL);
 }

@@ -9,6 +9,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/str.h"
 #include "vfs/storage/sftp/internal.h"
+#include "vfs/storage/sftp/sftp.h"
 #include "vfs/storage/storage.h"
 
 #define PIN "SHA256:sEeCeQQ+0j7sYm9s0bkeI/jqsch86c3uaIx+/M3v9f0"
@@ -262,7 +263,7 @@ int main(void)
 {
     /* what the machine has must not count */
     unsetenv("SSH_AUTH_SOCK");
-    unsetenv("LITEJOIN_SFTP_PASSWORD");
+    unsetenv(LJ_SFTP_PASSWORD_VARIABLE);
     setenv("HOME", "/nonexistent", 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(urls),
