@@ -54,7 +54,8 @@ void lj_s3_answer_read(const char *body, size_t len, lj_s3_answer *ret_answer)
 
 #define HINT_RIGHTS                                                                                \
     "the credentials need s3:ListBucket on the bucket and s3:GetObject, s3:PutObject, "            \
-    "s3:DeleteObject on its objects; without s3:ListBucket a missing object gets this answer too"
+    "s3:DeleteObject, s3:AbortMultipartUpload on its objects; without s3:ListBucket a missing "    \
+    "object gets this answer too"
 #define HINT_RENEW  "renew the credentials, or use a source that renews them (a role, SSO)"
 #define HINT_SLOWER "the store asks for fewer requests; what waits is sent later"
 #define HINT_AGAIN  "nothing to do unless it lasts; then ask who runs the store"
