@@ -27,7 +27,7 @@ typedef enum {
     KEY_NUMBER,
     KEY_TEXTS,
     KEY_SETTING, /* kept with its name in a litestream_settings */
-    KEY_BLOCK /* a mapping with its own table, read into the same object */
+    KEY_BLOCK    /* a mapping with its own table, read into the same object */
 } key_kind;
 
 typedef struct key_def {
@@ -89,6 +89,7 @@ static const key_def replica_keys[] = {
     {"host-key", KEY_SETTING, R(settings), NULL},
     {"strict-host-key", KEY_SETTING, R(settings), NULL},
     {"key-passphrase", KEY_SETTING, R(settings), NULL},
+    {"max-connections", KEY_SETTING, R(settings), NULL},
     {0},
 };
 #undef R

@@ -230,9 +230,9 @@ static lj_code bucket_url(const litestream_replica *replica, const char *path, c
     lj_buf encoded = LJ_BUF_INIT(TEXT_MAX);
     lj_code code = lj_url_encode(&encoded, path, true, err);
     if (code == LJ_OK)
-        *ret_url = lj_str_printf("%s://%s/%s", replica->type,
-                                 replica->bucket != NULL ? replica->bucket : "",
-                                 lj_buf_text(&encoded));
+        *ret_url =
+            lj_str_printf("%s://%s/%s", replica->type,
+                          replica->bucket != NULL ? replica->bucket : "", lj_buf_text(&encoded));
     lj_buf_free(&encoded);
     return code;
 }
@@ -277,9 +277,11 @@ lj_code litestream_replica_settings(const litestream_replica *replica,
         {"s3", {"skip-verify", skip_verify}},
         {"s3", {"path", replica->path}},
         {"gcs", {"path", replica->path}},
+        {"gcs", {"skip-verify", skip_verify}},
         {"abs", {"account-name", replica->account_name}},
         {"abs", {"account-key", replica->account_key}},
         {"abs", {"endpoint", replica->endpoint}},
+        {"abs", {"skip-verify", skip_verify}},
         {"abs", {"path", replica->path}},
         {"sftp", {"password", replica->password}},
         {"sftp", {"key-path", replica->key_path}},

@@ -48,8 +48,7 @@ lj_code target_load_config(const target_flags *flags, litestream_config **ret_co
 static lj_code check_url(const char *url, lj_error *err)
 {
     const char *hint = NULL;
-    const char *reason =
-        strncasecmp(url, "file:", 5) == 0 ? NULL : lj_option_check_url(url, &hint);
+    const char *reason = strncasecmp(url, "file:", 5) == 0 ? NULL : lj_option_check_url(url, &hint);
     if (reason == NULL)
         return LJ_OK;
     lj_error_set(err, LJ_INVALID, "the replica URL %s", reason);

@@ -36,9 +36,9 @@ struct lj_shipper {
 
     /* the shipping task's own */
     lj_saved_position saved;
-    bool loaded;  /* saved was taken over from the attach */
-    bool unsaved; /* the position file is behind `saved` */
-    bool resumed; /* the replica was compared with `saved` */
+    bool loaded;             /* saved was taken over from the attach */
+    bool unsaved;            /* the position file is behind `saved` */
+    bool resumed;            /* the replica was compared with `saved` */
     lj_new_generation begun; /* taken over; told to the database once the position file has it */
     lj_walfile wal;
     unsigned failures; /* in a row */

@@ -207,7 +207,8 @@ static lj_code fetch_locked(lj_token_source *source, const bool *cancel, lj_erro
     lj_code code = source->ops->fetch(source->ctx, &fresh, err);
     lj_cancel_swap(outer);
     if (code == LJ_NOTFOUND || code == LJ_EXISTS)
-        code = err->code = LJ_DENIED; /* they would say something about the object that is asked for */
+        code = err->code =
+            LJ_DENIED; /* they would say something about the object that is asked for */
     pthread_mutex_lock(&registry.mutex);
     if (code == LJ_OK) {
         keep_locked(source, &fresh);
@@ -253,7 +254,7 @@ static lj_code wait_for_fetch(lj_token_source *source, const bool *cancel, lj_er
 }
 
 lj_code lj_token_get_until(lj_token_source *source, const bool *cancel, lj_token *ret_token,
-                                 lj_error *err)
+                           lj_error *err)
 {
     lj_error error = LJ_ERROR_INIT;
     bool kept_old = false;
