@@ -234,10 +234,22 @@ static lj_code ask_with_get(lj_s3 *s3, const char *key, lj_storage_entry *entry,
     return no_answer(err);
 }
 
+/*
+ * LJ_OK with any status that a GET may say more about. A store that is busy or broken is not asked again: it may have said
+ * when it wants the next request.
+ */
 static lj_code head_request(lj_s3 *s3, const char *key, lj_http_response *response, lj_error *err)
 {
     lj_s3_request request = {.method = "HEAD", .key = key, .customer_key = true};
-    return lj_s3_perform(s3, &request, response, err);
+    lj_error why = LJ_ERROR_INIT;
+    lj_code code = lj_s3_call(s3, &request, response, NULL, &why);
+    int status = why.http_status;
+    bool unclear = status != 0 && status != 429 && (status < 500 || status == 501);
+    if (code == LJ_OK || unclear)
+        return LJ_OK;
+    if (err != NULL)
+        *err = why;
+    return code;
 }
 
 static bool head_tells(const lj_http_response *response, lj_storage_entry *entry)
