@@ -272,7 +272,8 @@ static lj_code wait_until_shipped(lj_shipper *s, const lj_position *at, uint64_t
         if (atomic_load(&s->cancel_snapshot) || !db->chain.active ||
             lj_clock_mono_ns() >= deadline_ns) {
             code = lj_error_set(err, LJ_TIMEOUT, "snapshot: the replica is behind: %s",
-                                db->last_error[0] != 0 ? db->last_error : "still shipping");
+                                db->ship_error.code != LJ_OK ? db->ship_error.message
+                                                             : "still shipping");
             lj_error_retryable(err, true);
             break;
         }
