@@ -487,6 +487,7 @@ static lj_code snapshot_now(lj_shipper *s, bool first, lj_error *err)
         return LJ_OK;
     LJ_TRY(lj_snapshot_periodic(s, err));
     s->retention_due = s->db->options.retention_ns > 0;
+    s->retention_not_before_ns = 0;
     return LJ_OK;
 }
 
