@@ -47,8 +47,8 @@ static lj_code conflict(const char *key, lj_error *err)
     return lj_error_set(err, LJ_CONFLICT, "another writer has written %s", key);
 }
 
-/* Reads the existing object; on success the segment's chain stands behind the part that is there. */
-static lj_code adopt_existing(lj_shipper *s, const char *key, lj_segment *segment,
+/* Reads the existing object and compares it; LJ_CONFLICT if it is not ours. */
+static lj_code compare_existing(lj_shipper *s, const char *key, lj_segment *segment,
                               uint64_t *ret_bytes, lj_error *err)
 {
     comparison c = {.mine = lj_segment_source(segment)};
@@ -66,6 +66,17 @@ static lj_code adopt_existing(lj_shipper *s, const char *key, lj_segment *segmen
     if (code == LJ_OK)
         *ret_bytes = c.bytes;
     return code;
+}
+
+/*
+ * On success the segment's chain stands behind the part that is there. A generation is given up for a difference, so it has to
+ * be read twice: what stands between here and the store may damage an answer.
+ */
+static lj_code adopt_existing(lj_shipper *s, const char *key, lj_segment *segment,
+                              uint64_t *ret_bytes, lj_error *err)
+{
+    lj_code code = compare_existing(s, key, segment, ret_bytes, err);
+    return code == LJ_CONFLICT ? compare_existing(s, key, segment, ret_bytes, err) : code;
 }
 
 /* Where the chain stands after the first `bytes` of the segment; LJ_CONFLICT if that does not end a transaction. */
