@@ -74,7 +74,7 @@ LITEJOIN_API int litejoin_vfs_register(const litejoin_config *config);
 /* Why the last call or open of this thread failed, with a hint; "" if none did. Valid until the thread's next one. */
 LITEJOIN_API const char *litejoin_last_error(void);
 
-#define LITEJOIN_TEXT_MAX 512
+#define LITEJOIN_TEXT_MAX 800
 
 typedef struct litejoin_status {
     uint32_t size;   /* in: sizeof(litejoin_status) */

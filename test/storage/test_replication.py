@@ -17,24 +17,11 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
+from faultkit import BUCKET, mirror  # noqa: E402
 from ljtest import chain, cli, fasttime, faults, harness, pages, servers, shim  # noqa: E402
 from ljtest.harness import check, check_equal, test, wait_for  # noqa: E402
-from ljtest.replica import Replica  # noqa: E402
 
 KINDS = (servers.S3rver, servers.Moto, servers.Azurite, servers.FakeGcs, servers.Sshd)
-BUCKET = "lj-bucket"
-
-
-def mirror(store, prefix, folder):
-    """Copies what the store holds below `prefix` into a folder, so that everything that looks at replicas can."""
-    for key, size in store.objects(BUCKET, prefix + "/"):
-        path = os.path.join(folder, os.path.relpath(key, prefix))
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        body = store.read(BUCKET, key)
-        check_equal(len(body), size, "size of " + key)
-        with open(path, "wb") as file:
-            file.write(body)
-    return Replica(folder)
 
 
 def write(t, con, count):

@@ -42,6 +42,7 @@ typedef enum {
 
 #define LJ_ERROR_MESSAGE_MAX 512
 #define LJ_ERROR_HINT_MAX    256
+#define LJ_ERROR_TEXT_MAX    (LJ_ERROR_MESSAGE_MAX + LJ_ERROR_HINT_MAX + 8) /* "message (hint)" */
 
 typedef struct {
     lj_code code;

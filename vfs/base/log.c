@@ -54,7 +54,7 @@ void lj_log(lj_log_level level, const char *fmt, ...)
 
 void lj_log_error(lj_log_level level, const char *what, const lj_error *err)
 {
-    char text[LJ_ERROR_MESSAGE_MAX + LJ_ERROR_HINT_MAX + 8];
+    char text[LJ_ERROR_TEXT_MAX];
     lj_error_format(err, text, sizeof(text));
     lj_log(level, "%s: %s", what, text);
 }

@@ -103,7 +103,7 @@ static void stop_locked(lj_db *db, const lj_error *err)
 {
     db->state = err->code == LJ_BUSY ? LJ_DB_STANDBY : LJ_DB_STOPPED;
     snprintf(db->reason, sizeof(db->reason), "%.180s", err->message);
-    lj_error_format(err, db->last_error, sizeof(db->last_error));
+    db->ship_error = *err;
 }
 
 static void attach_once(lj_db *db)
@@ -335,8 +335,8 @@ void lj_db_shipped(lj_db *db, const lj_position *next, uint64_t life, uint64_t f
 {
     pthread_mutex_lock(&db->mutex);
     db->pos = *next;
-    db->last_error[0] =
-        0; /* who waits for this acknowledgement must not find the error before it in the status */
+    /* who waits for this acknowledgement must not find the error before it in the status */
+    lj_error_clear(&db->ship_error);
     if (life > db->shipped_life || (life == db->shipped_life && frames > db->shipped_frames)) {
         db->shipped_life = life;
         db->shipped_frames = frames;
@@ -354,35 +354,53 @@ static bool passes_soon(const lj_error *err)
     return err->retryable && (err->code == LJ_UNAVAILABLE || err->code == LJ_TIMEOUT);
 }
 
-static void note_attempt(lj_db *db, const lj_error *err, char *text, size_t size)
+/* `awaited`: a flush cannot end before this succeeds. */
+static void note_attempt_locked(lj_db *db, const lj_error *err, bool awaited, lj_error *noted)
 {
-    bool good = err == NULL || err->code == LJ_OK;
-    pthread_mutex_lock(&db->mutex);
     db->attempts++;
-    if (good) {
-        text[0] = 0;
+    if (err == NULL || err->code == LJ_OK) {
+        lj_error_clear(noted);
     } else {
-        db->failures += passes_soon(err) ? 0 : 1;
-        lj_error_format(err, text, size);
+        db->failures += awaited && !passes_soon(err) ? 1 : 0;
+        *noted = *err;
     }
     pthread_cond_broadcast(&db->cond);
-    pthread_mutex_unlock(&db->mutex);
 }
 
 void lj_db_attempt(lj_db *db, const lj_error *err)
 {
-    note_attempt(db, err, db->last_error, sizeof(db->last_error));
+    pthread_mutex_lock(&db->mutex);
+    note_attempt_locked(db, err, true, &db->ship_error);
+    pthread_mutex_unlock(&db->mutex);
 }
 
 void lj_db_snapshot_attempt(lj_db *db, const lj_error *err)
 {
-    note_attempt(db, err, db->snapshot_error, sizeof(db->snapshot_error));
+    pthread_mutex_lock(&db->mutex);
+    note_attempt_locked(db, err, !db->established, &db->snapshot_error);
+    pthread_mutex_unlock(&db->mutex);
 }
 
-/* The error to show: of shipping first, it concerns every commit. */
-static const char *current_error_locked(const lj_db *db)
+/* The error to show: of shipping first, it concerns every commit. LJ_OK: none. */
+static const lj_error *current_error_locked(const lj_db *db)
 {
-    return db->last_error[0] != 0 ? db->last_error : db->snapshot_error;
+    return db->ship_error.code != LJ_OK ? &db->ship_error : &db->snapshot_error;
+}
+
+/* What keeps commits from the replica. */
+static const lj_error *shipping_error_locked(const lj_db *db)
+{
+    return db->established ? &db->ship_error : current_error_locked(db);
+}
+
+/* "<what>: <why>" with the hint of why. */
+static lj_code told_why(lj_error *err, lj_code code, const char *what, const lj_error *why,
+                        const char *otherwise)
+{
+    lj_error_set(err, code, "%s: %s", what, why->code != LJ_OK ? why->message : otherwise);
+    if (why->code != LJ_OK)
+        lj_error_hint(err, "%s", why->hint);
+    return code;
 }
 
 /* ------------------------------------------------------------------ waiting */
@@ -447,11 +465,8 @@ lj_code lj_db_wait(lj_db *db, int64_t timeout_ns, bool first_error, lj_error *er
     }
     if (code == LJ_OK && !reached_locked(db, life, frames)) {
         code = rc == ETIMEDOUT ? LJ_TIMEOUT : LJ_UNAVAILABLE;
-        if (current_error_locked(db)[0] != 0)
-            lj_error_set(err, code, "the replica does not have every commit yet: %s",
-                         current_error_locked(db));
-        else
-            lj_error_set(err, code, "the replica does not have every commit yet: still shipping");
+        told_why(err, code, "the replica does not have every commit yet", shipping_error_locked(db),
+                 "still shipping");
     }
     db->flush_waiters--;
     pthread_mutex_unlock(&db->mutex);
@@ -477,9 +492,7 @@ lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_error *err)
         rc = pthread_cond_timedwait(&db->cond, &db->mutex, &deadline);
     if (db->snapshot_done < mine) {
         code = db->snapshot_failed >= mine ? LJ_UNAVAILABLE : LJ_TIMEOUT;
-        lj_error_set(err, code, "no snapshot: %s",
-                     current_error_locked(db)[0] != 0 ? current_error_locked(db)
-                                                      : "it is still being written");
+        told_why(err, code, "no snapshot", current_error_locked(db), "it is still being written");
     }
     pthread_mutex_unlock(&db->mutex);
     return code;
@@ -496,7 +509,7 @@ static void state_text_locked(const lj_db *db, lj_db_status *s)
                  db->reason);
         return;
     }
-    if (current_error_locked(db)[0] != 0)
+    if (current_error_locked(db)->code != LJ_OK)
         text = "retrying";
     else if (db->state == LJ_DB_IDLE)
         text = "idle";
@@ -540,7 +553,8 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
     s.snapshots = db->snapshots;
     s.shipped_bytes = db->shipped_bytes;
     s.last_snapshot_ns = db->last_snapshot_ns;
-    snprintf(s.last_error, sizeof(s.last_error), "%s", current_error_locked(db));
+    if (current_error_locked(db)->code != LJ_OK)
+        lj_error_format(current_error_locked(db), s.last_error, sizeof(s.last_error));
     pthread_mutex_unlock(&db->mutex);
     *ret_status = s;
 }

@@ -107,12 +107,13 @@ struct lj_db {
     int64_t not_before_ns; /* monotonic: the next tick is not due before */
     bool urgent;           /* ... unless the WAL is growing towards max_wal_size */
     uint64_t attempts;     /* shipping attempts ended */
-    uint64_t failures;     /* of them failed for a reason that does not pass within seconds */
+    uint64_t
+        failures; /* of those a flush waits for: failed for a reason that does not pass within seconds */
     uint64_t flush_waiters;
     uint64_t snapshot_requests;              /* numbered from 1 ... */
     uint64_t snapshot_done, snapshot_failed; /* ... and over, well or badly, up to here */
-    char last_error[640];                    /* of shipping, "" after a good attempt */
-    char snapshot_error[640];                /* of the snapshot task, likewise */
+    lj_error ship_error;                     /* of shipping; LJ_OK after a good attempt */
+    lj_error snapshot_error;                 /* of the snapshot task, likewise */
     uint64_t segments, snapshots, shipped_bytes;
     int64_t last_snapshot_ns;
 };
@@ -218,7 +219,7 @@ typedef struct {
     uint64_t lag_frames;
     uint64_t spool_bytes, segments, snapshots, shipped_bytes;
     int64_t last_snapshot_ns;
-    char last_error[640];
+    char last_error[LJ_ERROR_TEXT_MAX];
 } lj_db_status;
 void lj_db_get_status(lj_db *db, lj_db_status *ret_status);
 

@@ -20,6 +20,7 @@
 typedef struct {
     const lj_fetch *fetch;
     lj_sink *sink;
+    uint64_t listed; /* size of the whole object, where that is what is fetched; 0: not known */
     uint64_t received;
     bool failed; /* behind us, not the transfer: trying again cannot help */
     lj_error error;
@@ -66,6 +67,18 @@ static bool may_appear(const lj_fetch *fetch, const counter *c, const lj_error *
            (lj_storage_features(fetch->storage) & LJ_STORAGE_REMOTE) != 0;
 }
 
+/* Something between may end an answer early and say that this was all. Objects do not change, so the listing is right. */
+static lj_code check_length(const counter *c, const char *key, lj_error *err)
+{
+    if (c->received >= c->listed ||
+        (lj_storage_features(c->fetch->storage) & LJ_STORAGE_REMOTE) == 0)
+        return LJ_OK;
+    lj_error_set(err, LJ_UNAVAILABLE,
+                 "%s: only %" PRIu64 " of the %" PRIu64 " bytes that were listed came", key,
+                 c->received, c->listed);
+    return lj_error_retryable(err, true);
+}
+
 static lj_code transfer(counter *c, const char *key, uint64_t offset, int64_t length, lj_error *err)
 {
     const lj_fetch *fetch = c->fetch;
@@ -75,6 +88,8 @@ static lj_code transfer(counter *c, const char *key, uint64_t offset, int64_t le
         uint64_t before = c->received;
         int64_t left = length < 0 ? -1 : length - (int64_t)before;
         lj_code code = lj_storage_get(fetch->storage, key, offset + before, left, &sink, err);
+        if (code == LJ_OK)
+            code = check_length(c, key, err);
         if (code == LJ_OK)
             return LJ_OK;
         if (c->failed) {
@@ -114,10 +129,13 @@ lj_code lj_fetch_object(const lj_fetch *fetch, const char *key, uint64_t size_by
     lj_sink compressed;
     LJ_TRY(lj_lz4_decoder_new(sink, &decoder, &compressed, error));
     lj_code code = LJ_OK;
-    if (lj_ranges_wanted(fetch->storage, size_bytes))
+    if (lj_ranges_wanted(fetch->storage, size_bytes)) {
         code = lj_ranges_get(fetch, key, size_bytes, &compressed, error);
-    else
-        code = lj_fetch_bytes(fetch, key, 0, -1, &compressed, NULL, error);
+    } else {
+        counter c = {
+            .fetch = fetch, .sink = &compressed, .listed = size_bytes, .error = LJ_ERROR_INIT};
+        code = transfer(&c, key, 0, -1, error);
+    }
     if (code == LJ_OK)
         code = lj_lz4_decoder_finish(decoder, error);
     if (code == LJ_OK && lj_lz4_decoder_trailing(decoder))

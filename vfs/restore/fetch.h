@@ -24,7 +24,8 @@ LJ_WARN_UNUSED lj_code lj_fetch_check(const lj_fetch *fetch, lj_error *err);
 /*
  * Sends the decompressed object to `sink`. A transfer that breaks is taken up again at the byte it stopped at, a few
  * times without progress, with growing pauses. A large object of a store behind a network (LJ_STORAGE_REMOTE) is fetched
- * in ranges side by side (ranges.h); `size_bytes` is its size in the listing, 0 when it is not known. Success means that the
+ * in ranges side by side (ranges.h); `size_bytes` is its size in the listing, 0 when it is not known, and there an answer
+ * that is shorter counts as broken. Success means that the
  * LZ4 frame was complete and its checksum right (what the sink got before that is only good then). Errors: LJ_NOTFOUND
  * when the object is gone; LJ_CORRUPT and LJ_UNSUPPORTED for its content; LJ_CANCELLED; those of the storage; the sink's
  * own, unchanged.

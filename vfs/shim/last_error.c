@@ -5,7 +5,7 @@
  */
 #include "vfs/shim/handle.h"
 
-static _Thread_local char last_error[LJ_ERROR_MESSAGE_MAX + LJ_ERROR_HINT_MAX + 8];
+static _Thread_local char last_error[LJ_ERROR_TEXT_MAX];
 
 void lj_last_error_set(const lj_error *err)
 {

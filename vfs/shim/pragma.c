@@ -16,7 +16,7 @@
 
 static int answer_error(char **args, const lj_error *err)
 {
-    char text[LJ_ERROR_MESSAGE_MAX + LJ_ERROR_HINT_MAX + 8];
+    char text[LJ_ERROR_TEXT_MAX];
     lj_error_format(err, text, sizeof(text));
     lj_last_error_set(err);
     args[0] = sqlite3_mprintf("litejoin: %s", text);
@@ -49,7 +49,7 @@ static int pragma_status(lj_file *file, char **args)
     char path[4200];
     char url[2100];
     char state[200];
-    char error[1500];
+    char error[2 * LJ_ERROR_TEXT_MAX];
     char snapshot[LJ_CLOCK_TEXT_MAX] = "";
     if (db != NULL)
         lj_db_get_status(db, &s);

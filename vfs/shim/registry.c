@@ -24,6 +24,7 @@
 
 #define SMALL_IMAGE_BYTES (1024u * 1024u) /* read in about a millisecond while frozen */
 #define EXIT_DRAIN_NS     (2 * LJ_NS_PER_S)
+#define SAME_CLOSE_NS     LJ_NS_PER_S
 
 unsigned lj_process_epoch;
 
@@ -212,13 +213,34 @@ lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config
     return code;
 }
 
+/*
+ * The last close flushes before SQLite deletes the WAL, and again when the handle goes, for whoever had no WAL. What the first
+ * could not ship in shutdown_timeout the second does not wait for once more, unless something was committed or time went by.
+ */
+static int64_t flush_time_left(lj_open *open)
+{
+    lj_db *db = open->db;
+    int64_t now_ns = lj_clock_mono_ns();
+    pthread_mutex_lock(&db->mutex);
+    bool same = open->flush_commits == db->commits && open->flush_until_ns != 0 &&
+                now_ns < open->flush_until_ns + SAME_CLOSE_NS;
+    if (!same) {
+        open->flush_until_ns = now_ns + db->options.shutdown_timeout_ns;
+        open->flush_commits = db->commits;
+    }
+    int64_t left_ns = open->flush_until_ns - now_ns;
+    pthread_mutex_unlock(&db->mutex);
+    return left_ns;
+}
+
 void lj_open_flush(lj_open *open)
 {
     lj_db *db = open->db;
     lj_error err = LJ_ERROR_INIT;
     if (!has_work(db))
         return;
-    if (lj_db_wait(db, db->options.shutdown_timeout_ns, true, &err) != LJ_OK)
+    int64_t left_ns = flush_time_left(open);
+    if (left_ns > 0 && lj_db_wait(db, left_ns, true, &err) != LJ_OK)
         lj_log_error(LJ_LOG_WARN, db->path, &err);
 }
 

@@ -25,6 +25,8 @@ typedef struct {
     uint64_t life, frames;   /* what the snapshot contains */
 } lj_new_generation;
 
+#define LJ_STRAYS_MAX 4u
+
 struct lj_shipper {
     lj_db *db;
     lj_storage *storage;
@@ -41,7 +43,9 @@ struct lj_shipper {
     bool resumed;            /* the replica was compared with `saved` */
     lj_new_generation begun; /* taken over; told to the database once the position file has it */
     lj_walfile wal;
-    unsigned failures; /* in a row */
+    unsigned failures;      /* in a row */
+    lj_position unknown_at; /* a segment that was sent without an answer ("" generation: none) ... */
+    uint64_t unknown_to;    /* ... and where it ends */
 
     /* guarded by db->mutex */
     bool unshippable;     /* the newest generation is a snapshot alone (snapshot.c) */
@@ -53,11 +57,17 @@ struct lj_shipper {
     int64_t noted_ns;
     lj_position noted_at;
     int64_t snapshot_not_before_ns; /* monotonic: backoff of the snapshot task */
+    int64_t store_not_before_ns;    /* monotonic: the store asked for no request before (Retry-After) */
     int64_t newest_object_ns;       /* copy of saved.last_object_ns for the snapshot task */
 
     /* the snapshot task's own */
     unsigned snapshot_failures;
-    bool retention_due;      /* a snapshot was taken since retention was last enforced */
+    bool retention_due; /* a snapshot was taken since retention was last enforced */
+    unsigned retention_failures;
+    int64_t retention_not_before_ns; /* monotonic */
+    /* generations whose first snapshot may be in the replica although its put failed, oldest first */
+    char strays[LJ_STRAYS_MAX][LJ_GENERATION_MAX];
+    unsigned stray_count;
     uint32_t verified_index; /* snapshot that was read back whole, +1; 0 = none */
 };
 
@@ -79,6 +89,10 @@ LJ_WARN_UNUSED lj_code lj_ship_save(lj_shipper *s, lj_error *err);
 /* snapshot.c */
 LJ_WARN_UNUSED lj_code lj_snapshot_first(lj_shipper *s, lj_error *err);
 LJ_WARN_UNUSED lj_code lj_snapshot_periodic(lj_shipper *s, lj_error *err);
+/* Once the replica has a generation: removes what earlier attempts at one may have left there. */
+void lj_snapshot_drop_strays(lj_shipper *s);
+/* Whether a put that failed so may all the same have been done, or still be on its way to the store. */
+bool lj_ship_outcome_unknown(const lj_error *err);
 /* retention.c: `generation` is the current one. */
 LJ_WARN_UNUSED lj_code lj_retention_enforce(lj_shipper *s, const lj_saved_position *owned,
                                             lj_error *err);

@@ -31,6 +31,10 @@
 
 #define BACKOFF_FIRST_NS (100 * LJ_NS_PER_MS)
 #define BACKOFF_LAST_NS  (30 * LJ_NS_PER_S)
+#define WAITED_FOR_NS    (200 * LJ_NS_PER_MS)
+/* so many failures of retention in a row are tried again soon, later ones now and then */
+#define RETENTION_EAGER      8u
+#define RETENTION_PATIENT_NS (600 * LJ_NS_PER_S)
 
 int64_t lj_backoff_ns(unsigned failures, const lj_error *err)
 {
@@ -392,18 +396,31 @@ static int64_t next_tick(lj_shipper *s)
     return due_ns;
 }
 
+/*
+ * When to try again. Who waits for a flush is not kept waiting by our backoff, but what the store asked for holds for
+ * everybody, and for both tasks.
+ */
+static int64_t retry_at_locked(lj_shipper *s, unsigned failures, const lj_error *err)
+{
+    int64_t now_ns = lj_clock_mono_ns();
+    int64_t delay_ns = lj_backoff_ns(failures, err);
+    if (err->retry_after_ns > 0)
+        s->store_not_before_ns = LJ_MAX(s->store_not_before_ns, now_ns + err->retry_after_ns);
+    else if (s->db->flush_waiters > 0)
+        delay_ns = LJ_MIN(delay_ns, WAITED_FOR_NS);
+    return LJ_MAX(now_ns + delay_ns, s->store_not_before_ns);
+}
+
 static int64_t after_failure(lj_shipper *s, const lj_error *err)
 {
     s->failures++;
     if (s->failures == 1)
         lj_log_error(LJ_LOG_WARN, s->db->path, err);
-    int64_t delay_ns = lj_backoff_ns(s->failures, err);
     pthread_mutex_lock(&s->db->mutex);
-    if (s->db->flush_waiters > 0 && err->retry_after_ns == 0)
-        delay_ns = LJ_MIN(delay_ns, 200 * LJ_NS_PER_MS);
+    int64_t again_ns = retry_at_locked(s, s->failures, err);
     s->db->want_wake = false;
     pthread_mutex_unlock(&s->db->mutex);
-    return lj_clock_mono_ns() + delay_ns;
+    return again_ns;
 }
 
 static int64_t ship_run(lj_task *task)
@@ -416,12 +433,15 @@ static int64_t ship_run(lj_task *task)
     bool early = db->flush_waiters == 0 && !db->urgent && s->loaded && db->established &&
                  lj_clock_mono_ns() < db->not_before_ns && !s->fresh.pending && s->failures == 0;
     int64_t not_before_ns = db->not_before_ns;
+    int64_t store_ns = s->store_not_before_ns;
     bool asked = lj_db_snapshot_asked_locked(db);
     pthread_mutex_unlock(&db->mutex);
     if (!may)
         return LJ_TASK_IDLE;
     if (asked)
         lj_task_wake(&s->snapshot_task, 0);
+    if (lj_clock_mono_ns() < store_ns)
+        return store_ns;
     if (early)
         return not_before_ns;
     lj_error err = LJ_ERROR_INIT;
@@ -456,28 +476,93 @@ static void settle_requests(lj_shipper *s, uint64_t upto, bool failed)
     pthread_mutex_unlock(&db->mutex);
 }
 
-static lj_code enforce_retention(lj_shipper *s, lj_error *err)
+static lj_code snapshot_now(lj_shipper *s, bool first, lj_error *err)
 {
-    if (!s->retention_due || s->db->options.retention_ns <= 0)
-        return LJ_OK;
-    pthread_mutex_lock(&s->db->mutex);
-    lj_saved_position owned = s->db->saved;
-    pthread_mutex_unlock(&s->db->mutex);
-    LJ_TRY(lj_retention_enforce(s, &owned, err));
-    s->retention_due = false;
-    return LJ_OK;
-}
-
-static lj_code periodic(lj_shipper *s, lj_error *err)
-{
+    if (first)
+        return lj_snapshot_first(s, err);
     pthread_mutex_lock(&s->db->mutex);
     bool changed = changed_since_snapshot_locked(s);
     pthread_mutex_unlock(&s->db->mutex);
-    if (changed) {
-        LJ_TRY(lj_snapshot_periodic(s, err));
-        s->retention_due = true;
+    if (!changed)
+        return LJ_OK;
+    LJ_TRY(lj_snapshot_periodic(s, err));
+    s->retention_due = s->db->options.retention_ns > 0;
+    s->retention_not_before_ns = 0;
+    return LJ_OK;
+}
+
+static void snapshot_succeeded(lj_shipper *s, uint64_t requests)
+{
+    lj_db *db = s->db;
+    lj_db_snapshot_attempt(db, NULL);
+    s->snapshot_failures = 0;
+    pthread_mutex_lock(&db->mutex);
+    s->snapshot_not_before_ns = s->unshippable ? lj_clock_mono_ns() + LJ_NS_PER_S : 0;
+    pthread_mutex_unlock(&db->mutex);
+    settle_requests(s, requests, false);
+    lj_task_wake(&s->ship_task, 0);
+}
+
+static int64_t snapshot_failed(lj_shipper *s, uint64_t requests, const lj_error *err)
+{
+    lj_db *db = s->db;
+    s->snapshot_failures++;
+    bool quiet = err->code == LJ_BUSY && s->snapshot_failures < 20;
+    pthread_mutex_lock(&db->mutex);
+    int64_t again_ns = quiet ? lj_clock_mono_ns() + 20 * LJ_NS_PER_MS
+                             : retry_at_locked(s, s->snapshot_failures, err);
+    s->snapshot_not_before_ns = again_ns;
+    pthread_mutex_unlock(&db->mutex);
+    if (!quiet) {
+        lj_db_snapshot_attempt(db, err);
+        if (s->snapshot_failures == 1 || err->code == LJ_BUSY)
+            lj_log_error(LJ_LOG_WARN, db->path, err);
+        settle_requests(s, requests, true);
     }
-    return enforce_retention(s, err);
+    return again_ns;
+}
+
+/* Deletes what is superfluous since the last snapshot, if it is time; when to try again, or LJ_TASK_IDLE. */
+static int64_t tidy(lj_shipper *s)
+{
+    lj_db *db = s->db;
+    if (!s->retention_due)
+        return LJ_TASK_IDLE;
+    if (lj_clock_mono_ns() < s->retention_not_before_ns)
+        return s->retention_not_before_ns;
+    pthread_mutex_lock(&db->mutex);
+    lj_saved_position owned = db->saved;
+    pthread_mutex_unlock(&db->mutex);
+    lj_error err = LJ_ERROR_INIT;
+    lj_code code = lj_retention_enforce(s, &owned, &err);
+    if (code == LJ_CANCELLED)
+        return LJ_TASK_IDLE;
+    if (code == LJ_OK) {
+        if (s->retention_failures > 0)
+            lj_db_snapshot_attempt(db, NULL);
+        s->retention_due = false;
+        s->retention_failures = 0;
+        s->retention_not_before_ns = 0;
+        return LJ_TASK_IDLE;
+    }
+    lj_db_snapshot_attempt(db, &err);
+    if (s->retention_failures++ == 0)
+        lj_log_error(LJ_LOG_WARN, db->path, &err);
+    pthread_mutex_lock(&db->mutex);
+    s->retention_not_before_ns = retry_at_locked(s, s->retention_failures, &err);
+    pthread_mutex_unlock(&db->mutex);
+    /* nobody waits for it, and each attempt lists the replica */
+    if (s->retention_failures > RETENTION_EAGER)
+        s->retention_not_before_ns =
+            LJ_MAX(s->retention_not_before_ns, lj_clock_mono_ns() + RETENTION_PATIENT_NS);
+    return s->retention_not_before_ns;
+}
+
+static int64_t earlier(int64_t a_ns, int64_t b_ns)
+{
+    if (a_ns == LJ_TASK_IDLE || b_ns == LJ_TASK_IDLE)
+        return a_ns == LJ_TASK_IDLE ? b_ns : a_ns;
+    return LJ_MIN(a_ns, b_ns);
 }
 
 static int64_t snapshot_run(lj_task *task)
@@ -490,43 +575,24 @@ static int64_t snapshot_run(lj_task *task)
     uint64_t requests = db->snapshot_requests;
     bool asked = lj_db_snapshot_asked_locked(db);
     int64_t due_ns = snapshot_due_locked(s);
+    int64_t store_ns = s->store_not_before_ns;
     pthread_mutex_unlock(&db->mutex);
     if (!may)
         return LJ_TASK_IDLE;
+    if (lj_clock_mono_ns() < store_ns)
+        return store_ns;
     /* woken while the last one was being taken: the interval counts from that one */
-    if (!first && !asked && !s->retention_due &&
-        (due_ns == LJ_TASK_IDLE || due_ns > lj_clock_mono_ns()))
-        return due_ns;
+    if (!first && !asked && (due_ns == LJ_TASK_IDLE || due_ns > lj_clock_mono_ns()))
+        return earlier(due_ns, tidy(s));
     lj_error err = LJ_ERROR_INIT;
-    lj_code code = first ? lj_snapshot_first(s, &err) : periodic(s, &err);
+    lj_code code = snapshot_now(s, first, &err);
     if (code == LJ_CANCELLED)
         return LJ_TASK_IDLE;
-    if (code == LJ_OK) {
-        lj_db_snapshot_attempt(db, NULL);
-        s->snapshot_failures = 0;
-        pthread_mutex_lock(&db->mutex);
-        s->snapshot_not_before_ns = s->unshippable ? lj_clock_mono_ns() + LJ_NS_PER_S : 0;
-        pthread_mutex_unlock(&db->mutex);
-        settle_requests(s, requests, false);
-        lj_task_wake(&s->ship_task, 0);
-        return LJ_TASK_IDLE;
-    }
-    s->snapshot_failures++;
-    bool quiet = code == LJ_BUSY && s->snapshot_failures < 20;
-    int64_t again_ns = lj_clock_mono_ns() +
-                       (quiet ? 20 * LJ_NS_PER_MS : lj_backoff_ns(s->snapshot_failures, &err));
-    pthread_mutex_lock(&db->mutex);
-    if (db->flush_waiters > 0)
-        again_ns = LJ_MIN(again_ns, lj_clock_mono_ns() + 200 * LJ_NS_PER_MS);
-    s->snapshot_not_before_ns = again_ns;
-    pthread_mutex_unlock(&db->mutex);
-    if (!quiet) {
-        lj_db_snapshot_attempt(db, &err);
-        if (s->snapshot_failures == 1 || code == LJ_BUSY)
-            lj_log_error(LJ_LOG_WARN, db->path, &err);
-        settle_requests(s, requests, true);
-    }
-    return again_ns;
+    if (code != LJ_OK)
+        return snapshot_failed(s, requests, &err);
+    snapshot_succeeded(s, requests);
+    lj_snapshot_drop_strays(s);
+    return tidy(s);
 }
 
 /* ------------------------------------------------------------------ life cycle */

@@ -163,8 +163,43 @@ static void deactivate(lj_shipper *s, const char *generation)
     pthread_mutex_unlock(&db->mutex);
 }
 
+/*
+ * Each attempt has a name of its own, since an earlier one may still arrive: overwritten by an older snapshot, a generation would
+ * be broken. What did arrive is not left to lie there for ever.
+ */
+static void remember_stray(lj_shipper *s, const char *generation)
+{
+    if (s->stray_count == LJ_STRAYS_MAX)
+        memmove(s->strays[0], s->strays[1], --s->stray_count * sizeof(s->strays[0]));
+    memcpy(s->strays[s->stray_count++], generation, LJ_GENERATION_MAX);
+}
+
+void lj_snapshot_drop_strays(lj_shipper *s)
+{
+    char names[LJ_STRAYS_MAX][LJ_NAME_MAX];
+    const char *keys[LJ_STRAYS_MAX];
+    unsigned count = s->stray_count;
+    for (unsigned i = 0; i < count; i++) {
+        lj_name_snapshot(s->strays[i], 0, names[i]);
+        keys[i] = names[i];
+    }
+    s->stray_count = 0;
+    lj_error err = LJ_ERROR_INIT;
+    if (count > 0 && lj_storage_delete_many(s->storage, keys, count, NULL, NULL, &err) != LJ_OK)
+        lj_log_error(LJ_LOG_INFO, "a snapshot of an attempt that failed is left to retention",
+                     &err);
+}
+
+static void own_strays(const lj_shipper *s, lj_saved_position *saved)
+{
+    for (unsigned i = 0; i < s->stray_count; i++)
+        lj_saved_position_own(saved, s->strays[i]);
+}
+
 lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
 {
+    lj_error local = LJ_ERROR_INIT;
+    err = err != NULL ? err : &local;
     lj_db *db = s->db;
     lj_new_generation fresh = {.pending = true};
     pthread_mutex_lock(&db->mutex);
@@ -173,6 +208,7 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
     fresh.saved.lineage_count = db->saved.lineage_count;
     pthread_mutex_unlock(&db->mutex);
     lj_generation_new(fresh.saved.at.generation);
+    own_strays(s, &fresh.saved);
     lj_saved_position_own(&fresh.saved, fresh.saved.at.generation);
 
     lj_image *image = NULL;
@@ -183,6 +219,8 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
     lj_image_end(image);
     if (code != LJ_OK) {
         deactivate(s, fresh.saved.at.generation);
+        if (lj_ship_outcome_unknown(err))
+            remember_stray(s, fresh.saved.at.generation);
         return code;
     }
     if (broken)
@@ -272,7 +310,8 @@ static lj_code wait_until_shipped(lj_shipper *s, const lj_position *at, uint64_t
         if (atomic_load(&s->cancel_snapshot) || !db->chain.active ||
             lj_clock_mono_ns() >= deadline_ns) {
             code = lj_error_set(err, LJ_TIMEOUT, "snapshot: the replica is behind: %s",
-                                db->last_error[0] != 0 ? db->last_error : "still shipping");
+                                db->ship_error.code != LJ_OK ? db->ship_error.message
+                                                             : "still shipping");
             lj_error_retryable(err, true);
             break;
         }

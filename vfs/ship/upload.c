@@ -47,8 +47,8 @@ static lj_code conflict(const char *key, lj_error *err)
     return lj_error_set(err, LJ_CONFLICT, "another writer has written %s", key);
 }
 
-/* Reads the existing object; on success the segment's chain stands behind the part that is there. */
-static lj_code adopt_existing(lj_shipper *s, const char *key, lj_segment *segment,
+/* Reads the existing object and compares it; LJ_CONFLICT if it is not ours. */
+static lj_code compare_existing(lj_shipper *s, const char *key, lj_segment *segment,
                               uint64_t *ret_bytes, lj_error *err)
 {
     comparison c = {.mine = lj_segment_source(segment)};
@@ -66,6 +66,17 @@ static lj_code adopt_existing(lj_shipper *s, const char *key, lj_segment *segmen
     if (code == LJ_OK)
         *ret_bytes = c.bytes;
     return code;
+}
+
+/*
+ * On success the segment's chain stands behind the part that is there. A generation is given up for a difference, so it has to
+ * be read twice: what stands between here and the store may damage an answer.
+ */
+static lj_code adopt_existing(lj_shipper *s, const char *key, lj_segment *segment,
+                              uint64_t *ret_bytes, lj_error *err)
+{
+    lj_code code = compare_existing(s, key, segment, ret_bytes, err);
+    return code == LJ_CONFLICT ? compare_existing(s, key, segment, ret_bytes, err) : code;
 }
 
 /* Where the chain stands after the first `bytes` of the segment; LJ_CONFLICT if that does not end a transaction. */
@@ -121,10 +132,39 @@ static void move_position(lj_shipper *s, const lj_wal_chain *chain, uint64_t to,
     s->unsaved = true;
 }
 
+bool lj_ship_outcome_unknown(const lj_error *err)
+{
+    switch (err->code) {
+    case LJ_UNAVAILABLE:
+    case LJ_TIMEOUT:
+    case LJ_CANCELLED:
+    case LJ_EXISTS:
+        /* a refusal is an answer; a server error is also what a gateway says that gave up waiting for one */
+        return err->http_status < 400 || err->http_status >= 500;
+    default:
+        return false;
+    }
+}
+
+/*
+ * A request that was given up may reach the store after the one that replaced it. Where the store does not keep the
+ * condition it then overwrites: so it is repeated with the same bytes, whatever was committed since.
+ */
+static uint64_t end_of_repeated(const lj_shipper *s, uint64_t to)
+{
+    const lj_position *at = &s->saved.at;
+    bool repeated = s->unknown_at.generation[0] != 0 &&
+                    strcmp(s->unknown_at.generation, at->generation) == 0 &&
+                    lj_position_compare(&s->unknown_at, at) == 0;
+    return repeated ? LJ_MIN(s->unknown_to, to) : to;
+}
+
 lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header, uint64_t to,
                           int64_t commit_ns, lj_error *err)
 {
     uint64_t from = s->saved.at.offset;
+    lj_error local = LJ_ERROR_INIT;
+    err = err != NULL ? err : &local;
     if (from > LJ_OFFSET_MAX)
         return lj_error_set(err, LJ_CONFLICT,
                             "the WAL passed 4 GiB, the largest offset of the layout");
@@ -135,8 +175,13 @@ lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header, ui
     int64_t created_ns = LJ_MAX(wanted_ns, s->saved.last_object_ns + 1);
 
     lj_segment segment;
+    to = end_of_repeated(s, to);
     LJ_TRY(lj_segment_init(&segment, fd, header, from, to, sum, err));
     lj_code code = put_segment(s, key, &segment, created_ns, err);
+    if (code != LJ_OK && code != LJ_EXISTS && lj_ship_outcome_unknown(err)) {
+        s->unknown_at = s->saved.at;
+        s->unknown_to = to;
+    }
     lj_wal_chain chain = segment.chain;
     if (code == LJ_EXISTS) {
         uint64_t bytes = 0;

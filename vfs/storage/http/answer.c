@@ -118,6 +118,16 @@ static lj_code code_of(int status, bool *ret_retryable)
     return LJ_UNAVAILABLE;
 }
 
+/* Drivers that know better replace it. */
+static const char *hint_of(int status)
+{
+    if (status == 429 || status == 503)
+        return "the server asks for fewer requests; what waits is sent later";
+    if (status >= 500 && status != 501 && status != 507)
+        return "nothing to do unless it lasts; then ask who runs the server";
+    return "";
+}
+
 /* What a server says goes into messages and logs: one line, no control characters. */
 static void make_printable(char *text)
 {
@@ -136,6 +146,7 @@ lj_code lj_http_status_error(const lj_http_response *response, const char *what,
                  has_detail ? detail : "");
     if (err != NULL) {
         make_printable(err->message);
+        (void)lj_error_hint(err, "%s", hint_of(response->status));
         err->http_status = response->status;
         err->retry_after_ns = lj_http_retry_after_ns(response);
     }

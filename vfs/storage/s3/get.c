@@ -16,6 +16,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/str.h"
 #include "vfs/storage/s3/internal.h"
+#include "vfs/storage/s3/xml.h"
 
 /* Without a length asked for, the time limit is taken from the length the answer announces. */
 #define UNKNOWN_TOTAL_NS    (14 * 24 * 3600 * LJ_NS_PER_S)
@@ -60,8 +61,15 @@ typedef struct {
 
 static lj_code bad_answer(lj_error *err, const char *what)
 {
-    lj_error_set(err, LJ_UNAVAILABLE, "the answer to a ranged GET %s", what);
+    lj_error_set(err, LJ_UNAVAILABLE, "the answer to GET %s", what);
+    (void)lj_error_hint(err, LJ_S3_HINT_BETWEEN);
     return lj_error_retryable(err, true);
+}
+
+static bool has_header(const lj_http_response *response, const char *name)
+{
+    char value[LJ_S3_ETAG_MAX];
+    return lj_http_header(response, name, value, sizeof(value));
 }
 
 /* Compares the answer with what was asked for, before its first byte. */
@@ -74,6 +82,9 @@ static lj_code begin_range(range_sink *r, lj_error *err)
     r->left = r->length < 0 ? UINT64_MAX : (uint64_t)r->length;
     r->total = UINT64_MAX;
     r->expected = UINT64_MAX;
+    /* the content of anything else would be judged, and a replica given up for it */
+    if (!has_header(r->response, "etag") && !has_header(r->response, "last-modified"))
+        return bad_answer(err, "has neither ETag nor Last-Modified, so it is not from an S3 store");
     if (r->response->status != 206) {
         r->skip = r->offset;
         return LJ_OK;
@@ -234,10 +245,22 @@ static lj_code ask_with_get(lj_s3 *s3, const char *key, lj_storage_entry *entry,
     return no_answer(err);
 }
 
+/*
+ * LJ_OK with any status that a GET may say more about. A store that is busy or broken is not asked again: it may have said
+ * when it wants the next request.
+ */
 static lj_code head_request(lj_s3 *s3, const char *key, lj_http_response *response, lj_error *err)
 {
     lj_s3_request request = {.method = "HEAD", .key = key, .customer_key = true};
-    return lj_s3_perform(s3, &request, response, err);
+    lj_error why = LJ_ERROR_INIT;
+    lj_code code = lj_s3_call(s3, &request, response, NULL, &why);
+    int status = why.http_status;
+    bool unclear = status != 0 && status != 429 && (status < 500 || status == 501);
+    if (code == LJ_OK || unclear)
+        return LJ_OK;
+    if (err != NULL)
+        *err = why;
+    return code;
 }
 
 static bool head_tells(const lj_http_response *response, lj_storage_entry *entry)

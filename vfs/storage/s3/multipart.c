@@ -27,7 +27,8 @@
 #define COMPLETE_ATTEMPTS  4u
 #define COMPLETE_TOTAL_NS  (900 * LJ_NS_PER_S)
 #define ABORT_TOTAL_NS     (10 * LJ_NS_PER_S)
-#define ABORT_CANCELLED_NS LJ_NS_PER_S
+#define ABORT_CANCELLED_NS (500 * LJ_NS_PER_MS) /* a close is waiting */
+#define PAUSE_ASKED_MAX_NS (60 * LJ_NS_PER_S)
 #define PAUSE_STEP_NS      (50 * LJ_NS_PER_MS)
 
 typedef struct {
@@ -219,9 +220,10 @@ static lj_code complete_once(upload *u, const lj_buf *body, bool conditional,
     return lj_error_retryable(err, true);
 }
 
-static void pause_before(const lj_s3 *s3, unsigned attempt)
+static void pause_before(const lj_s3 *s3, unsigned attempt, int64_t retry_after_ns)
 {
-    int64_t end_ns = lj_clock_mono_ns() + (LJ_NS_PER_S << attempt) / 2;
+    int64_t asked_ns = LJ_MIN(retry_after_ns, PAUSE_ASKED_MAX_NS);
+    int64_t end_ns = lj_clock_mono_ns() + LJ_MAX((LJ_NS_PER_S << attempt) / 2, asked_ns);
     while (!lj_s3_cancelled(s3) && lj_clock_mono_ns() < end_ns)
         lj_clock_sleep_ns(PAUSE_STEP_NS);
 }
@@ -251,7 +253,7 @@ static lj_code complete(upload *u, uint32_t count, bool if_absent, lj_s3_conditi
         if (!passing || attempt + 1 >= COMPLETE_ATTEMPTS || lj_s3_cancelled(u->s3) ||
             strcmp(store_code, "ConditionalRequestConflict") == 0)
             return err->code;
-        pause_before(u->s3, attempt);
+        pause_before(u->s3, attempt, err->retry_after_ns);
     }
 }
 

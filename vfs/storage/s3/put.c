@@ -12,6 +12,7 @@
 #include "vfs/storage/auth/crypto.h"
 #include "vfs/storage/parts.h"
 #include "vfs/storage/s3/internal.h"
+#include "vfs/storage/s3/xml.h"
 
 /* The largest object that is put twice to find out whether the store keeps conditions. */
 #define TRIAL_MAX ((size_t)1024 * 1024)
@@ -53,7 +54,7 @@ static lj_code put_once(lj_s3 *s3, const char *key, const lj_buf *content, bool 
         return LJ_OK;
     /* a proxy's sign-in page says 200 too */
     lj_error_set(err, LJ_UNAVAILABLE, "PUT: the answer has no ETag, so it is not from an S3 store");
-    (void)lj_error_hint(err, "check \"endpoint\", and what stands between here and the store");
+    (void)lj_error_hint(err, LJ_S3_HINT_BETWEEN);
     return lj_error_retryable(err, true);
 }
 

@@ -34,6 +34,7 @@ static void stop(reader *r, lj_code code)
 static lj_code corrupt(lj_error *err, const char *what)
 {
     lj_error_set(err, LJ_CORRUPT, "the store's answer %s", what);
+    (void)lj_error_hint(err, LJ_S3_HINT_BETWEEN);
     return lj_error_retryable(err, true);
 }
 

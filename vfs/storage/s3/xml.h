@@ -16,6 +16,9 @@
 #define LJ_S3_XML_TEXT_MAX ((size_t)16 * 1024)
 #define LJ_S3_XML_NAME_MAX 64u
 
+/* For answers that no S3 store gives: a proxy's sign-in page says 200 too. */
+#define LJ_S3_HINT_BETWEEN "check \"endpoint\", and what stands between here and the store"
+
 /*
  * Called at the end of every element: `path` are the names below the root ("Contents/Key", "" for the root), `text` what stood
  * directly in it since its last child. Any code but LJ_OK ends the reading and is returned.

@@ -5,7 +5,8 @@
  *
  * Layer: storage. Thread-safety: any number of puts at once, of this and other processes.
  * Invariants: nothing is ever written under a final name, and a file gets its final name only after every write of it was
- * answered with success. A put that fails leaves neither object nor hidden file, unless the connection is lost.
+ * answered with success. A put that fails leaves neither object nor hidden file; where the connection is lost the next put or
+ * deletion removes the file.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -404,8 +405,11 @@ static void clean_up(putting *p)
     lj_sftp_session *s = p->s;
     lj_code code = LJ_OK;
     bool grace = lj_sftp_grace_begin(s);
-    if (s->broken)
+    if (s->broken) {
+        if (p->temp_there)
+            lj_sftp_stale_add(p->sftp, p->temp);
         return;
+    }
     lj_sftp_forget(s);
     if (p->folder_handle.len > 0) /* nobody waits for the answer */
         code = lj_sftp_ask_handle(s, LJ_FXP_CLOSE, &p->folder_handle, &ids[0], NULL);
@@ -414,8 +418,11 @@ static void clean_up(putting *p)
     lj_sftp_forget(s);
     if (p->temp_there && code == LJ_OK)
         code = lj_sftp_do_path(s, LJ_FXP_REMOVE, p->temp, &ids[2], NULL);
-    if (code != LJ_OK)
+    if (code != LJ_OK) {
         s->broken = true;
+        if (p->temp_there)
+            lj_sftp_stale_add(p->sftp, p->temp);
+    }
     if (grace)
         lj_sftp_grace_end(s);
 }

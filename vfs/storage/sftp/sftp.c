@@ -109,7 +109,7 @@ lj_code lj_sftp_check_root(const lj_sftp *sftp, lj_sftp_session *s, lj_error *er
     return path != NULL ? lj_sftp_check_folder(s, path, err) : lj_error_nomem(err);
 }
 
-/* ---- old unfinished puts ---- */
+/* ---- unfinished puts ---- */
 
 void lj_sftp_stale_add(lj_sftp *sftp, const char *path)
 {
@@ -137,6 +137,8 @@ void lj_sftp_stale_delete(lj_sftp *sftp, lj_sftp_session *s)
         uint32_t status = 0;
         if (!s->broken && lj_sftp_do_path(s, LJ_FXP_REMOVE, paths[i], &status, NULL) != LJ_OK)
             s->broken = true;
+        if (s->broken)
+            lj_sftp_stale_add(sftp, paths[i]);
         free(paths[i]);
     }
 }

@@ -63,7 +63,7 @@ static void meanings(void **state)
         {412, "", LJ_EXISTS, false, NULL},
         {500, ERROR_OF("InternalError"), LJ_UNAVAILABLE, true, "nothing to do"},
         {501, ERROR_OF("NotImplemented"), LJ_UNSUPPORTED, false, "conditional"},
-        {502, "<html>bad gateway</html>", LJ_UNAVAILABLE, true, NULL},
+        {502, "<html>bad gateway</html>", LJ_UNAVAILABLE, true, "unless it lasts"},
         {503, ERROR_OF("SlowDown"), LJ_UNAVAILABLE, true, "fewer"},
         {503, ERROR_OF("SlowDownWrite"), LJ_UNAVAILABLE, true, "fewer"},
         {429, ERROR_OF("TooManyRequestsException"), LJ_UNAVAILABLE, true, "fewer"},
