@@ -198,9 +198,9 @@ static void meaning_of_refusals(void **state)
         {408, "", LJ_TIMEOUT, true, NULL},
         {409, REFUSAL("conflict", "concurrent"), LJ_UNAVAILABLE, true, NULL},
         {412, REFUSAL("conditionNotMet", "no"), LJ_EXISTS, false, NULL},
-        {429, REFUSAL("rateLimitExceeded", "slow"), LJ_UNAVAILABLE, true, NULL},
-        {500, "<html>", LJ_UNAVAILABLE, true, NULL},
-        {503, "", LJ_UNAVAILABLE, true, NULL},
+        {429, REFUSAL("rateLimitExceeded", "slow"), LJ_UNAVAILABLE, true, "fewer requests"},
+        {500, "<html>", LJ_UNAVAILABLE, true, "unless it lasts"},
+        {503, "", LJ_UNAVAILABLE, true, "fewer requests"},
     };
     char bucket[] = "bkt";
     lj_gcs gcs = {.bucket = bucket};
