@@ -516,7 +516,7 @@ static int64_t snapshot_run(lj_task *task)
     int64_t again_ns = lj_clock_mono_ns() +
                        (quiet ? 20 * LJ_NS_PER_MS : lj_backoff_ns(s->snapshot_failures, &err));
     pthread_mutex_lock(&db->mutex);
-    if (db->flush_waiters > 0)
+    if (db->flush_waiters > 0 && err.retry_after_ns == 0)
         again_ns = LJ_MIN(again_ns, lj_clock_mono_ns() + 200 * LJ_NS_PER_MS);
     s->snapshot_not_before_ns = again_ns;
     pthread_mutex_unlock(&db->mutex);
