@@ -20,7 +20,7 @@
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
 #include "vfs/shim/handle.h"
-#include "vfs/storage/http/http.h"
+#include "vfs/storage/storage.h"
 
 #define SMALL_IMAGE_BYTES (1024u * 1024u) /* read in about a millisecond while frozen */
 #define EXIT_DRAIN_NS     (2 * LJ_NS_PER_S)
@@ -94,7 +94,7 @@ static void at_exit(void)
 
 static void init_once(void)
 {
-    lj_http_prepare(); /* at_exit still needs the network */
+    lj_storage_prepare(); /* at_exit still needs the network; and storages are opened under our mutex */
     pthread_atfork(before_fork, in_parent, in_child);
     atexit(at_exit);
 }

@@ -16,8 +16,10 @@
 
 #include "vfs/base/str.h"
 #include "vfs/storage/abs/abs.h"
+#include "vfs/storage/auth/token.h"
 #include "vfs/storage/file/file.h"
 #include "vfs/storage/gcs/gcs.h"
+#include "vfs/storage/http/http.h"
 #include "vfs/storage/s3/s3.h"
 #include "vfs/storage/sftp/sftp.h"
 
@@ -73,6 +75,13 @@ static lj_code unknown_scheme(const char *scheme, size_t len, lj_error *err)
                      scheme);
     (void)lj_error_hint(err, "a replica URL starts with one of: %s", known);
     return LJ_INVALID;
+}
+
+void lj_storage_prepare(void)
+{
+    lj_http_prepare();
+    lj_token_prepare();
+    lj_sftp_prepare();
 }
 
 lj_code lj_storage_open(const char *url, const lj_storage_options *options,
@@ -378,6 +387,20 @@ static lj_code list_entry(void *ctx, const lj_storage_entry *entry, lj_error *er
     return code;
 }
 
+/*
+ * A listing that failed is never LJ_NOTFOUND: to callers that means a replica without anything, and an open would begin with an
+ * empty database. (An endpoint with the bucket in its host makes S3 look for an object of the bucket's name.)
+ */
+static lj_code no_emptiness(lj_code code, lj_error *err)
+{
+    if (code != LJ_NOTFOUND)
+        return code;
+    if (err != NULL)
+        err->code = LJ_UNAVAILABLE;
+    (void)lj_error_retryable(err, true);
+    return LJ_UNAVAILABLE;
+}
+
 lj_code lj_storage_list(lj_storage *storage, const char *prefix, const char *after,
                         lj_storage_list_fn fn, void *ctx, lj_error *err)
 {
@@ -388,6 +411,7 @@ lj_code lj_storage_list(lj_storage *storage, const char *prefix, const char *aft
         count(&storage->calls[LJ_STORAGE_OP_LIST], 1);
         return code;
     }
+    code = no_emptiness(code, err);
     return finish(storage, LJ_STORAGE_OP_LIST, code, false, prefix, err);
 }
 

@@ -89,6 +89,14 @@ typedef struct {
 } lj_storage_options;
 
 /*
+ * To be called before pthread_atfork by whoever opens or closes storages while holding a mutex that his own handlers take:
+ * those set last are called first before a fork, so that the mutexes come in the order in which threads take them (his,
+ * then ours). Without it, a fork while another thread opens a storage can wait for ever. It is lj_http_prepare for atexit
+ * handlers, too.
+ */
+void lj_storage_prepare(void);
+
+/*
  * Opens the store that `url` names: "file:///abs/dir" (also "file://dir/x" == "/dir/x": v0.3.13 glues the host on),
  * later s3://, gcs://, gs://, abs://, sftp://. No request is made. Errors: LJ_INVALID for a malformed URL or an
  * unknown scheme (the hint lists the known ones). *ret_storage is freed with lj_storage_close.
@@ -161,7 +169,8 @@ LJ_WARN_UNUSED lj_code lj_storage_head(lj_storage *storage, const char *key,
 /*
  * Calls fn for every object whose key starts with `prefix` (a plain string prefix, not a folder) and is greater than
  * `after` (NULL: all), in byte order where LJ_STORAGE_SORTED_LIST is set, else in any order. An absent prefix is
- * an empty list. Never shows unfinished puts, nor objects of others whose name is not a key as above.
+ * an empty list, and no failure is LJ_NOTFOUND. Never shows unfinished puts, nor objects of others whose name is not a
+ * key as above.
  */
 LJ_WARN_UNUSED lj_code lj_storage_list(lj_storage *storage, const char *prefix, const char *after,
                                        lj_storage_list_fn fn, void *ctx, lj_error *err);

@@ -1,6 +1,10 @@
 /* storage_test.c - what stands above the drivers, on a driver that is told what to answer. */
 #include "test/unit/unit.h"
 
+#include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "vfs/base/buf.h"
 #include "vfs/base/str.h"
 #include "vfs/storage/storage.h"
@@ -266,6 +270,10 @@ static void calls_are_counted(void **state)
     self.code = LJ_TIMEOUT;
     assert_int_equal(lj_storage_head(storage, "a", &entry, &err), LJ_TIMEOUT);
     assert_int_equal(lj_storage_list(storage, "", NULL, join, &buf, &err), LJ_TIMEOUT);
+    self.code = LJ_NOTFOUND; /* would be a replica without anything */
+    assert_int_equal(lj_storage_list(storage, "", NULL, join, &buf, &err), LJ_UNAVAILABLE);
+    assert_int_equal(err.code, LJ_UNAVAILABLE);
+    assert_true(err.retryable);
     lj_storage_counters counters;
     lj_storage_counters_get(storage, &counters);
     assert_int_equal(counters.calls[LJ_STORAGE_OP_PUT], 1);
@@ -275,9 +283,64 @@ static void calls_are_counted(void **state)
     assert_int_equal(counters.get_bytes, 10);
     assert_int_equal(counters.calls[LJ_STORAGE_OP_HEAD], 2);
     assert_int_equal(counters.errors[LJ_STORAGE_OP_HEAD], 1);
-    assert_int_equal(counters.errors[LJ_STORAGE_OP_LIST], 1);
+    assert_int_equal(counters.errors[LJ_STORAGE_OP_LIST], 2);
     assert_int_equal(counters.calls[LJ_STORAGE_OP_DELETE], 0);
     lj_storage_close(storage);
+}
+
+/* ---- forks while another thread opens a storage under a mutex that is taken before a fork ---- */
+
+static pthread_mutex_t outer = PTHREAD_MUTEX_INITIALIZER;
+static bool opener_ends;
+
+static void lock_outer(void)
+{
+    pthread_mutex_lock(&outer);
+}
+
+static void unlock_outer(void)
+{
+    pthread_mutex_unlock(&outer);
+}
+
+static void *open_and_close(void *ctx)
+{
+    static const char *const urls[] = {"sftp://u@h/a", "gcs://bucket/a"};
+    for (size_t i = 0; !__atomic_load_n(&opener_ends, __ATOMIC_RELAXED); i++) {
+        lj_storage *storage = NULL;
+        pthread_mutex_lock(&outer);
+        if (lj_storage_open(urls[i % 2], NULL, &storage, NULL) == LJ_OK)
+            lj_storage_close(storage);
+        else
+            *(bool *)ctx = true;
+        pthread_mutex_unlock(&outer);
+    }
+    return NULL;
+}
+
+static void forks_do_not_wait_for_ever(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    bool failed = false;
+    assert_int_equal(setenv("STORAGE_EMULATOR_HOST", "127.0.0.1:9", 1), 0);
+    lj_storage_prepare();
+    assert_int_equal(pthread_atfork(lock_outer, unlock_outer, unlock_outer), 0);
+    alarm(60); /* a deadlock would be for ever */
+    assert_int_equal(pthread_create(&thread, NULL, open_and_close, &failed), 0);
+    for (int i = 0; i < 300; i++) {
+        int status = -1;
+        pid_t child = fork();
+        if (child == 0)
+            _exit(0);
+        assert_true(child > 0);
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+    }
+    __atomic_store_n(&opener_ends, true, __ATOMIC_RELAXED);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    alarm(0);
+    assert_false(failed);
 }
 
 int main(void)
@@ -286,6 +349,7 @@ int main(void)
         cmocka_unit_test(passwords_are_not_shown),        cmocka_unit_test(unknown_schemes),
         cmocka_unit_test(errors_name_url_and_key),        cmocka_unit_test(listings_are_filtered),
         cmocka_unit_test(deletions_give_the_first_error), cmocka_unit_test(calls_are_counted),
+        cmocka_unit_test(forks_do_not_wait_for_ever),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,7 +18,8 @@ static lj_code delete_one(lj_abs *abs, const char *key, lj_error *err)
     lj_abs_request request = {.method = "DELETE",
                               .blob = blob,
                               .headers = {"x-ms-delete-snapshots: include"},
-                              .header_count = 1};
+                              .header_count = 1,
+                              .success = 202};
     lj_code code = lj_abs_perform(abs, &request, &response, err);
     return code == LJ_NOTFOUND ? LJ_OK : code;
 }

@@ -69,13 +69,15 @@ typedef struct {
     size_t body_len;
     bool with_md5;  /* of the body, so that the store checks it */
     bool if_absent; /* "If-None-Match: *" */
+    int success; /* the one status that says it is done; 0: any 200..299. A proxy's page has 200 too */
     lj_sink *sink;
     int64_t expected_bytes;
 } lj_abs_request;
 
 /*
  * Sends the request with its credentials, once more with a fresh token when it has expired, or with the right time when
- * this machine's clock is off. LJ_OK: an answer 200..299. Else the error, as error.c gives it.
+ * this machine's clock is off. LJ_OK: an answer 200..299, and `success` where that is set. Else the error, as error.c gives
+ * it.
  */
 LJ_WARN_UNUSED lj_code lj_abs_perform(lj_abs *abs, const lj_abs_request *request,
                                       lj_http_response *response, lj_error *err);

@@ -44,13 +44,13 @@ static lj_code read_page(lj_abs *abs, const char *prefix, const char *marker, lj
     return code;
 }
 
-static lj_code show_page(const lj_abs_page *page, size_t prefix_len, lj_storage_list_fn fn,
-                         void *ctx, lj_error *err)
+static lj_code show_page(const lj_abs_page *page, const char *prefix, size_t prefix_len,
+                         lj_storage_list_fn fn, void *ctx, lj_error *err)
 {
     for (size_t i = 0; i < lj_abs_page_count(page); i++) {
         const char *name = NULL;
         const lj_abs_entry *entry = lj_abs_page_entry(page, i, &name);
-        if (strlen(name) <= prefix_len)
+        if (strncmp(name, prefix, prefix_len) != 0 || name[prefix_len] == 0)
             continue;
         lj_storage_entry shown = {.key = name + prefix_len,
                                   .size_bytes = entry->size_bytes,
@@ -73,7 +73,7 @@ lj_code lj_abs_list(void *self, const char *prefix, const char *after, lj_storag
     size_t root_len = strlen(full) - strlen(prefix);
     for (;;) {
         LJ_TRY(read_page(abs, full, marker, &page, err));
-        LJ_TRY(show_page(&page, root_len, fn, ctx, err));
+        LJ_TRY(show_page(&page, full, root_len, fn, ctx, err));
         const char *next = lj_buf_text(&page.marker);
         if (next[0] == 0)
             return LJ_OK;

@@ -47,6 +47,7 @@ static lj_code put_blob(lj_abs *abs, const char *blob, const lj_buf *content, bo
         .body = lj_buf_text(content),
         .body_len = content->len,
         .with_md5 = true,
+        .success = 201,
         .if_absent = if_absent,
     };
     return lj_abs_perform(abs, &request, &response, err);
@@ -70,6 +71,7 @@ static lj_code send_block(void *ctx, uint32_t number, const uint8_t *data, size_
         .body = data,
         .body_len = len,
         .with_md5 = true,
+        .success = 201,
     };
     return lj_abs_perform(u->abs, &request, &response, err);
 }
@@ -102,6 +104,7 @@ static lj_code commit(const upload *u, uint32_t count, bool if_absent, lj_error 
         .body = xml.data,
         .body_len = xml.len,
         .with_md5 = true,
+        .success = 201,
         .if_absent = if_absent,
     };
     return lj_abs_perform(u->abs, &request, &response, err);

@@ -64,6 +64,7 @@ typedef struct {
     const lj_http_response *response;
     bool ranged;
     uint64_t offset;
+    int64_t length; /* -1: to the end */
     bool checked;
 } range_guard;
 
@@ -87,6 +88,25 @@ static lj_code check_range(const range_guard *guard, lj_error *err)
                  "the store answered with another part of the object than asked for (HTTP %d)",
                  guard->response->status);
     (void)lj_error_hint(err, "a proxy may stand between that does not know ranges");
+    return lj_error_retryable(err, true);
+}
+
+/* Behind the last byte of a 206: fewer bytes than asked for may only be those up to the object's end. */
+static lj_code check_end(const range_guard *guard, lj_error *err)
+{
+    char text[96];
+    uint64_t total = 0;
+    if (!guard->checked)
+        LJ_TRY(check_range(guard, err));
+    if (!guard->ranged || !lj_http_header(guard->response, "content-range", text, sizeof(text)))
+        return LJ_OK;
+    const char *slash = strchr(text, '/');
+    uint64_t got = guard->response->sunk;
+    if ((guard->length >= 0 && got >= (uint64_t)guard->length) || slash == NULL ||
+        !lj_str_u64(slash + 1, &total) || guard->offset + got >= total)
+        return LJ_OK;
+    lj_error_set(err, LJ_UNAVAILABLE,
+                 "the store sent %" PRIu64 " bytes, fewer than asked for and there are", got);
     return lj_error_retryable(err, true);
 }
 
@@ -116,7 +136,8 @@ lj_code lj_abs_get(void *self, const char *key, uint64_t offset, int64_t length,
         return lj_error_nomem(err);
     LJ_CLEANUP(lj_http_response_free) lj_http_response response = LJ_HTTP_RESPONSE_INIT;
     bool ranged = offset > 0 || length > 0;
-    range_guard guard = {.inner = sink, .response = &response, .ranged = ranged, .offset = offset};
+    range_guard guard = {
+        .inner = sink, .response = &response, .ranged = ranged, .offset = offset, .length = length};
     lj_sink guarded = {.ctx = &guard, .write = guarded_write};
     lj_abs_request request = {
         .method = "GET",
@@ -130,6 +151,8 @@ lj_code lj_abs_get(void *self, const char *key, uint64_t offset, int64_t length,
     lj_code code = lj_abs_perform(abs, &request, &response, &why);
     if (code != LJ_OK && why.http_status == 416)
         return LJ_OK; /* the range begins at or behind the end */
+    if (code == LJ_OK)
+        code = check_end(&guard, &why);
     if (code != LJ_OK && err != NULL)
         *err = why;
     return code;

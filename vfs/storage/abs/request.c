@@ -228,6 +228,17 @@ static bool deserves_another(lj_abs *abs, const lj_http_response *response, cons
     return false;
 }
 
+static lj_code check_success(const lj_abs_request *request, const lj_http_response *response,
+                             lj_error *err)
+{
+    if (request->success == 0 || response->status == request->success)
+        return LJ_OK;
+    lj_error_set(err, LJ_UNAVAILABLE, "%s: HTTP %d, where a blob store answers with %d",
+                 request->method, response->status, request->success);
+    (void)lj_error_hint(err, "check the endpoint, and whether a proxy stands between");
+    return lj_error_retryable(err, true);
+}
+
 lj_code lj_abs_perform(lj_abs *abs, const lj_abs_request *request, lj_http_response *response,
                        lj_error *err)
 {
@@ -237,8 +248,10 @@ lj_code lj_abs_perform(lj_abs *abs, const lj_abs_request *request, lj_http_respo
         bool good = code == LJ_OK && response->status >= 200 && response->status < 300;
         bool retry = code == LJ_OK && !good && !again && deserves_another(abs, response, &token);
         lj_token_free(&token);
-        if (code != LJ_OK || good)
+        if (code != LJ_OK)
             return code;
+        if (good)
+            return check_success(request, response, err);
         if (!retry)
             return lj_abs_error(abs, request, response, err);
     }

@@ -83,6 +83,12 @@ static void init_once(void)
     pthread_atfork(before_fork, in_parent, in_child);
 }
 
+void lj_token_prepare(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, init_once);
+}
+
 /* ---- life cycle ---- */
 
 void lj_token_free(lj_token *token)
@@ -116,8 +122,7 @@ static lj_token_source *find_locked(const char *key)
 lj_code lj_token_source_open(const char *key, const lj_token_ops *ops, void *ctx,
                              lj_token_source **ret_source, lj_error *err)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, init_once);
+    lj_token_prepare();
     lj_token_source *fresh = calloc(1, sizeof(*fresh));
     char *copy = lj_str_dup(key);
     if (fresh == NULL || copy == NULL) {

@@ -42,6 +42,9 @@ typedef struct {
     void (*free)(void *ctx);
 } lj_token_ops;
 
+/* Sets the handlers of fork; see lj_storage_prepare. */
+void lj_token_prepare(void);
+
 /*
  * The source with this key; a new one around `ctx` when there is none. `key` must say everything that decides what is fetched
  * (a secret among it as its SHA-256). Takes over `ctx` in every case, also on failure. Makes no request.

@@ -24,11 +24,12 @@ typedef struct {
     uint64_t skip;   /* bytes still to drop */
     uint64_t passed; /* bytes handed on */
     uint64_t total;  /* bytes a 206 announced; UINT64_MAX: not told */
+    uint64_t size;   /* of the object, as a 206 says; UINT64_MAX: not told */
 } window;
 
 /* "bytes 10-19/100" of a 206. */
 static bool read_content_range(const lj_http_response *response, uint64_t *ret_first,
-                               uint64_t *ret_last)
+                               uint64_t *ret_last, uint64_t *ret_size)
 {
     char text[80];
     if (!lj_http_header(response, "content-range", text, sizeof(text)) ||
@@ -41,6 +42,8 @@ static bool read_content_range(const lj_http_response *response, uint64_t *ret_f
         return false;
     *last++ = 0;
     *slash = 0;
+    if (!lj_str_u64(slash + 1, ret_size))
+        *ret_size = UINT64_MAX; /* '*' */
     return lj_str_u64(first, ret_first) && lj_str_u64(last, ret_last) && *ret_first <= *ret_last &&
            *ret_last < INT64_MAX;
 }
@@ -50,11 +53,12 @@ static lj_code begin(window *w, lj_error *err)
     w->begun = true;
     w->skip = w->offset;
     w->total = UINT64_MAX;
+    w->size = UINT64_MAX;
     if (w->response->status != 206)
         return LJ_OK;
     uint64_t first = 0;
     uint64_t last = 0;
-    if (!read_content_range(w->response, &first, &last) || first != w->offset) {
+    if (!read_content_range(w->response, &first, &last, &w->size) || first != w->offset) {
         lj_error_set(err, LJ_CORRUPT,
                      "the store sent another part of the object than was asked for");
         return lj_error_retryable(err, true);
@@ -93,11 +97,15 @@ static lj_code finish(lj_gcs *gcs, const lj_http_response *response, const windo
     if (response->status / 100 != 2)
         return lj_gcs_refused(gcs, response, "reading an object", err);
     lj_gcs_seen(gcs);
-    if (!w->begun || w->total == UINT64_MAX || response->sunk == w->total)
+    if (!w->begun || w->total == UINT64_MAX)
+        return LJ_OK;
+    bool to_end = w->size == UINT64_MAX || w->offset + w->passed >= w->size;
+    if (response->sunk == w->total && (to_end || w->passed == w->length))
         return LJ_OK;
     lj_error_set(err, LJ_UNAVAILABLE,
-                 "the store sent %" PRIu64 " of the %" PRIu64 " bytes announced", response->sunk,
-                 w->total);
+                 "the store sent %" PRIu64 " of the %" PRIu64 " bytes announced, or fewer than "
+                 "asked for and there are",
+                 response->sunk, w->total);
     return lj_error_retryable(err, true);
 }
 

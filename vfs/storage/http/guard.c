@@ -209,8 +209,15 @@ static void in_child(void)
     pthread_mutex_unlock(&table.mutex);
 }
 
-void lj_http_prepare(void)
+static void watch_forks(void)
 {
+    pthread_atfork(before_fork, in_parent, in_child);
+}
+
+void lj_guard_prepare(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
     /*
      * Who initialises OpenSSL first decides whether it takes itself apart in an atexit handler. When that is us: it does
      * not, for our threads may still use it then. When it was the host: its handler runs after all that are set from now on.
@@ -222,10 +229,9 @@ static CURLcode initialised;
 
 static void init_once(void)
 {
-    lj_http_prepare();
+    lj_guard_prepare();
     initialised = curl_global_init(CURL_GLOBAL_DEFAULT);
     OPENSSL_atexit(stop);
-    pthread_atfork(before_fork, in_parent, in_child);
 }
 
 CURLcode lj_guard_init(void)

@@ -33,6 +33,8 @@ typedef struct {
 void lj_guard_begin(lj_guard *guard);
 void lj_guard_end(const lj_guard *guard);
 
+/* Before an atexit handler that still needs the network (lj_http_prepare). Sets the handlers of fork, too. */
+void lj_guard_prepare(void);
 /* Once per process, before libcurl is used: libcurl and OpenSSL are made ready. */
 CURLcode lj_guard_init(void);
 

@@ -22,6 +22,12 @@
 
 /* ---- making ---- */
 
+void lj_http_prepare(void)
+{
+    lj_guard_prepare();
+    lj_pool_prepare();
+}
+
 static lj_code copy_text(char **ret, const char *text, lj_error *err)
 {
     if (text == NULL || text[0] == 0)

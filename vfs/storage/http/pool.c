@@ -44,6 +44,12 @@ static void init_once(void)
     pthread_atfork(before_fork, in_parent, in_child);
 }
 
+void lj_pool_prepare(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, init_once);
+}
+
 /* ---- connections ---- */
 
 static void close_all(lj_connection *c)
@@ -79,8 +85,7 @@ static lj_connection *new_connection(void)
 
 lj_code lj_pool_open(lj_error *err)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, init_once);
+    lj_pool_prepare();
     CURLcode code = lj_guard_init();
     if (code != CURLE_OK)
         return lj_error_set(err, LJ_INTERNAL, "libcurl cannot be used: %s",

@@ -26,6 +26,9 @@ typedef struct lj_connection {
     struct lj_connection *next;
 } lj_connection;
 
+/* Sets the pool's handlers of fork; see lj_storage_prepare. */
+void lj_pool_prepare(void);
+
 /* Counts the users of the pool. When the last one lets go, all idle connections are closed. */
 LJ_WARN_UNUSED lj_code lj_pool_open(lj_error *err);
 void lj_pool_close(void);

@@ -70,6 +70,7 @@ static const struct {
     const char *hint;
 } meanings[] = {
     {"NoSuchKey", LJ_NOTFOUND, false, NULL},
+    {"NotFound", LJ_NOTFOUND, false, NULL},
     {"NoSuchBucket", LJ_INVALID, true, "create the bucket, or correct its name in the replica URL"},
     {"InvalidBucketName", LJ_INVALID, false, "correct the bucket in the replica URL"},
     {"AccessDenied", LJ_DENIED, true, HINT_RIGHTS},
@@ -139,6 +140,11 @@ static size_t find_meaning(const char *code)
 static lj_code apply(const char *code, lj_error *err)
 {
     size_t i = find_meaning(code);
+    if (i == LJ_ARRAY_LEN(meanings) && err->code == LJ_NOTFOUND) {
+        err->code = LJ_INVALID; /* something is missing, but nobody said that it is the object */
+        (void)lj_error_hint(err, HINT_ENDPOINT);
+        return lj_error_retryable(err, true);
+    }
     if (i == LJ_ARRAY_LEN(meanings))
         return err->code;
     err->code = meanings[i].means;

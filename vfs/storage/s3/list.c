@@ -74,7 +74,17 @@ static lj_code request_page(walk *w, bool first, lj_http_response *response,
     LJ_TRY(make_query(w, first, &query, err));
     lj_s3_request request = {
         .method = "GET", .query = lj_buf_text(&query), .body_max = PAGE_BODY_MAX};
-    return lj_s3_call(w->s3, &request, response, store_code, err);
+    lj_code code = lj_s3_call(w->s3, &request, response, store_code, err);
+    if (code != LJ_NOTFOUND)
+        return code;
+    /* it looked for an object: the host has the bucket in it, and the path has it again */
+    if (err != NULL)
+        err->code = LJ_INVALID;
+    (void)lj_error_hint(err,
+                        "the store took the request for one of an object: \"endpoint\" must be "
+                        "the address of the store, without the bucket");
+    (void)lj_error_retryable(err, true);
+    return LJ_INVALID;
 }
 
 static lj_code show(void *ctx, const lj_s3_listed *listed, lj_error *err)

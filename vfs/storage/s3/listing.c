@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "vfs/base/clock.h"
 #include "vfs/base/str.h"
@@ -35,7 +36,7 @@ static lj_code on_page(void *ctx, const char *path, const char *text, lj_error *
 {
     lj_s3_page *page = ctx;
     if (strcmp(path, "IsTruncated") == 0)
-        page->truncated = strcmp(text, "true") == 0;
+        page->truncated = strcasecmp(text, "true") == 0 || strcmp(text, "1") == 0;
     else if (strcmp(path, "EncodingType") == 0)
         page->encoded = strcmp(text, "url") == 0;
     else if (strcmp(path, "NextContinuationToken") == 0)

@@ -257,20 +257,29 @@ static lj_code complete(upload *u, uint32_t count, bool if_absent, lj_s3_conditi
     }
 }
 
-static void take_back(const upload *u)
+static lj_code take_back_once(const upload *u, bool last, char store_code[LJ_S3_CODE_MAX],
+                              lj_error *err)
 {
     LJ_CLEANUP(lj_http_response_free) lj_http_response response = LJ_HTTP_RESPONSE_INIT;
     LJ_CLEANUP(lj_freep) char *query = lj_str_printf("uploadId=%s", u->id);
+    if (query == NULL)
+        return lj_error_nomem(err);
     lj_s3_request request = {.method = "DELETE",
                              .key = u->key,
                              .query = query,
-                             .last = true,
-                             .total_timeout_ns =
-                                 lj_s3_cancelled(u->s3) ? ABORT_CANCELLED_NS : ABORT_TOTAL_NS};
+                             .last = last,
+                             .total_timeout_ns = last ? ABORT_CANCELLED_NS : ABORT_TOTAL_NS};
+    return lj_s3_call(u->s3, &request, &response, store_code, err);
+}
+
+/* A close that comes while the store hangs waits for the short request only. */
+static void take_back(const upload *u)
+{
     char store_code[LJ_S3_CODE_MAX] = "";
     lj_error why = LJ_ERROR_INIT;
-    lj_code code = query == NULL ? lj_error_nomem(&why)
-                                 : lj_s3_call(u->s3, &request, &response, store_code, &why);
+    lj_code code = take_back_once(u, lj_s3_cancelled(u->s3), store_code, &why);
+    if (code == LJ_CANCELLED)
+        code = take_back_once(u, true, store_code, &why);
     if (code != LJ_OK && strcmp(store_code, "NoSuchUpload") != 0)
         lj_log_error(
             LJ_LOG_WARN,

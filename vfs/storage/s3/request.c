@@ -167,8 +167,8 @@ static lj_code try_once(lj_s3 *s3, const lj_s3_request *request, attempt *a,
     copy_region(s3, a->region);
     a->skew_ns = atomic_load(&s3->skew_ns);
     lj_token_free(&a->token);
-    LJ_TRY(lj_token_get_until(lj_aws_provider_token(s3->aws), request->last ? NULL : s3->cancel,
-                              &a->token, err));
+    /* also for the last request: with the credential at hand, a new one is not waited for */
+    LJ_TRY(lj_token_get_until(lj_aws_provider_token(s3->aws), s3->cancel, &a->token, err));
     LJ_TRY(write_letter(s3, request, a, &l, err));
     lj_http_request http = {.method = request->method,
                             .url = lj_buf_text(&l.url),

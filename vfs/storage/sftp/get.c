@@ -32,6 +32,7 @@ typedef struct {
     read_slot ring[SLOTS];
     size_t first;
     size_t count;
+    size_t dropped; /* READs that turned out to be behind the end and are not answered yet */
 } reading;
 
 static void reading_free(reading *r)
@@ -132,6 +133,11 @@ static lj_code take_answer(reading *r, lj_sftp_answer *answer, const char *path,
         LJ_TRY(take_data(r, slot, i == 0, &answer->body, err));
         return advance(r, err);
     }
+    if (r->dropped >
+        0) { /* came before the rest of one in front of it, which was answered in part */
+        r->dropped--;
+        return LJ_OK;
+    }
     return lj_sftp_nonsense(r->s, "data that was not asked for", err);
 }
 
@@ -162,6 +168,7 @@ static void drop_behind_end(reading *r)
             return;
         }
         r->count--;
+        r->dropped++;
     }
 }
 

@@ -14,6 +14,7 @@
 #include "vfs/base/log.h"
 #include "vfs/storage/http/guard.h"
 #include "vfs/storage/sftp/internal.h"
+#include "vfs/storage/sftp/sftp.h"
 
 #define IDLE_MAX    4u
 #define IDLE_FOR_NS (60 * LJ_NS_PER_S)
@@ -57,6 +58,12 @@ static void init_once(void)
     pthread_atfork(before_fork, in_parent, in_child);
 }
 
+void lj_sftp_prepare(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, init_once);
+}
+
 /* ---- targets ---- */
 
 static void identity_add(lj_buf *text, const char *value, size_t len, bool *failed)
@@ -90,8 +97,7 @@ static lj_code identify(const lj_sftp_config *c, uint8_t out[LJ_SHA256_BYTES], l
 
 lj_code lj_sftp_target_get(const lj_sftp_config *config, lj_sftp_target **ret_target, lj_error *err)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, init_once);
+    lj_sftp_prepare();
     uint8_t identity[LJ_SHA256_BYTES];
     LJ_TRY(identify(config, identity, err));
     lj_sftp_target *fresh = calloc(1, sizeof(*fresh));

@@ -42,6 +42,9 @@
 #define LJ_SFTP_PASSWORD_VARIABLE   "LITEJOIN_SFTP_PASSWORD"
 #define LJ_SFTP_PASSPHRASE_VARIABLE "LITEJOIN_SFTP_KEY_PASSPHRASE"
 
+/* Sets the handlers of fork; see lj_storage_prepare. */
+void lj_sftp_prepare(void);
+
 /* Opens the store of an "sftp://" URL; nothing is connected yet. Errors: LJ_INVALID, LJ_NOMEM. */
 LJ_WARN_UNUSED lj_code lj_sftp_open(const char *url, const lj_storage_options *options,
                                     lj_storage **ret_storage, lj_error *err);

@@ -29,6 +29,7 @@ static void meanings(void **state)
         {404, ERROR_OF("NoSuchKey"), LJ_NOTFOUND, false, NULL},
         {404, ERROR_OF("NoSuchBucket"), LJ_INVALID, true, "create the bucket"},
         {404, ERROR_OF("NotFound"), LJ_NOTFOUND, false, NULL},
+        {404, ERROR_OF("NoSuchTenant"), LJ_INVALID, true, "endpoint"},
         {404, ERROR_OF("NoSuchUpload"), LJ_UNAVAILABLE, true, "lifecycle"},
         {404, "", LJ_INVALID, true, "endpoint"},
         {404, "<html><body>Not Found</body></html>", LJ_INVALID, true, "endpoint"},

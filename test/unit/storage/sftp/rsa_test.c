@@ -24,7 +24,9 @@ static char *pem_of(const EVP_PKEY *key, const char *passphrase, bool pkcs8)
     assert_int_equal(rc, 1);
     char *data = NULL;
     long n = BIO_get_mem_data(bio, &data);
-    char *text = strndup(data, (size_t)n);
+    char *text = calloc(1, (size_t)n + 1); /* what OpenSSL has there does not end with a NUL */
+    assert_non_null(text);
+    memcpy(text, data, (size_t)n);
     BIO_free(bio);
     return text;
 }
