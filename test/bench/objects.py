@@ -140,7 +140,8 @@ if extension:
     con.execute("PRAGMA litejoin_sync='600s'").fetchall()
 taken = time.monotonic() - start
 used = resource.getrusage(resource.RUSAGE_SELF)
-print(taken, used.ru_maxrss, used.ru_utime + used.ru_stime)
+peak = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0]
+print(taken, peak, used.ru_utime + used.ru_stime)
 con.close()
 """
 

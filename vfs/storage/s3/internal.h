@@ -52,6 +52,7 @@ typedef struct {
     _Atomic int condition;       /* lj_s3_condition */
     _Atomic bool single_deletes; /* the store does not take many keys at once */
     _Atomic bool old_list;       /* the store does not know ListObjectsV2 */
+    _Atomic bool part_md5;       /* parts carry Content-MD5 too; see multipart.c */
     _Atomic int64_t skew_ns;     /* the store's clock minus ours, as far as it matters */
 
     pthread_mutex_t mutex; /* guards what follows */
