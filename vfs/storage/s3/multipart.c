@@ -303,7 +303,7 @@ static void take_back(const upload *u)
             &why);
 }
 
-static lj_code run(upload *u, lj_source *source, const lj_buf *head, bool if_absent,
+static lj_code run(upload *u, lj_source *source, lj_buf *head, bool if_absent,
                    lj_s3_condition condition, lj_error *err)
 {
     lj_parts_job job = {.ctx = u,
@@ -321,8 +321,8 @@ static lj_code run(upload *u, lj_source *source, const lj_buf *head, bool if_abs
     return code;
 }
 
-lj_code lj_s3_put_parts(lj_s3 *s3, const char *key, lj_source *source, const lj_buf *head,
-                        bool if_absent, lj_error *err)
+lj_code lj_s3_put_parts(lj_s3 *s3, const char *key, lj_source *source, lj_buf *head, bool if_absent,
+                        lj_error *err)
 {
     lj_s3_claim claim = {.key = NULL};
     lj_s3_condition condition = LJ_S3_CONDITION_NONE;
