@@ -161,6 +161,28 @@ def what_lies_in_the_store(t):
 
 
 @test()
+def parts_carry_their_md5_when_the_store_asks(t):
+    """The payload's hash is enough, but not to a bucket with object lock: it refuses the first parts, and gets all with MD5."""
+    at = Opened(t)
+    large = write(t, "large", 20 * MIB)
+    at.shell().good("put", "k", large)
+    parts = [r for r in at.seen("PUT") if "partNumber" in r.args]
+    check_equal([("Content-MD5" in r.headers, len(r.headers["X-Amz-Content-Sha256"])) for r in parts], [(False, 64)] * 3, "parts")
+    at.forget()
+    at.gate.object_lock = True
+    shell = at.shell()
+    shell.good("put", "k", large)
+    parts = [r for r in at.seen("PUT") if "partNumber" in r.args]
+    check_equal(sorted(r.args["partNumber"] for r in parts if r.status == 200 and "Content-MD5" in r.headers), ["1", "2", "3"],
+                "parts with MD5")
+    check(1 <= at.gate.refusals.count("InvalidRequest") <= 3, "refusals: %s" % at.gate.refusals)
+    at.forget()
+    shell.good("put", "k", large)
+    check_equal([r.status for r in at.seen("PUT")], [200] * 3, "the next upload knows")
+    check_equal(at.store.read(BUCKET, "p/k"), read(large), "content")
+
+
+@test()
 def an_overwritten_object_is_the_new_one(t):
     at = Opened(t)
     shell = at.shell()

@@ -159,7 +159,8 @@ static lj_code read_elsewhere(lj_image *image, uint32_t pgno, uint8_t *out, bool
     return LJ_OK;
 }
 
-static lj_code fill_chunk(lj_image *image, lj_error *err)
+/* The next pages, CHUNK_BYTES at most, to `to`. */
+static lj_code read_pages(lj_image *image, uint8_t *to, size_t *ret_len, lj_error *err)
 {
     uint32_t page_size = image->freeze.page_size;
     uint32_t left = image->freeze.db_pages - (image->next - 1);
@@ -168,16 +169,14 @@ static lj_code fill_chunk(lj_image *image, lj_error *err)
         *err = image->failure;
         return err->code;
     }
-    LJ_TRY(image->dbfile.read(image->dbfile.ctx, (uint64_t)(image->next - 1) * page_size,
-                              image->chunk, (size_t)pages * page_size, err));
+    LJ_TRY(image->dbfile.read(image->dbfile.ctx, (uint64_t)(image->next - 1) * page_size, to,
+                              (size_t)pages * page_size, err));
     for (uint32_t i = 0; i < pages; i++) {
         bool done = false;
-        LJ_TRY(read_elsewhere(image, image->next + i, image->chunk + (size_t)i * page_size, &done,
-                              err));
+        LJ_TRY(read_elsewhere(image, image->next + i, to + (size_t)i * page_size, &done, err));
     }
     image->next += pages;
-    image->chunk_len = (size_t)pages * page_size;
-    image->chunk_pos = 0;
+    *ret_len = (size_t)pages * page_size;
     return LJ_OK;
 }
 
@@ -189,12 +188,9 @@ static lj_code copy_to_memory(lj_image *image, lj_error *err)
     if (memory == NULL)
         return lj_error_nomem(err);
     lj_code code = LJ_OK;
-    for (size_t at = 0; at < bytes && code == LJ_OK; at += image->chunk_len) {
-        code = fill_chunk(image, err);
-        if (code == LJ_OK)
-            memcpy(memory + at, image->chunk, image->chunk_len);
-    }
-    image->chunk_len = 0;
+    size_t n = 0;
+    for (size_t at = 0; at < bytes && code == LJ_OK; at += n)
+        code = read_pages(image, memory + at, &n, err);
     if (code != LJ_OK) {
         free(memory);
         return code;
@@ -291,11 +287,18 @@ static lj_code image_read(void *ctx, void *out, size_t max, size_t *ret_n, lj_er
     if (image->chunk_pos == image->chunk_len && image->next <= image->freeze.db_pages) {
         if (atomic_load(image->cancel))
             return lj_error_set(err, LJ_CANCELLED, "the database is being closed");
+        /* straight to the reader, where there is room for it */
+        bool direct = max >= CHUNK_BYTES;
+        size_t n = 0;
         pthread_mutex_lock(&image->guard->mutex);
-        lj_code code = fill_chunk(image, err);
+        lj_code code = read_pages(image, direct ? out : image->chunk, &n, err);
         pthread_mutex_unlock(&image->guard->mutex);
-        if (code != LJ_OK)
+        if (direct || code != LJ_OK) {
+            *ret_n = n;
             return code;
+        }
+        image->chunk_len = n;
+        image->chunk_pos = 0;
     }
     size_t n = LJ_MIN(max, image->chunk_len - image->chunk_pos);
     memcpy(out, image->chunk + image->chunk_pos, n);

@@ -110,49 +110,61 @@ static lj_code encoder_fill(lj_lz4_encoder *encoder, size_t *ret_len, lj_error *
     return LJ_OK;
 }
 
-/* Puts the next compressed bytes behind what `out` holds. */
-static lj_code encoder_step(lj_lz4_encoder *encoder, lj_error *err)
+/* Puts the next compressed bytes behind to[*len], which has room for encoder->out_cap from its begin. */
+static lj_code encoder_step(lj_lz4_encoder *encoder, uint8_t *to, size_t *len, lj_error *err)
 {
-    if (encoder->state == ENCODER_START)
-        LJ_TRY(encoder_begin(encoder, err));
-    size_t len = 0;
-    LJ_TRY(encoder_fill(encoder, &len, err));
-    if (len > 0) {
-        size_t n = LZ4F_compressUpdate(encoder->cctx, encoder->out + encoder->out_len,
-                                       encoder->out_cap - encoder->out_len, encoder->in, len, NULL);
+    size_t in_len = 0;
+    LJ_TRY(encoder_fill(encoder, &in_len, err));
+    if (in_len > 0) {
+        size_t n = LZ4F_compressUpdate(encoder->cctx, to + *len, encoder->out_cap - *len,
+                                       encoder->in, in_len, NULL);
         if (LZ4F_isError(n))
             return lz4_failed(err, "cannot compress", n);
-        encoder->out_len += n;
+        *len += n;
     }
-    if (len < encoder->block_bytes) {
-        size_t n = LZ4F_compressEnd(encoder->cctx, encoder->out + encoder->out_len,
-                                    encoder->out_cap - encoder->out_len, NULL);
+    if (in_len < encoder->block_bytes) {
+        size_t n = LZ4F_compressEnd(encoder->cctx, to + *len, encoder->out_cap - *len, NULL);
         if (LZ4F_isError(n))
             return lz4_failed(err, "cannot end a compressed object", n);
-        encoder->out_len += n;
+        *len += n;
         encoder->state = ENCODER_END;
     }
     return LJ_OK;
 }
 
+/* The next bytes: straight to the reader where they are sure to fit, else into `out`, from where they are handed out. */
+static lj_code encoder_next(lj_lz4_encoder *encoder, uint8_t *to, size_t max, size_t *ret_n,
+                            lj_error *err)
+{
+    encoder->out_pos = 0;
+    encoder->out_len = 0;
+    *ret_n = 0;
+    if (encoder->state == ENCODER_START)
+        LJ_TRY(encoder_begin(encoder, err));
+    else if (max >= encoder->out_cap)
+        return encoder_step(encoder, to, ret_n, err);
+    return encoder_step(encoder, encoder->out, &encoder->out_len, err);
+}
+
 static lj_code encoder_read(void *ctx, void *out, size_t max, size_t *ret_n, lj_error *err)
 {
     lj_lz4_encoder *encoder = ctx;
+    size_t n = 0;
     if (encoder->state == ENCODER_FAILED)
         return lj_error_set(err, LJ_INTERNAL, "a compressor was read after it failed");
     if (encoder->out_pos == encoder->out_len && encoder->state != ENCODER_END) {
-        encoder->out_pos = 0;
-        encoder->out_len = 0;
-        lj_code code = encoder_step(encoder, err);
+        lj_code code = encoder_next(encoder, out, max, &n, err);
         if (code != LJ_OK) {
             encoder->state = ENCODER_FAILED;
             return code;
         }
     }
-    size_t n = LJ_MIN(max, encoder->out_len - encoder->out_pos);
-    if (n > 0)
-        memcpy(out, encoder->out + encoder->out_pos, n);
-    encoder->out_pos += n;
+    if (n == 0) {
+        n = LJ_MIN(max, encoder->out_len - encoder->out_pos);
+        if (n > 0)
+            memcpy(out, encoder->out + encoder->out_pos, n);
+        encoder->out_pos += n;
+    }
     encoder->bytes_out += n;
     *ret_n = n;
     return LJ_OK;

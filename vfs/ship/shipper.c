@@ -379,12 +379,13 @@ static bool unshipped_locked(const lj_shipper *s)
            db->pos.offset < lj_wal_frame_offset(db->life.page_size, db->life.frames + 1);
 }
 
-static int64_t next_tick(lj_shipper *s)
+/* The interval counts from the begin of a tick, so that no commit waits for it and for two uploads. */
+static int64_t next_tick(lj_shipper *s, int64_t start_ns)
 {
     lj_db *db = s->db;
     int64_t now_ns = lj_clock_mono_ns();
     pthread_mutex_lock(&db->mutex);
-    db->not_before_ns = now_ns + db->options.sync_interval_ns;
+    db->not_before_ns = start_ns + db->options.sync_interval_ns;
     bool more = unshipped_locked(s);
     db->want_wake = !more && !s->want_generation;
     db->urgent = false;
@@ -445,6 +446,7 @@ static int64_t ship_run(lj_task *task)
     if (early)
         return not_before_ns;
     lj_error err = LJ_ERROR_INIT;
+    int64_t start_ns = lj_clock_mono_ns();
     lj_code code = work(s, &err);
     if (code == LJ_CONFLICT || code == LJ_CORRUPT) {
         lj_db_break(db, "%s", err.message);
@@ -458,7 +460,7 @@ static int64_t ship_run(lj_task *task)
     if (s->failures > 1)
         lj_log(LJ_LOG_INFO, "%s: shipping works again after %u failures", db->path, s->failures);
     s->failures = 0;
-    return next_tick(s);
+    return next_tick(s, start_ns);
 }
 
 /* ------------------------------------------------------------------ the snapshot task */

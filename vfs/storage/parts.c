@@ -30,6 +30,7 @@ static _Atomic unsigned buffers_in_use;
 typedef struct {
     uint32_t number;
     uint8_t *data; /* owned */
+    size_t cap;
     size_t len;
 } part;
 
@@ -39,6 +40,9 @@ typedef struct {
     pthread_cond_t changed;
     unsigned buffers; /* constant: how many parts may be in memory */
     unsigned in_use;
+    uint8_t *spare[LJ_PARTS_SENDERS]; /* buffers of parts that were sent, for the next ones */
+    size_t spare_cap[LJ_PARTS_SENDERS];
+    unsigned spares;
     part waiting; /* read and not taken yet; data NULL: none */
     bool ended;   /* no part comes any more */
     bool
@@ -137,8 +141,9 @@ static void *sender(void *ctx)
             if (code != LJ_OK)
                 note_failure(u, code, &error);
         }
-        free(p.data);
         pthread_mutex_lock(&u->mutex);
+        u->spare[u->spares] = p.data; /* there are no more buffers than senders */
+        u->spare_cap[u->spares++] = p.cap;
         u->in_use--;
         pthread_cond_broadcast(&u->changed);
         pthread_mutex_unlock(&u->mutex);
@@ -193,18 +198,46 @@ static bool hand_over(upload *u, const part *p)
 
 /* ---- reading ---- */
 
-/* Fills one part: first what is left of the head, then the source. len 0: the end. */
-static lj_code read_part(const lj_parts_job *job, lj_source *source, const lj_buf *head,
-                         size_t *head_used, part *p, lj_error *err)
+/* Fresh memory is the kernel's to clear, page by page, so that of a part that was sent is taken where it is large enough. */
+static lj_code find_memory(upload *u, part *p, lj_error *err)
 {
-    size_t size = size_of_part(job, p->number);
+    size_t size = size_of_part(u->job, p->number);
+    p->data = NULL;
+    p->cap = 0;
+    pthread_mutex_lock(&u->mutex);
+    if (u->spares > 0) {
+        p->data = u->spare[--u->spares];
+        p->cap = u->spare_cap[u->spares];
+    }
+    pthread_mutex_unlock(&u->mutex);
+    if (p->cap >= size)
+        return LJ_OK;
+    free(p->data);
     p->data = malloc(size);
-    if (p->data == NULL)
-        return lj_error_nomem(err);
+    p->cap = size;
+    return p->data != NULL ? LJ_OK : lj_error_nomem(err);
+}
+
+/* What is left of the head goes to the begin of a part. */
+static void take_head(lj_buf *head, size_t *head_used, part *p, size_t size)
+{
     p->len = LJ_MIN(head->len - *head_used, size);
     if (p->len > 0)
         memcpy(p->data, head->data + *head_used, p->len);
     *head_used += p->len;
+    if (*head_used == head->len) {
+        lj_buf_free(head);
+        *head_used = 0;
+    }
+}
+
+/* Fills one part: first what is left of the head, then the source. len 0: the end. */
+static lj_code read_part(upload *u, lj_source *source, lj_buf *head, size_t *head_used, part *p,
+                         lj_error *err)
+{
+    size_t size = size_of_part(u->job, p->number);
+    LJ_TRY(find_memory(u, p, err));
+    take_head(head, head_used, p, size);
     while (p->len < size) {
         size_t n = 0;
         lj_code code = source->read(source->ctx, p->data + p->len, size - p->len, &n, err);
@@ -220,15 +253,15 @@ static lj_code read_part(const lj_parts_job *job, lj_source *source, const lj_bu
 }
 
 /* One part, from the source to its sender or, without senders, to the store. *ret_more: there may be another. */
-static lj_code pass_part(upload *u, lj_source *source, const lj_buf *head, size_t *head_used,
-                         part *p, bool *ret_more, lj_error *err)
+static lj_code pass_part(upload *u, lj_source *source, lj_buf *head, size_t *head_used, part *p,
+                         bool *ret_more, lj_error *err)
 {
     *ret_more = false;
     if (is_set(u->job->cancel))
         return lj_error_set(err, LJ_CANCELLED, "the upload was cancelled");
     if (u->buffers > 0 && !take_buffer(u))
         return LJ_OK; /* a sender failed, and has told */
-    LJ_TRY(read_part(u->job, source, head, head_used, p, err));
+    LJ_TRY(read_part(u, source, head, head_used, p, err));
     if (p->len == 0) {
         free(p->data);
         return LJ_OK;
@@ -250,7 +283,7 @@ static lj_code pass_part(upload *u, lj_source *source, const lj_buf *head, size_
     return code;
 }
 
-static lj_code read_all(upload *u, lj_source *source, const lj_buf *head, uint32_t *ret_count,
+static lj_code read_all(upload *u, lj_source *source, lj_buf *head, uint32_t *ret_count,
                         lj_error *err)
 {
     size_t head_used = 0;
@@ -290,7 +323,7 @@ static unsigned reserve_buffers(void)
     return taken;
 }
 
-static lj_code send_all(lj_source *source, const lj_buf *head, const lj_parts_job *job,
+static lj_code send_all(lj_source *source, lj_buf *head, const lj_parts_job *job,
                         uint32_t *ret_count, lj_error *err)
 {
     upload u = {.job = job, .error = LJ_ERROR_INIT};
@@ -314,6 +347,8 @@ static lj_code send_all(lj_source *source, const lj_buf *head, const lj_parts_jo
         pthread_join(threads[i], NULL);
     atomic_fetch_sub(&buffers_in_use, reserved);
     free(u.waiting.data);
+    while (u.spares > 0)
+        free(u.spare[--u.spares]);
     pthread_cond_destroy(&u.changed);
     pthread_mutex_destroy(&u.mutex);
     if (u.failed) {
@@ -325,8 +360,8 @@ static lj_code send_all(lj_source *source, const lj_buf *head, const lj_parts_jo
 }
 
 /* A thread that ends cleans up what OpenSSL kept for it, so none may end while exit() takes OpenSSL apart. */
-lj_code lj_parts_send(lj_source *source, const lj_buf *head, const lj_parts_job *job,
-                      uint32_t *ret_count, lj_error *err)
+lj_code lj_parts_send(lj_source *source, lj_buf *head, const lj_parts_job *job, uint32_t *ret_count,
+                      lj_error *err)
 {
     if (!lj_guard_enter())
         return lj_error_set(err, LJ_CANCELLED, "the process is ending");

@@ -3,8 +3,9 @@
  *
  * Stores take a large object in parts (S3 multipart, Azure block list), each with its length and hash ahead. So a part
  * is read into memory, then sent by a thread of this upload while the next is being read. Memory: LJ_PARTS_SMALL_MAX
- * bytes for the head; for a large object LJ_PARTS_SENDERS parts more at most, and in all uploads of the process together
- * LJ_PARTS_BUFFERS (an upload that gets none has one part in memory and sends its parts one after another).
+ * bytes for the head, which go when the first part is read; for a large object LJ_PARTS_SENDERS parts at most, and in all
+ * uploads of the process together LJ_PARTS_BUFFERS (an upload that gets none has one part in memory and sends its parts one
+ * after another).
  *
  * A part that fails in a way that may pass is sent again a few times over about six seconds (or as long as the server asks),
  * so that a hiccup in hour two does not begin the upload anew; everything above a part is the shipper's to retry.
@@ -18,7 +19,7 @@
 #include "vfs/base/stream.h"
 
 #define LJ_PARTS_SMALL_MAX ((size_t)8 * 1024 * 1024) /* up to here: one request */
-#define LJ_PARTS_SENDERS   3u
+#define LJ_PARTS_SENDERS   4u
 #define LJ_PARTS_BUFFERS   6u
 #define LJ_PARTS_ATTEMPTS  7u /* of one part */
 
@@ -44,11 +45,11 @@ typedef struct {
 } lj_parts_job;
 
 /*
- * Sends `head` and the rest of `source` in parts. LJ_OK: *ret_count parts are there. Else the error of the part that
+ * Sends `head` and the rest of `source` in parts; the head is freed on the way. LJ_OK: *ret_count parts are there. Else the error of the part that
  * failed first, of the source, or LJ_CANCELLED; no `send` is running any more, and no part is begun or repeated after a
  * failure.
  */
-LJ_WARN_UNUSED lj_code lj_parts_send(lj_source *source, const lj_buf *head, const lj_parts_job *job,
+LJ_WARN_UNUSED lj_code lj_parts_send(lj_source *source, lj_buf *head, const lj_parts_job *job,
                                      uint32_t *ret_count, lj_error *err);
 
 /*

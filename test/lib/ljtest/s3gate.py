@@ -62,7 +62,7 @@ class Gate(faults.Proxy):
     """
     In front of a servers.S3rver or Moto. `credentials` maps access keys to Credentials, and may be changed at any time; at first
     it has the store's own key. `skew` sets its clock wrong by so many seconds. `md5_needed`: as AWS, no deletion of many
-    without Content-MD5 or a checksum. `refusals` is the list of the codes it answered with.
+    without Content-MD5 or a checksum. `object_lock`: as such a bucket, no part without them either. `refusals` is the list of the codes it answered with.
     """
 
     def __init__(self, store, region="us-east-1", **options):
@@ -70,6 +70,7 @@ class Gate(faults.Proxy):
         self.region = region
         self.skew = 0
         self.md5_needed = True
+        self.object_lock = False
         self.credentials = {store.access_key: Credentials(store.secret_key)}
         self.env = store.environment()
         self._store_key = store.access_key
@@ -189,8 +190,11 @@ class Gate(faults.Proxy):
             given = request.headers.get(name)
             if given is not None and given != base64.b64encode(value).decode():
                 raise Refused("BadDigest", "The %s you specified did not match what we received." % name)
-        if request.method == "POST" and "delete" in request.args and self.md5_needed:
-            if not any(name.lower() == "content-md5" or name.lower().startswith("x-amz-checksum-")
-                       for name, _ in request.headers.pairs):
-                raise Refused("InvalidRequest", "Missing required header for this request: Content-MD5", 400)
+        checked = any(name.lower() == "content-md5" or name.lower().startswith("x-amz-checksum-")
+                      for name, _ in request.headers.pairs)
+        if request.method == "POST" and "delete" in request.args and self.md5_needed and not checked:
+            raise Refused("InvalidRequest", "Missing required header for this request: Content-MD5", 400)
+        if request.method == "PUT" and self.object_lock and not checked:
+            raise Refused("InvalidRequest", "Content-MD5 OR x-amz-checksum- HTTP header is required for Put %s requests with "
+                          "Object Lock parameters" % ("Part" if "partNumber" in request.args else "Object"), 400)
         return _Spooled(file, length)

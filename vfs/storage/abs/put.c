@@ -126,7 +126,7 @@ static lj_code check_absent(lj_abs *abs, const char *key, lj_error *err)
 }
 
 static lj_code put_blocks(lj_abs *abs, const char *key, const char *blob, lj_source *source,
-                          const lj_buf *head, bool if_absent, lj_error *err)
+                          lj_buf *head, bool if_absent, lj_error *err)
 {
     upload u = {.abs = abs, .blob = blob};
     lj_parts_job job = {

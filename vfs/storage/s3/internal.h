@@ -52,6 +52,7 @@ typedef struct {
     _Atomic int condition;       /* lj_s3_condition */
     _Atomic bool single_deletes; /* the store does not take many keys at once */
     _Atomic bool old_list;       /* the store does not know ListObjectsV2 */
+    _Atomic bool part_md5;       /* parts carry Content-MD5 too; see multipart.c */
     _Atomic int64_t skew_ns;     /* the store's clock minus ours, as far as it matters */
 
     pthread_mutex_t mutex; /* guards what follows */
@@ -142,8 +143,8 @@ void lj_s3_add_object_headers(const lj_s3 *s3, lj_s3_request *request);
 #define LJ_S3_MD5_BASE64 25u
 const char *lj_s3_content_md5(const void *data, size_t len, char out[LJ_S3_MD5_BASE64]);
 /* The part of put for what is larger than one request; `head` is the beginning of it. */
-LJ_WARN_UNUSED lj_code lj_s3_put_parts(lj_s3 *s3, const char *key, lj_source *source,
-                                       const lj_buf *head, bool if_absent, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_s3_put_parts(lj_s3 *s3, const char *key, lj_source *source, lj_buf *head,
+                                       bool if_absent, lj_error *err);
 lj_code lj_s3_get(void *self, const char *key, uint64_t offset, int64_t length, lj_sink *sink,
                   lj_error *err);
 lj_code lj_s3_head(void *self, const char *key, lj_storage_entry *ret_entry, lj_error *err);

@@ -7,6 +7,10 @@
  * The completion is asked for again when its answer does not come: the store may work for minutes on many parts, and the
  * parts of an hour must not be sent again for that. Then an upload that is unknown, and an object that is there, are one.
  *
+ * Parts do not carry Content-MD5: MD5 takes longer than all else together that is done to a byte on its way, and the signature
+ * covers a SHA-256 of each part. It is sent where nothing but the store could notice a changed byte (plain HTTP over a network,
+ * and not every store looks at the signed hash), and from the moment a store asks for it, as buckets with object lock do.
+ *
  * Layer: storage. Thread-safety: as storage.h; `upload.mutex` (rank: leaf) guards the tags of the parts.
  */
 #include <inttypes.h>
@@ -106,6 +110,28 @@ static lj_code keep_tag(upload *u, uint32_t number, const char *tag, size_t len,
     return kept ? LJ_OK : lj_error_nomem(err);
 }
 
+static lj_code put_part(upload *u, const char *query, const uint8_t *data, size_t len,
+                        bool with_md5, lj_http_response *response, char store_code[LJ_S3_CODE_MAX],
+                        lj_error *err)
+{
+    char md5[LJ_S3_MD5_BASE64];
+    lj_s3_request request = {.method = "PUT",
+                             .key = u->key,
+                             .query = query,
+                             .customer_key = true,
+                             .body = data,
+                             .body_len = len};
+    if (with_md5)
+        lj_s3_add_header(&request, "content-md5", lj_s3_content_md5(data, len, md5));
+    return lj_s3_call(u->s3, &request, response, store_code, err);
+}
+
+/* "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Part requests with Object Lock parameters" */
+static bool asks_for_md5(const lj_error *err)
+{
+    return err->http_status == 400 && strcasestr(err->message, "content-md5") != NULL;
+}
+
 static lj_code send(void *ctx, uint32_t number, const uint8_t *data, size_t len, lj_error *err)
 {
     upload *u = ctx;
@@ -114,16 +140,16 @@ static lj_code send(void *ctx, uint32_t number, const uint8_t *data, size_t len,
     char *query = lj_str_printf("partNumber=%" PRIu32 "&uploadId=%s", number, u->id);
     if (query == NULL)
         return lj_error_nomem(err);
-    char md5[LJ_S3_MD5_BASE64];
     char tag[LJ_S3_ETAG_MAX];
-    lj_s3_request request = {.method = "PUT",
-                             .key = u->key,
-                             .query = query,
-                             .customer_key = true,
-                             .body = data,
-                             .body_len = len};
-    lj_s3_add_header(&request, "content-md5", lj_s3_content_md5(data, len, md5));
-    LJ_TRY(lj_s3_call(u->s3, &request, &response, NULL, err));
+    char store_code[LJ_S3_CODE_MAX];
+    bool with_md5 = atomic_load(&u->s3->part_md5);
+    lj_code code = put_part(u, query, data, len, with_md5, &response, store_code, err);
+    if (code != LJ_OK && !with_md5 && asks_for_md5(err)) {
+        atomic_store(&u->s3->part_md5, true);
+        code = put_part(u, query, data, len, true, &response, store_code, err);
+    }
+    if (code != LJ_OK)
+        return code;
     if (lj_http_header(&response, "etag", tag, sizeof(tag)) && tag[0] != 0)
         return keep_tag(u, number, tag, len, err);
     lj_error_set(err, LJ_UNAVAILABLE, "the store took part %" PRIu32 " without giving its ETag",
@@ -288,7 +314,7 @@ static void take_back(const upload *u)
             &why);
 }
 
-static lj_code run(upload *u, lj_source *source, const lj_buf *head, bool if_absent,
+static lj_code run(upload *u, lj_source *source, lj_buf *head, bool if_absent,
                    lj_s3_condition condition, lj_error *err)
 {
     lj_parts_job job = {.ctx = u,
@@ -306,8 +332,8 @@ static lj_code run(upload *u, lj_source *source, const lj_buf *head, bool if_abs
     return code;
 }
 
-lj_code lj_s3_put_parts(lj_s3 *s3, const char *key, lj_source *source, const lj_buf *head,
-                        bool if_absent, lj_error *err)
+lj_code lj_s3_put_parts(lj_s3 *s3, const char *key, lj_source *source, lj_buf *head, bool if_absent,
+                        lj_error *err)
 {
     lj_s3_claim claim = {.key = NULL};
     lj_s3_condition condition = LJ_S3_CONDITION_NONE;

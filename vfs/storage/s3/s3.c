@@ -97,6 +97,15 @@ static lj_code read_encryption(lj_s3 *s3, const lj_settings *settings, lj_error 
     return LJ_OK;
 }
 
+/* Requests cross a network as they are. */
+static lj_code is_in_the_open(const lj_s3 *s3, bool *ret_open, lj_error *err)
+{
+    LJ_CLEANUP(lj_buf_free) lj_buf host = LJ_BUF_INIT(1024);
+    LJ_TRY(lj_s3_target_host(&s3->target, s3->target.region, &host, err));
+    *ret_open = !s3->target.tls && !lj_s3_is_loopback(lj_buf_text(&host));
+    return LJ_OK;
+}
+
 static lj_code read_customer_key(lj_s3 *s3, const lj_settings *settings, lj_error *err)
 {
     const char *text = lj_settings_get(settings, "sse-customer-key");
@@ -113,9 +122,9 @@ static lj_code read_customer_key(lj_s3 *s3, const lj_settings *settings, lj_erro
     }
     if (s3->sse != NULL)
         return lj_error_set(err, LJ_INVALID, "\"sse\" and \"sse-customer-key\" exclude each other");
-    LJ_CLEANUP(lj_buf_free) lj_buf host = LJ_BUF_INIT(1024);
-    LJ_TRY(lj_s3_target_host(&s3->target, s3->target.region, &host, err));
-    if (!s3->target.tls && !lj_s3_is_loopback(lj_buf_text(&host))) {
+    bool open = false;
+    LJ_TRY(is_in_the_open(s3, &open, err));
+    if (open) {
         lj_error_set(err, LJ_INVALID, "\"sse-customer-key\" would be sent unencrypted");
         return lj_error_hint(err, "use an https:// endpoint");
     }
@@ -209,6 +218,9 @@ static lj_code fill(lj_s3 *s3, const lj_url *url, const lj_settings *settings,
     LJ_TRY(read_customer_key(s3, settings, err));
     LJ_TRY(read_conditional(s3, settings, err));
     LJ_TRY(read_page_size(s3, settings, err));
+    bool open = false;
+    LJ_TRY(is_in_the_open(s3, &open, err));
+    atomic_store(&s3->part_md5, open);
     return open_http(s3, settings, options, err);
 }
 
