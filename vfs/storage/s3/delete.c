@@ -20,6 +20,7 @@
 #include "vfs/base/str.h"
 #include "vfs/storage/s3/internal.h"
 #include "vfs/storage/s3/listing.h"
+#include "vfs/storage/s3/xml.h"
 
 #define BATCH_MAX  1000u
 #define BODY_MAX   ((size_t)8 * 1024 * 1024)
@@ -81,19 +82,6 @@ static size_t batch_length(const char *const *keys, size_t count)
     return LJ_MAX(n, (size_t)1);
 }
 
-static lj_code append_escaped(lj_buf *out, const char *text, lj_error *err)
-{
-    for (; *text != 0; text++) {
-        const char *coded = *text == '&'   ? "&amp;"
-                            : *text == '<' ? "&lt;"
-                            : *text == '>' ? "&gt;"
-                                           : NULL;
-        LJ_TRY(lj_buf_append(out, coded != NULL ? coded : text, coded != NULL ? strlen(coded) : 1,
-                             err));
-    }
-    return LJ_OK;
-}
-
 static lj_code make_body(const batch *b, lj_buf *out, lj_error *err)
 {
     LJ_TRY(lj_buf_printf(out, err,
@@ -102,9 +90,9 @@ static lj_code make_body(const batch *b, lj_buf *out, lj_error *err)
     const char *prefix = b->s3->target.prefix;
     for (size_t i = 0; i < b->count; i++) {
         LJ_TRY(lj_buf_printf(out, err, "<Object><Key>"));
-        LJ_TRY(append_escaped(out, prefix, err));
-        LJ_TRY(append_escaped(out, prefix[0] != 0 ? "/" : "", err));
-        LJ_TRY(append_escaped(out, b->keys[i], err));
+        LJ_TRY(lj_s3_xml_escape(out, prefix, err));
+        LJ_TRY(lj_s3_xml_escape(out, prefix[0] != 0 ? "/" : "", err));
+        LJ_TRY(lj_s3_xml_escape(out, b->keys[i], err));
         LJ_TRY(lj_buf_printf(out, err, "</Key></Object>"));
     }
     return lj_buf_printf(out, err, "</Delete>");

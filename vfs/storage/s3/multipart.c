@@ -159,19 +159,6 @@ static lj_code send(void *ctx, uint32_t number, const uint8_t *data, size_t len,
 
 /* ---- completing ---- */
 
-static lj_code escape(lj_buf *out, const char *text, lj_error *err)
-{
-    for (; *text != 0; text++) {
-        const char *coded = *text == '&'   ? "&amp;"
-                            : *text == '<' ? "&lt;"
-                            : *text == '>' ? "&gt;"
-                                           : NULL;
-        LJ_TRY(lj_buf_append(out, coded != NULL ? coded : text, coded != NULL ? strlen(coded) : 1,
-                             err));
-    }
-    return LJ_OK;
-}
-
 static lj_code list_parts(const upload *u, uint32_t count, lj_buf *out, lj_error *err)
 {
     LJ_TRY(lj_buf_printf(
@@ -181,7 +168,7 @@ static lj_code list_parts(const upload *u, uint32_t count, lj_buf *out, lj_error
             return lj_error_set(err, LJ_INTERNAL, "part %" PRIu32 " of the upload has no ETag",
                                 i + 1);
         LJ_TRY(lj_buf_printf(out, err, "<Part><PartNumber>%" PRIu32 "</PartNumber><ETag>", i + 1));
-        LJ_TRY(escape(out, u->tags[i], err));
+        LJ_TRY(lj_s3_xml_escape(out, u->tags[i], err));
         LJ_TRY(lj_buf_printf(out, err, "</ETag></Part>"));
     }
     return lj_buf_printf(out, err, "</CompleteMultipartUpload>");

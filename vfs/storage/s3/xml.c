@@ -9,8 +9,6 @@
 #include <limits.h>
 #include <string.h>
 
-#include "vfs/base/buf.h"
-
 typedef struct {
     XML_Parser parser;
     lj_s3_xml_fn fn;
@@ -126,4 +124,17 @@ lj_code lj_s3_xml_read(const char *data, size_t len, lj_s3_xml_fn fn, void *ctx,
     XML_ParserFree(r.parser);
     lj_buf_free(&r.text);
     return r.code;
+}
+
+lj_code lj_s3_xml_escape(lj_buf *out, const char *text, lj_error *err)
+{
+    for (; *text != 0; text++) {
+        const char *coded = *text == '&'   ? "&amp;"
+                            : *text == '<' ? "&lt;"
+                            : *text == '>' ? "&gt;"
+                                           : NULL;
+        LJ_TRY(lj_buf_append(out, coded != NULL ? coded : text, coded != NULL ? strlen(coded) : 1,
+                             err));
+    }
+    return LJ_OK;
 }

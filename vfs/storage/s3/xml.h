@@ -10,6 +10,7 @@
 #ifndef LJ_S3_XML_H
 #define LJ_S3_XML_H
 
+#include "vfs/base/buf.h"
 #include "vfs/base/error.h"
 
 #define LJ_S3_XML_DEPTH    8u
@@ -31,5 +32,8 @@ typedef lj_code (*lj_s3_xml_fn)(void *ctx, const char *path, const char *text, l
  */
 LJ_WARN_UNUSED lj_code lj_s3_xml_read(const char *data, size_t len, lj_s3_xml_fn fn, void *ctx,
                                       char root[LJ_S3_XML_NAME_MAX], lj_error *err);
+
+/* Appends a text as the content of an element. */
+LJ_WARN_UNUSED lj_code lj_s3_xml_escape(lj_buf *out, const char *text, lj_error *err);
 
 #endif
