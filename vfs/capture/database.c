@@ -335,6 +335,7 @@ void lj_db_shipped(lj_db *db, const lj_position *next, uint64_t life, uint64_t f
 {
     pthread_mutex_lock(&db->mutex);
     db->pos = *next;
+    db->shipped_ns = lj_clock_mono_ns();
     /* who waits for this acknowledgement must not find the error before it in the status */
     lj_error_clear(&db->ship_error);
     if (life > db->shipped_life || (life == db->shipped_life && frames > db->shipped_frames)) {

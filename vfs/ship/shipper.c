@@ -32,6 +32,8 @@
 #define BACKOFF_FIRST_NS (100 * LJ_NS_PER_MS)
 #define BACKOFF_LAST_NS  (30 * LJ_NS_PER_S)
 #define WAITED_FOR_NS    (200 * LJ_NS_PER_MS)
+/* one bad header must not stop replication for an hour */
+#define RETRY_AFTER_MAX_NS (300 * LJ_NS_PER_S)
 /* so many failures of retention in a row are tried again soon, later ones now and then */
 #define RETENTION_EAGER      8u
 #define RETENTION_PATIENT_NS (600 * LJ_NS_PER_S)
@@ -39,7 +41,7 @@
 int64_t lj_backoff_ns(unsigned failures, const lj_error *err)
 {
     if (err != NULL && err->retry_after_ns > 0)
-        return err->retry_after_ns;
+        return LJ_MIN(err->retry_after_ns, RETRY_AFTER_MAX_NS);
     int64_t limit_ns = BACKOFF_FIRST_NS;
     for (unsigned i = 1; i < failures && limit_ns < BACKOFF_LAST_NS; i++)
         limit_ns *= 2;
@@ -406,7 +408,7 @@ static int64_t retry_at_locked(lj_shipper *s, unsigned failures, const lj_error 
     int64_t now_ns = lj_clock_mono_ns();
     int64_t delay_ns = lj_backoff_ns(failures, err);
     if (err->retry_after_ns > 0)
-        s->store_not_before_ns = LJ_MAX(s->store_not_before_ns, now_ns + err->retry_after_ns);
+        s->store_not_before_ns = LJ_MAX(s->store_not_before_ns, now_ns + delay_ns);
     else if (s->db->flush_waiters > 0)
         delay_ns = LJ_MIN(delay_ns, WAITED_FOR_NS);
     return LJ_MAX(now_ns + delay_ns, s->store_not_before_ns);

@@ -283,7 +283,8 @@ static bool is_shipped_locked(const lj_db *db, const lj_position *at, uint64_t l
            (db->shipped_life == life && db->shipped_frames >= frames);
 }
 
-#define SHIP_WAIT_NS (30 * LJ_NS_PER_S)
+#define SHIP_WAIT_NS   (30 * LJ_NS_PER_S)
+#define STORE_CLOCK_NS (2 * LJ_NS_PER_S)
 
 /* For news of the shipping task; with a limit, because a cancellation is not announced. */
 static void wait_a_little_locked(lj_db *db)
@@ -322,6 +323,29 @@ static lj_code wait_until_shipped(lj_shipper *s, const lj_position *at, uint64_t
     return code;
 }
 
+/*
+ * A store that sets the times itself counts whole seconds, and its machines do not agree to the millisecond. A restore to a moment
+ * at which the snapshot is there and a segment that it contains is not yet would put older pages over newer ones: so the
+ * snapshot comes a clear time behind that segment.
+ */
+static lj_code wait_for_the_stores_clock(lj_shipper *s, lj_error *err)
+{
+    if ((lj_storage_features(s->storage) & LJ_STORAGE_SET_TIME) != 0)
+        return LJ_OK;
+    lj_db *db = s->db;
+    lj_code code = LJ_OK;
+    pthread_mutex_lock(&db->mutex);
+    int64_t until_ns = db->shipped_ns != 0 ? db->shipped_ns + STORE_CLOCK_NS : 0;
+    while (code == LJ_OK && lj_clock_mono_ns() < until_ns) {
+        if (atomic_load(&s->cancel_snapshot))
+            code = lj_error_set(err, LJ_CANCELLED, "the snapshot was cancelled");
+        else
+            wait_a_little_locked(db);
+    }
+    pthread_mutex_unlock(&db->mutex);
+    return code;
+}
+
 static lj_code publish_periodic(lj_shipper *s, lj_image *image, uint64_t life_before, lj_error *err)
 {
     lj_position at;
@@ -330,6 +354,7 @@ static lj_code publish_periodic(lj_shipper *s, lj_image *image, uint64_t life_be
     int64_t frozen_ns = lj_clock_wall_ns();
     LJ_TRY(locate(s, lj_image_freeze(image), life_before, &at, &life, &frames, err));
     LJ_TRY(wait_until_shipped(s, &at, life, frames, err));
+    LJ_TRY(wait_for_the_stores_clock(s, err));
     pthread_mutex_lock(&s->db->mutex);
     int64_t created_ns = LJ_MAX(frozen_ns, s->newest_object_ns);
     pthread_mutex_unlock(&s->db->mutex);
