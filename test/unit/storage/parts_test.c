@@ -406,7 +406,8 @@ static void fork_gives_the_budget_back(void **state)
 {
     (void)state;
 #ifdef __SANITIZE_THREAD__
-    skip(); /* ThreadSanitizer lets no child of a process with threads start one */
+    print_message("skipped: ThreadSanitizer lets no child of a process with threads start one\n");
+    skip();
 #endif
     uploader uploaders[2];
     pthread_t threads[2];
