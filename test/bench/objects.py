@@ -173,7 +173,9 @@ def clear(store):
 def timed(command):
     start = time.monotonic()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if done.returncode != 0:
+        sys.exit("%s: %s" % (" ".join(command), done.stderr.decode("utf-8", "replace")))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.monotonic() - start, (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
 
@@ -288,7 +290,7 @@ def many_table(args, store):
             ("requests per second", middle("%.0f", lambda plain, ours: ours["requests"] / ours["seconds"])),
             ("lag p50, ms", middle("%.0f", lambda plain, ours: ours["lag_p50_ms"])),
             ("lag p99, ms", middle("%.0f", lambda plain, ours: ours["lag_p99_ms"])),
-            ("seconds to the first snapshot of all", middle("%.1f", lambda plain, ours: ours["ready_s"]))]
+            ("seconds to open all in a row, and to their first snapshots", middle("%.1f", lambda plain, ours: ours["ready_s"]))]
     print_table(("", "median"), rows)
     clear(store)
 

@@ -59,7 +59,7 @@ lj_code lj_saved_position_store(const char *path, const lj_saved_position *posit
     render(position, &buf, err, &code);
     if (code != LJ_OK)
         return code;
-    return lj_io_replace_file(path, buf.data, buf.len, 0600, true, err);
+    return lj_io_swap_file(path, buf.data, buf.len, 0600, err);
 }
 
 /* Splits off the next line of a NUL-terminated text in place. NULL at the end. */

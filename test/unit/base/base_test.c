@@ -182,6 +182,45 @@ static void files_are_replaced_whole(void **state)
     assert_int_equal(system(cleanup), 0);
 }
 
+static void assert_content(const char *path, const char *expected)
+{
+    lj_error err = LJ_ERROR_INIT;
+    LJ_CLEANUP(lj_freep) char *data = NULL;
+    size_t len = 0;
+    assert_ok(lj_io_read_file(path, 100, &data, &len, &err), &err);
+    assert_string_equal(data, expected);
+}
+
+static void files_are_swapped_whole(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    char dir[] = "/tmp/lj_base_XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s/f", dir);
+    LJ_CLEANUP(lj_freep) char *temp = lj_str_printf("%s.tmp", path);
+    static const char *const texts[] = {"one", "a longer text", "", "four"};
+    struct stat st[2];
+    for (size_t i = 0; i < LJ_ARRAY_LEN(texts); i++) {
+        assert_ok(lj_io_swap_file(path, texts[i], strlen(texts[i]), 0600, &err), &err);
+        assert_content(path, texts[i]);
+        if (i > 0)
+            assert_content(temp, texts[i - 1]);
+    }
+    /* the same two files all the time */
+    assert_int_equal(stat(path, &st[0]), 0);
+    assert_ok(lj_io_swap_file(path, "five", 4, 0600, &err), &err);
+    assert_int_equal(stat(temp, &st[1]), 0);
+    assert_int_equal(st[0].st_ino, st[1].st_ino);
+    /* what cannot be written leaves the file as it is, and nothing of another's is written through a link */
+    assert_int_equal(unlink(temp), 0);
+    assert_int_equal(symlink("f", temp), 0);
+    assert_int_not_equal(lj_io_swap_file(path, "no", 2, 0600, &err), LJ_OK);
+    assert_content(path, "five");
+    LJ_CLEANUP(lj_freep) char *cleanup = lj_str_printf("rm -r %s", dir);
+    assert_int_equal(system(cleanup), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -192,6 +231,7 @@ int main(void)
         cmocka_unit_test(buffers_have_a_maximum),
         cmocka_unit_test(errors_keep_the_root),
         cmocka_unit_test(files_are_replaced_whole),
+        cmocka_unit_test(files_are_swapped_whole),
         cmocka_unit_test(times_at_the_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
