@@ -136,12 +136,6 @@ int unlinkat(int folder, const char *path, int flags)
     return NEXT(int, unlinkat, int, const char *, int)(folder, path, flags);
 }
 
-int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags)
-{
-    step_at("rename", to_folder, to);
-    return NEXT(int, renameat2, int, const char *, int, const char *, unsigned)(from_folder, from, to_folder, to, flags);
-}
-
 int rename(const char *from, const char *to)
 {
     step("rename", to);
