@@ -14,6 +14,17 @@
 
 #define ENV_NAME_MAX 80u
 
+/* Not options: secrets that a storage driver reads by itself (vfs/storage/sftp), when it needs them. */
+static const char *const of_drivers[] = {"LITEJOIN_SFTP_PASSWORD", "LITEJOIN_SFTP_KEY_PASSPHRASE"};
+
+static bool is_of_driver(const char *name)
+{
+    for (size_t i = 0; i < LJ_ARRAY_LEN(of_drivers); i++)
+        if (strcmp(of_drivers[i], name) == 0)
+            return true;
+    return false;
+}
+
 /* One "LITEJOIN_NAME=value". `seen` has one flag per option: of a name that is there twice the first counts, as in getenv. */
 static lj_code take(lj_config *config, const char *entry, bool *seen, lj_error *err)
 {
@@ -24,7 +35,7 @@ static lj_code take(lj_config *config, const char *entry, bool *seen, lj_error *
     char name[ENV_NAME_MAX];
     snprintf(shown, sizeof(shown), "%.*s", (int)LJ_MIN((size_t)(equals - entry), sizeof(shown) - 1),
              entry);
-    if (strcmp(shown, LJ_CONFIG_ENV_FILE) == 0)
+    if (strcmp(shown, LJ_CONFIG_ENV_FILE) == 0 || is_of_driver(shown))
         return LJ_OK;
     const char *suffix = shown + strlen(LJ_CONFIG_ENV_PREFIX);
     bool upper = true;
