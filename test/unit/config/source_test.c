@@ -26,6 +26,8 @@ static void environment(void **state)
                                  "LITEJOIN_RETENTION=",
                                  "LITEJOIN_DEFAULT_VFS=1",
                                  "LITEJOIN_LOG_FILE=/tmp/a=b",
+                                 "LITEJOIN_SFTP_PASSWORD=of a driver",
+                                 "LITEJOIN_SFTP_KEY_PASSPHRASE=of a driver",
                                  NULL};
     assert_ok(kit_load_env(&config, block, &err), &err);
     assert_string_equal(config.replica_url, "file:///r");
