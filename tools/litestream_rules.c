@@ -233,9 +233,9 @@ static lj_code bucket_url(const litestream_replica *replica, const char *path, c
     lj_buf encoded = LJ_BUF_INIT(TEXT_MAX);
     lj_code code = lj_url_encode(&encoded, path, true, err);
     if (code == LJ_OK)
-        *ret_url = lj_str_printf("%s://%s/%s", replica->type,
-                                 replica->bucket != NULL ? replica->bucket : "",
-                                 lj_buf_text(&encoded));
+        *ret_url =
+            lj_str_printf("%s://%s/%s", replica->type,
+                          replica->bucket != NULL ? replica->bucket : "", lj_buf_text(&encoded));
     lj_buf_free(&encoded);
     return code;
 }

@@ -102,12 +102,13 @@ struct lj_db {
     lj_ring ring;
     uint64_t commits; /* published since open */
     uint64_t spool_bytes;
-    bool spooling;               /* frames are being copied to the spool: the index must not change */
-    bool want_wake;              /* the shipper sleeps: the next commit wakes it */
-    int64_t not_before_ns;       /* monotonic: the next tick is not due before */
-    bool urgent;                 /* ... unless the WAL is growing towards max_wal_size */
-    uint64_t attempts; /* shipping attempts ended */
-    uint64_t failures; /* of those a flush waits for: failed for a reason that does not pass within seconds */
+    bool spooling;         /* frames are being copied to the spool: the index must not change */
+    bool want_wake;        /* the shipper sleeps: the next commit wakes it */
+    int64_t not_before_ns; /* monotonic: the next tick is not due before */
+    bool urgent;           /* ... unless the WAL is growing towards max_wal_size */
+    uint64_t attempts;     /* shipping attempts ended */
+    uint64_t
+        failures; /* of those a flush waits for: failed for a reason that does not pass within seconds */
     uint64_t flush_waiters;
     uint64_t snapshot_requests;              /* numbered from 1 ... */
     uint64_t snapshot_done, snapshot_failed; /* ... and over, well or badly, up to here */

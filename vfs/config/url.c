@@ -77,8 +77,7 @@ static bool names_secret(const char *key, size_t len)
     for (size_t i = 0; i < len && n < sizeof(decoded); i++) {
         bool coded = key[i] == '%' && i + 2 < len && isxdigit((unsigned char)key[i + 1]) &&
                      isxdigit((unsigned char)key[i + 2]);
-        decoded[n++] =
-            coded ? (char)(hex_digit(key[i + 1]) * 16 + hex_digit(key[i + 2])) : key[i];
+        decoded[n++] = coded ? (char)(hex_digit(key[i + 1]) * 16 + hex_digit(key[i + 2])) : key[i];
         i += coded ? 2 : 0;
     }
     return lj_option_is_secret(key, len) || lj_option_is_secret(decoded, n);

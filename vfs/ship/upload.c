@@ -49,7 +49,7 @@ static lj_code conflict(const char *key, lj_error *err)
 
 /* Reads the existing object and compares it; LJ_CONFLICT if it is not ours. */
 static lj_code compare_existing(lj_shipper *s, const char *key, lj_segment *segment,
-                              uint64_t *ret_bytes, lj_error *err)
+                                uint64_t *ret_bytes, lj_error *err)
 {
     comparison c = {.mine = lj_segment_source(segment)};
     LJ_TRY(c.mine.rewind(c.mine.ctx, err));
