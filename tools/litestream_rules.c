@@ -14,6 +14,7 @@
 #include "vfs/base/buf.h"
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
+#include "vfs/config/options.h"
 #include "vfs/storage/url.h"
 
 #define TEXT_MAX ((size_t)64 * 1024 * 1024)
@@ -150,9 +151,11 @@ static lj_code exclusive(const litestream_replica *replica, const char *name, co
 
 static lj_code check_replica(litestream_replica *replica, const char *name, lj_error *err)
 {
+    char shown[LJ_OPTION_SHOWN_MAX]; /* it may be a URL with a password */
+    lj_option_show_value("replica_url", replica->url != NULL ? replica->url : "", shown);
     if (replica->url != NULL && !target_is_url(replica->url))
-        return lj_error_set(err, LJ_INVALID, "%s: replica url scheme required: %s", name,
-                            replica->url);
+        return lj_error_set(err, LJ_INVALID, "%s: replica url scheme required: %s", name, shown);
+    lj_option_show_value("replica_url", replica->path != NULL ? replica->path : "", shown);
     LJ_TRY(decide_type(replica, name, err));
     LJ_TRY(exclusive(replica, name, "path", replica->path, err));
     if (strcmp(replica->type, "sftp") == 0)
@@ -163,7 +166,7 @@ static lj_code check_replica(litestream_replica *replica, const char *name, lj_e
         return lj_error_set(err, LJ_INVALID,
                             "%s: replica path cannot be a url, please use the 'url' field "
                             "instead: %s",
-                            name, replica->path);
+                            name, shown);
     if (replica->url == NULL && replica->path == NULL && strcmp(replica->type, "file") == 0)
         return lj_error_set(err, LJ_INVALID, "%s: a file replica needs a path or a url", name);
     if (replica->path != NULL && strcmp(replica->type, "file") == 0)

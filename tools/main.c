@@ -4,6 +4,7 @@
  * Layer: tools (the only place with exit codes and stderr). SIGPIPE is ignored, so that a reader that goes away
  * (`| head`) shows up as EPIPE where it is written.
  */
+#include <ctype.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "tools/cli.h"
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
+#include "vfs/config/options.h"
 
 static const command *const commands[] = {
     &cmd_databases, &cmd_generations, &cmd_restore, &cmd_snapshots, &cmd_version, &cmd_wal,
@@ -80,12 +82,43 @@ static int overview(void)
     return 1; /* as v0.3.13 */
 }
 
+/*
+ * Every user of the machine can read arguments: no URL with a secret, wherever it stands. Said here once, because what is
+ * wrong with an argument is most often said by repeating it.
+ */
+static lj_code check_arguments(int argc, char **argv, lj_error *err)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *url = strstr(argv[i], "://");
+        while (url != NULL && url > argv[i] && (isalnum((unsigned char)url[-1]) || url[-1] == '_'))
+            url--;
+        const char *hint = NULL;
+        const char *reason = url != NULL ? lj_option_url_secret(url, &hint) : NULL;
+        if (reason == NULL)
+            continue;
+        lj_error_set(err, LJ_INVALID, "the replica URL %s", reason);
+        return lj_error_hint(err, "%s", hint);
+    }
+    return LJ_OK;
+}
+
+static bool wants_exit_codes(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "-exit-codes") == 0 || strcmp(argv[i], "--exit-codes") == 0)
+            return true;
+    return false;
+}
+
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
     lj_log_install(log_line, NULL, LJ_LOG_INFO);
     if (argc > 0 && strcmp(lj_str_basename(argv[0]), "litestream") == 0)
         program = "litestream";
+    lj_error err = LJ_ERROR_INIT;
+    if (check_arguments(argc, argv, &err) != LJ_OK)
+        return cli_fail(&err, wants_exit_codes(argc, argv));
     if (argc < 2 || argv[1][0] == '-' || strcmp(argv[1], "help") == 0) {
         for (size_t i = 0; argc > 2 && i < LJ_ARRAY_LEN(commands); i++)
             if (strcmp(argv[1], "help") == 0 && strcmp(commands[i]->name, argv[2]) == 0)
@@ -95,7 +128,6 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < LJ_ARRAY_LEN(commands); i++)
         if (strcmp(commands[i]->name, argv[1]) == 0)
             return commands[i]->run(argc - 2, argv + 2);
-    lj_error err = LJ_ERROR_INIT;
     lj_error_set(&err, LJ_INVALID, "%s: unknown command", argv[1]);
     lj_error_hint(&err, "%s help lists the commands", program);
     return cli_fail(&err, false);

@@ -66,6 +66,8 @@ bool lj_option_parse_size(const char *text, uint64_t *ret_bytes);
 
 /* lj_option_check of replica_url, replica_name and of any other text (printable, not empty). */
 const char *lj_option_check_url(const char *value, const char **ret_hint);
+/* The same, but NULL unless the reason is that there is a secret in the URL. */
+const char *lj_option_url_secret(const char *value, const char **ret_hint);
 const char *lj_option_check_name(const char *value, const char **ret_hint);
 const char *lj_option_check_text(const char *value, const char **ret_hint);
 /* True when a key's name says that its value is a secret ("token", "X-Amz-Signature", "secret_access_key"). */

@@ -15,6 +15,7 @@
 #include "vfs/base/str.h"
 
 #define URL_MAX         2048u
+#define KEY_MAX         256u
 #define NO_SECRETS_HINT "secrets never go into a URL: give them in the environment or in a file"
 
 /* Length of the scheme of "scheme://...", 0 when the text has none. */
@@ -63,12 +64,31 @@ static const char *check_authority(const char *authority, size_t len, const char
     return NULL;
 }
 
+static int hex_digit(char c)
+{
+    return isdigit((unsigned char)c) ? c - '0' : (tolower((unsigned char)c) - 'a') + 10;
+}
+
+/* As it is written, and with "%67" for "g": storage drivers decode names. */
+static bool names_secret(const char *key, size_t len)
+{
+    char decoded[KEY_MAX];
+    size_t n = 0;
+    for (size_t i = 0; i < len && n < sizeof(decoded); i++) {
+        bool coded = key[i] == '%' && i + 2 < len && isxdigit((unsigned char)key[i + 1]) &&
+                     isxdigit((unsigned char)key[i + 2]);
+        decoded[n++] = coded ? (char)(hex_digit(key[i + 1]) * 16 + hex_digit(key[i + 2])) : key[i];
+        i += coded ? 2 : 0;
+    }
+    return lj_option_is_secret(key, len) || lj_option_is_secret(decoded, n);
+}
+
 /* Checks "key=value&key=value". */
 static const char *check_query(const char *query, const char **ret_hint)
 {
     while (*query != 0) {
         size_t len = strcspn(query, "&");
-        if (lj_option_is_secret(query, LJ_MIN(len, strcspn(query, "=")))) {
+        if (names_secret(query, LJ_MIN(len, strcspn(query, "=")))) {
             *ret_hint = NO_SECRETS_HINT;
             return "has a query key that looks like a secret";
         }
@@ -114,6 +134,16 @@ const char *lj_option_check_url(const char *value, const char **ret_hint)
         return "has a '?', which a file URL has no use for";
     }
     return check_query(query + 1, ret_hint);
+}
+
+const char *lj_option_url_secret(const char *value, const char **ret_hint)
+{
+    const char *hint = NULL;
+    const char *reason = lj_option_check_url(value, &hint);
+    if (reason == NULL || hint == NULL || strcmp(hint, NO_SECRETS_HINT) != 0)
+        return NULL;
+    *ret_hint = hint;
+    return reason;
 }
 
 /* "name.db" -> "name", allocated; NULL when out of memory. */

@@ -258,6 +258,11 @@ lj_code lj_config_load_yaml(lj_config *config, const char *path, lj_error *err)
 {
     LJ_CLEANUP(lj_freep) char *text = NULL;
     size_t len = 0;
+    if (strstr(path, "://") != NULL) { /* a replica's URL, and not shown: it may hold a password */
+        lj_error_set(err, LJ_INVALID, "the name of the configuration file is a URL");
+        return lj_error_hint(err, "name a file in LITEJOIN_CONFIG; a URL goes into "
+                                  "LITEJOIN_REPLICA_URL");
+    }
     lj_code code = lj_io_read_file(path, LJ_CONFIG_FILE_MAX, &text, &len, err);
     if (code == LJ_NOTFOUND)
         lj_error_hint(err, "create the file, or name another one in LITEJOIN_CONFIG");

@@ -64,8 +64,8 @@ struct lj_open {
     unsigned handles;
     bool
         ending; /* the last handle is gone: what is below is being freed, and an open of the same file waits */
-    unsigned epoch; /* of the process: another number after a fork */
-    bool io_cancel; /* ends requests that wait for a store (lj_storage_options); atomic */
+    unsigned epoch;         /* of the process: another number after a fork */
+    bool io_cancel;         /* ends requests that wait for a store (lj_storage_options); atomic */
     int64_t flush_until_ns; /* monotonic: a close flushes twice, but waits once; under db->mutex */
     uint64_t flush_commits; /* committed when flush_until_ns was set */
     lj_db *db;

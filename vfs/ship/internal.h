@@ -43,9 +43,10 @@ struct lj_shipper {
     bool resumed;            /* the replica was compared with `saved` */
     lj_new_generation begun; /* taken over; told to the database once the position file has it */
     lj_walfile wal;
-    unsigned failures;      /* in a row */
-    lj_position unknown_at; /* a segment that was sent without an answer ("" generation: none) ... */
-    uint64_t unknown_to;    /* ... and where it ends */
+    unsigned failures; /* in a row */
+    lj_position
+        unknown_at;      /* a segment that was sent without an answer ("" generation: none) ... */
+    uint64_t unknown_to; /* ... and where it ends */
 
     /* guarded by db->mutex */
     bool unshippable;     /* the newest generation is a snapshot alone (snapshot.c) */
@@ -57,8 +58,9 @@ struct lj_shipper {
     int64_t noted_ns;
     lj_position noted_at;
     int64_t snapshot_not_before_ns; /* monotonic: backoff of the snapshot task */
-    int64_t store_not_before_ns;    /* monotonic: the store asked for no request before (Retry-After) */
-    int64_t newest_object_ns;       /* copy of saved.last_object_ns for the snapshot task */
+    int64_t
+        store_not_before_ns;  /* monotonic: the store asked for no request before (Retry-After) */
+    int64_t newest_object_ns; /* copy of saved.last_object_ns for the snapshot task */
 
     /* the snapshot task's own */
     unsigned snapshot_failures;

@@ -85,6 +85,46 @@ static void already_there_and_equal(void **state)
     end(&f);
 }
 
+/* The request may still reach the store, after the one that replaces it: both must say the same. */
+static void without_an_answer_the_same_is_sent_again(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    begin(&f, 6);
+    ship_kit_fail_on(&f.kit, "PUT");
+    assert_int_equal(upload(&f, off(2), &err), LJ_UNAVAILABLE);
+    assert_int_equal(upload(&f, off(4), &err), LJ_UNAVAILABLE);
+    ship_kit_fail_on(&f.kit, "");
+    assert_ok(upload(&f, off(6), &err), &err);
+    assert_int_equal(f.kit.s->saved.at.offset, off(2));
+    expect_object(&f, KEY("00000000"), 0, off(2));
+    assert_ok(upload(&f, off(6), &err), &err);
+    expect_object(&f, KEY("00000850"), off(2), off(6));
+    assert_true(lj_wal_cksum_eq(f.kit.s->saved.sum, f.kit.wal.sum));
+    end(&f);
+}
+
+static void outcomes(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    static const struct {
+        lj_code code;
+        int status;
+        bool unknown;
+    } rows[] = {
+        {LJ_UNAVAILABLE, 0, true},   {LJ_TIMEOUT, 0, true},       {LJ_CANCELLED, 0, true},
+        {LJ_UNAVAILABLE, 500, true}, {LJ_UNAVAILABLE, 503, true}, {LJ_UNAVAILABLE, 429, false},
+        {LJ_TIMEOUT, 408, false},    {LJ_DENIED, 403, false},     {LJ_INVALID, 404, false},
+        {LJ_NOSPACE, 507, false},    {LJ_EXISTS, 0, true},        {LJ_CORRUPT, 0, false}};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {
+        lj_error_set(&err, rows[i].code, "x");
+        err.http_status = rows[i].status;
+        assert_int_equal(lj_ship_outcome_unknown(&err), rows[i].unknown);
+    }
+}
+
 /* The lost answer was of a shorter segment: it is taken as it is, and the next one goes on behind it. */
 static void already_there_and_shorter(void **state)
 {
@@ -214,6 +254,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_behind_the_other),
         cmocka_unit_test(already_there_and_equal),
+        cmocka_unit_test(without_an_answer_the_same_is_sent_again),
+        cmocka_unit_test(outcomes),
         cmocka_unit_test(already_there_and_shorter),
         cmocka_unit_test(already_there_and_different),
         cmocka_unit_test(already_there_and_damaged),

@@ -231,6 +231,8 @@ lj_code lj_http_perform(lj_http *http, const lj_http_request *request, lj_http_r
     if (lj_cancel_requested(http->cancel) || !lj_guard_enter())
         return lj_error_set(t.err, LJ_CANCELLED, "cancelled");
     lj_code code = perform(&t);
+    if (response->status >= 300)
+        lj_http_mask_sent(request, &response->body);
     lj_guard_leave();
     return code;
 }

@@ -72,8 +72,9 @@ typedef struct {
 
 typedef struct {
     int status;
-    lj_buf headers;     /* "name: value\n" each, names in lower case */
-    lj_buf body;        /* what did not go to the sink; NUL-terminated */
+    lj_buf headers; /* "name: value\n" each, names in lower case */
+    lj_buf
+        body; /* what did not go to the sink; NUL-terminated. Secrets that a refusal repeats are masked */
     uint64_t sunk;      /* bytes the sink has taken, also when the transfer failed */
     bool sink_failed;   /* the error is the sink's own */
     bool source_failed; /* the error is the source's own */

@@ -64,6 +64,8 @@ CURLcode lj_transfer_set(lj_transfer *t, lj_connection *c, struct curl_slist *he
 CURLcode lj_transfer_run(lj_transfer *t, lj_connection *c, bool *ret_done);
 /* Writes *t->err for a transfer that did not give CURLE_OK. Never shows a URL, a header or a proxy's password. */
 lj_code lj_transfer_error(lj_transfer *t, CURLcode code);
+/* Overwrites in the body of a refusal what the request had of secrets (mask.c). */
+void lj_http_mask_sent(const lj_http_request *request, lj_buf *body);
 /* The limit of t's whole time, without what was spent in the source and sink. */
 int64_t lj_transfer_limit_ns(const lj_transfer *t);
 

@@ -111,7 +111,8 @@ typedef struct {
     const bool *cancel;
     lj_sftp_target *target;
     pthread_mutex_t mutex; /* guards what follows; rank: leaf */
-    char *stale[16];       /* paths of unfinished puts: old ones that a list met, own ones whose connection was lost */
+    char *stale
+        [16]; /* paths of unfinished puts: old ones that a list met, own ones whose connection was lost */
     size_t stale_count;
 } lj_sftp;
 
