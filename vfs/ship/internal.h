@@ -1,11 +1,12 @@
 /*
  * internal.h - the shipper's object, shared by the files of vfs/ship only.
  *
- *   shipper.c   the two tasks: order of work, ticks, backoff
+ *   shipper.c   the shipping task: order of work, ticks, backoff
  *   upload.c    one segment: key, PUT if-absent, what to do when it is already there
  *   resume.c    once per open: does the replica agree with the position file
  *   rollover.c  the current life of the WAL goes on under the next index, so that a snapshot gets one of its own
  *   snapshot.c  freeze, PUT, hand the result to the shipping task
+ *   snapshot_task.c  when one is due, and what follows it
  *   retention.c what may be deleted, and in which order
  */
 #ifndef LJ_SHIP_INTERNAL_H
@@ -88,6 +89,14 @@ LJ_WARN_UNUSED lj_code lj_resume_check(lj_shipper *s, lj_error *err);
 LJ_WARN_UNUSED lj_code lj_rollover(lj_shipper *s, lj_error *err);
 /* shipper.c: writes s->saved if it changed. */
 LJ_WARN_UNUSED lj_code lj_ship_save(lj_shipper *s, lj_error *err);
+/*
+ * shipper.c: when to try again after `failures` in a row, of either task. Who waits for a flush is not kept waiting by our backoff,
+ * but what the store asked for holds for everybody. Caller holds db->mutex.
+ */
+int64_t lj_ship_retry_at_locked(lj_shipper *s, unsigned failures, const lj_error *err);
+/* snapshot_task.c: the task itself, and when it is due (LJ_TASK_IDLE: nothing changed). Caller holds db->mutex. */
+int64_t lj_snapshot_run(lj_task *task);
+int64_t lj_snapshot_due_locked(const lj_shipper *s);
 /* snapshot.c */
 LJ_WARN_UNUSED lj_code lj_snapshot_first(lj_shipper *s, lj_error *err);
 LJ_WARN_UNUSED lj_code lj_snapshot_periodic(lj_shipper *s, lj_error *err);

@@ -34,9 +34,6 @@
 #define WAITED_FOR_NS    (200 * LJ_NS_PER_MS)
 /* one bad header must not stop replication for an hour */
 #define RETRY_AFTER_MAX_NS (300 * LJ_NS_PER_S)
-/* so many failures of retention in a row are tried again soon, later ones now and then */
-#define RETENTION_EAGER      8u
-#define RETENTION_PATIENT_NS (600 * LJ_NS_PER_S)
 
 int64_t lj_backoff_ns(unsigned failures, const lj_error *err)
 {
@@ -335,37 +332,6 @@ static lj_code work(lj_shipper *s, lj_error *err)
     return ship_all(s, err);
 }
 
-static int64_t mono_of_wall(int64_t wall_ns)
-{
-    return lj_clock_mono_ns() + LJ_MAX(wall_ns - lj_clock_wall_ns(), INT64_C(0));
-}
-
-/* Commits that the newest snapshot does not contain. */
-static bool changed_since_snapshot_locked(const lj_shipper *s)
-{
-    const lj_db *db = s->db;
-    const lj_chain *chain = &db->chain;
-    const lj_position *snapshot = lj_newest_snapshot_locked(s);
-    if (!chain->active || !chain->has_life || chain->unused || !db->life.known)
-        return false;
-    return chain->index > snapshot->index ||
-           lj_wal_frame_offset(db->life.page_size, db->life.frames + 1) > snapshot->offset;
-}
-
-/* When the snapshot task has to run: now for a request, later for the interval, never when nothing changed. */
-static int64_t snapshot_due_locked(const lj_shipper *s)
-{
-    const lj_db *db = s->db;
-    if (s->want_generation || lj_db_snapshot_asked_locked(db))
-        return s->snapshot_not_before_ns;
-    if (!db->established || db->options.snapshot_interval_ns <= 0 ||
-        !changed_since_snapshot_locked(s))
-        return LJ_TASK_IDLE;
-    return LJ_MAX(s->snapshot_not_before_ns,
-                  mono_of_wall((s->snapshot_noted ? s->noted_ns : db->saved.snapshot_ns) +
-                               db->options.snapshot_interval_ns));
-}
-
 static bool unshipped_locked(const lj_shipper *s)
 {
     const lj_db *db = s->db;
@@ -392,18 +358,14 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
     db->want_wake = !more && !s->want_generation;
     db->urgent = false;
     int64_t due_ns = more ? (db->flush_waiters > 0 ? now_ns : db->not_before_ns) : LJ_TASK_IDLE;
-    int64_t snapshot_ns = snapshot_due_locked(s);
+    int64_t snapshot_ns = lj_snapshot_due_locked(s);
     pthread_mutex_unlock(&db->mutex);
     if (snapshot_ns != LJ_TASK_IDLE)
         lj_task_wake(&s->snapshot_task, snapshot_ns);
     return due_ns;
 }
 
-/*
- * When to try again. Who waits for a flush is not kept waiting by our backoff, but what the store asked for holds for
- * everybody, and for both tasks.
- */
-static int64_t retry_at_locked(lj_shipper *s, unsigned failures, const lj_error *err)
+int64_t lj_ship_retry_at_locked(lj_shipper *s, unsigned failures, const lj_error *err)
 {
     int64_t now_ns = lj_clock_mono_ns();
     int64_t delay_ns = lj_backoff_ns(failures, err);
@@ -420,7 +382,7 @@ static int64_t after_failure(lj_shipper *s, const lj_error *err)
     if (s->failures == 1)
         lj_log_error(LJ_LOG_WARN, s->db->path, err);
     pthread_mutex_lock(&s->db->mutex);
-    int64_t again_ns = retry_at_locked(s, s->failures, err);
+    int64_t again_ns = lj_ship_retry_at_locked(s, s->failures, err);
     s->db->want_wake = false;
     pthread_mutex_unlock(&s->db->mutex);
     return again_ns;
@@ -465,140 +427,6 @@ static int64_t ship_run(lj_task *task)
     return next_tick(s, start_ns);
 }
 
-/* ------------------------------------------------------------------ the snapshot task */
-
-/* A request is over; `failed` tells the waiters which way. */
-static void settle_requests(lj_shipper *s, uint64_t upto, bool failed)
-{
-    lj_db *db = s->db;
-    pthread_mutex_lock(&db->mutex);
-    if (failed)
-        db->snapshot_failed = LJ_MAX(db->snapshot_failed, upto);
-    else
-        db->snapshot_done = LJ_MAX(db->snapshot_done, upto);
-    pthread_cond_broadcast(&db->cond);
-    pthread_mutex_unlock(&db->mutex);
-}
-
-static lj_code snapshot_now(lj_shipper *s, bool first, lj_error *err)
-{
-    if (first)
-        return lj_snapshot_first(s, err);
-    pthread_mutex_lock(&s->db->mutex);
-    bool changed = changed_since_snapshot_locked(s);
-    pthread_mutex_unlock(&s->db->mutex);
-    if (!changed)
-        return LJ_OK;
-    LJ_TRY(lj_snapshot_periodic(s, err));
-    s->retention_due = s->db->options.retention_ns > 0;
-    s->retention_not_before_ns = 0;
-    return LJ_OK;
-}
-
-static void snapshot_succeeded(lj_shipper *s, uint64_t requests)
-{
-    lj_db *db = s->db;
-    lj_db_snapshot_attempt(db, NULL);
-    s->snapshot_failures = 0;
-    pthread_mutex_lock(&db->mutex);
-    s->snapshot_not_before_ns = s->unshippable ? lj_clock_mono_ns() + LJ_NS_PER_S : 0;
-    pthread_mutex_unlock(&db->mutex);
-    settle_requests(s, requests, false);
-    lj_task_wake(&s->ship_task, 0);
-}
-
-static int64_t snapshot_failed(lj_shipper *s, uint64_t requests, const lj_error *err)
-{
-    lj_db *db = s->db;
-    s->snapshot_failures++;
-    bool quiet = err->code == LJ_BUSY && s->snapshot_failures < 20;
-    pthread_mutex_lock(&db->mutex);
-    int64_t again_ns = quiet ? lj_clock_mono_ns() + 20 * LJ_NS_PER_MS
-                             : retry_at_locked(s, s->snapshot_failures, err);
-    s->snapshot_not_before_ns = again_ns;
-    pthread_mutex_unlock(&db->mutex);
-    if (!quiet) {
-        lj_db_snapshot_attempt(db, err);
-        if (s->snapshot_failures == 1 || err->code == LJ_BUSY)
-            lj_log_error(LJ_LOG_WARN, db->path, err);
-        settle_requests(s, requests, true);
-    }
-    return again_ns;
-}
-
-/* Deletes what is superfluous since the last snapshot, if it is time; when to try again, or LJ_TASK_IDLE. */
-static int64_t tidy(lj_shipper *s)
-{
-    lj_db *db = s->db;
-    if (!s->retention_due)
-        return LJ_TASK_IDLE;
-    if (lj_clock_mono_ns() < s->retention_not_before_ns)
-        return s->retention_not_before_ns;
-    pthread_mutex_lock(&db->mutex);
-    lj_saved_position owned = db->saved;
-    pthread_mutex_unlock(&db->mutex);
-    lj_error err = LJ_ERROR_INIT;
-    lj_code code = lj_retention_enforce(s, &owned, &err);
-    if (code == LJ_CANCELLED)
-        return LJ_TASK_IDLE;
-    if (code == LJ_OK) {
-        if (s->retention_failures > 0)
-            lj_db_snapshot_attempt(db, NULL);
-        s->retention_due = false;
-        s->retention_failures = 0;
-        s->retention_not_before_ns = 0;
-        return LJ_TASK_IDLE;
-    }
-    lj_db_snapshot_attempt(db, &err);
-    if (s->retention_failures++ == 0)
-        lj_log_error(LJ_LOG_WARN, db->path, &err);
-    pthread_mutex_lock(&db->mutex);
-    s->retention_not_before_ns = retry_at_locked(s, s->retention_failures, &err);
-    pthread_mutex_unlock(&db->mutex);
-    /* nobody waits for it, and each attempt lists the replica */
-    if (s->retention_failures > RETENTION_EAGER)
-        s->retention_not_before_ns =
-            LJ_MAX(s->retention_not_before_ns, lj_clock_mono_ns() + RETENTION_PATIENT_NS);
-    return s->retention_not_before_ns;
-}
-
-static int64_t earlier(int64_t a_ns, int64_t b_ns)
-{
-    if (a_ns == LJ_TASK_IDLE || b_ns == LJ_TASK_IDLE)
-        return a_ns == LJ_TASK_IDLE ? b_ns : a_ns;
-    return LJ_MIN(a_ns, b_ns);
-}
-
-static int64_t snapshot_run(lj_task *task)
-{
-    lj_shipper *s = task->owner;
-    lj_db *db = s->db;
-    pthread_mutex_lock(&db->mutex);
-    bool first = s->want_generation;
-    bool may = db->attached && !db->not_wal && !db->closing && (first || db->established);
-    uint64_t requests = db->snapshot_requests;
-    bool asked = lj_db_snapshot_asked_locked(db);
-    int64_t due_ns = snapshot_due_locked(s);
-    int64_t store_ns = s->store_not_before_ns;
-    pthread_mutex_unlock(&db->mutex);
-    if (!may)
-        return LJ_TASK_IDLE;
-    if (lj_clock_mono_ns() < store_ns)
-        return store_ns;
-    /* woken while the last one was being taken: the interval counts from that one */
-    if (!first && !asked && (due_ns == LJ_TASK_IDLE || due_ns > lj_clock_mono_ns()))
-        return earlier(due_ns, tidy(s));
-    lj_error err = LJ_ERROR_INIT;
-    lj_code code = snapshot_now(s, first, &err);
-    if (code == LJ_CANCELLED)
-        return LJ_TASK_IDLE;
-    if (code != LJ_OK)
-        return snapshot_failed(s, requests, &err);
-    snapshot_succeeded(s, requests);
-    lj_snapshot_drop_strays(s);
-    return tidy(s);
-}
-
 /* ------------------------------------------------------------------ life cycle */
 
 lj_code lj_shipper_new(lj_db *db, lj_storage *storage, lj_image_guard *guard,
@@ -613,7 +441,7 @@ lj_code lj_shipper_new(lj_db *db, lj_storage *storage, lj_image_guard *guard,
     s->dbfile = *dbfile;
     s->wal = (lj_walfile)LJ_WALFILE_INIT;
     lj_task_init(&s->ship_task, ship_run, s);
-    lj_task_init(&s->snapshot_task, snapshot_run, s);
+    lj_task_init(&s->snapshot_task, lj_snapshot_run, s);
     db->shipper = s;
     *ret_shipper = s;
     return LJ_OK;
