@@ -66,7 +66,7 @@ lj_code lj_snapshot_writer_finish(lj_snapshot_writer *writer, lj_error *err)
     uint32_t page_size = 0;
     size_t len = (size_t)LJ_MIN(writer->bytes, (uint64_t)LJ_SNAPSHOT_HEADER_BYTES);
     LJ_TRY(lj_snapshot_header(writer->header, len, &page_size, err));
-    if (writer->bytes % page_size != 0)
+    if (page_size == 0 || writer->bytes % page_size != 0)
         return lj_error_set(err, LJ_CORRUPT,
                             "%" PRIu64 " bytes are not a whole number of pages of %" PRIu32
                             " bytes",
