@@ -221,7 +221,7 @@ def upload_table(args, store, database, packed):
     print("From the first commit of a process until the replica has everything: freeze, read, compress, hash, send. curl -T sends the")
     print("same bytes, ready made, in one request. %d interleaved pairs.\n" % args.large_rounds)
     rows = [("litejoin", spread([size / 1e6 / ours[0] for ours, _ in pairs], "%.0f"),
-             "%.2f" % statistics.median(c[0] / o[0] for o, c in pairs), "%.1f" % statistics.median(o[2] for o, _ in pairs),
+             spread([c[0] / o[0] for o, c in pairs]), "%.1f" % statistics.median(o[2] for o, _ in pairs),
              "%.1f" % statistics.median((o[1] - base) / 1024 for o, _ in pairs)),
             ("curl -T", spread([size / 1e6 / c[0] for _, c in pairs], "%.0f"), "",
              "%.1f" % statistics.median(c[1] for _, c in pairs), "")]
@@ -237,10 +237,9 @@ def restore_table(args, store, folder, packed):
     os.environ.update(store.env)
 
     def measured(command):
-        taken = timed(command)
-        if os.path.exists(out):
-            os.unlink(out)
         os.sync()
+        taken = timed(command)
+        os.unlink(out)  # last: a virtual machine that gives its memory back would have to fetch it again
         return taken
 
     def ours():
@@ -257,8 +256,8 @@ def restore_table(args, store, folder, packed):
     print("litejoin-replica ends with fsync, a shell's pipe does not: the third row is the pipe with one. %d interleaved rounds.\n"
           % args.large_rounds)
     names = ("litejoin-replica restore", "curl | lz4 -d > file", "curl | lz4 -d > file && sync file")
-    rows = [(name, spread([r[i][0] for r in results]), "" if i == 0 else "%.2f" % statistics.median(
-        r[i][0] / r[0][0] for r in results), "%.1f" % statistics.median(r[i][1] for r in results))
+    rows = [(name, spread([r[i][0] for r in results]), "" if i == 0 else spread(
+        [r[i][0] / r[0][0] for r in results]), "%.1f" % statistics.median(r[i][1] for r in results))
         for i, name in enumerate(names)]
     print_table(("", "seconds", "we are faster by", "CPU s"), rows)
 

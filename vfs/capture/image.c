@@ -184,7 +184,7 @@ static lj_code read_pages(lj_image *image, uint8_t *to, size_t *ret_len, lj_erro
 static lj_code copy_to_memory(lj_image *image, lj_error *err)
 {
     size_t bytes = (size_t)lj_image_bytes(image);
-    uint8_t *memory = malloc(bytes);
+    uint8_t *memory = malloc(LJ_MAX(bytes, (size_t)1));
     if (memory == NULL)
         return lj_error_nomem(err);
     lj_code code = LJ_OK;

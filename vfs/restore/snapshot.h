@@ -14,6 +14,7 @@ typedef struct {
     int fd;
     uint8_t header[LJ_SNAPSHOT_HEADER_BYTES];
     uint64_t bytes;     /* written so far; other threads may read it atomically */
+    uint64_t begun;     /* up to here the kernel was told to write to the disk */
     uint32_t page_size; /* set by finish; 0 for a snapshot of 0 bytes */
 } lj_snapshot_writer;
 

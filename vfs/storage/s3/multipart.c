@@ -121,8 +121,7 @@ static lj_code put_part(upload *u, const char *query, const uint8_t *data, size_
                              .customer_key = true,
                              .body = data,
                              .body_len = len};
-    if (with_md5)
-        lj_s3_add_header(&request, "content-md5", lj_s3_content_md5(data, len, md5));
+    lj_s3_add_header(&request, "content-md5", with_md5 ? lj_s3_content_md5(data, len, md5) : NULL);
     return lj_s3_call(u->s3, &request, response, store_code, err);
 }
 
