@@ -105,7 +105,7 @@ def web_faults(t, kind, errors, unavailable):
             n = at.write(con, 10, payload_bytes=(3000, 3000))
             at.finish(con)
             for action, fails in ((faults.truncate(300), False), (faults.truncate(300, lie=True), False), (faults.stall(300), False),
-                                  (faults.corrupt(100, 5), kind is servers.Azurite), (faults.status(500), False)):
+                                  (faults.corrupt(20, 5), True), (faults.status(500), False)):
                 at.forget()
                 rule = at.proxy.add(action, count=1, **READS[kind])
                 if fails:
