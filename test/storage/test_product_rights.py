@@ -18,7 +18,8 @@ from faultkit import BUCKET, NEEDS, PATIENCE, broken, mirror, must_fail, place  
 from ljtest import chain, fakecloud, faults, harness, pages, s3gate, servers, shim  # noqa: E402
 from ljtest.harness import check, check_equal, test, wait_for  # noqa: E402
 
-RIGHTS = ("the credentials need s3:ListBucket on the bucket and s3:GetObject, s3:PutObject, s3:DeleteObject on its objects; "
+RIGHTS = ("the credentials need s3:ListBucket on the bucket and s3:GetObject, s3:PutObject, s3:DeleteObject, "
+          "s3:AbortMultipartUpload on its objects; "
           "without s3:ListBucket a missing object gets this answer too")
 UNKNOWN_KEY = ("the store does not know this access key: check AWS_ACCESS_KEY_ID or access-key-id, and that it belongs to this "
                "store")
