@@ -122,7 +122,7 @@ def fetch_source(work):
 
 def linked_libraries():
     """The static library and what its pkg-config file says it needs, without the SQLite that testfixture is itself."""
-    listing = subprocess.run(["pkg-config", "--libs", "--static", "litejoin"], capture_output=True, text=True, check=True,
+    listing = subprocess.run(["pkg-config", "--libs", "litejoin"], capture_output=True, text=True, check=True,
                              env={**os.environ, "PKG_CONFIG_PATH": str(BUILD / "meson-private")})
     needed = [argument for argument in listing.stdout.split()
               if not argument.startswith("-L") and argument not in ("-llitejoin", "-lsqlite3")]
