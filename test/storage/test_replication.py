@@ -141,8 +141,7 @@ def from_litestream(t, name, store):
         n = write(t, con, 30)
         time.sleep(1.5)
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        cli.end_litestream(process)
     # the file that was written for it, used as it is; it does not know host keys, which are looked for as ssh does
     tool = cli.ours()
     out = t.path(name, "out.db")
