@@ -14,12 +14,7 @@ const bool *lj_cancel_swap(const bool *flag)
     return before;
 }
 
-static bool is_set(const bool *flag)
-{
-    return flag != NULL && __atomic_load_n(flag, __ATOMIC_RELAXED);
-}
-
 bool lj_cancel_requested(const bool *own)
 {
-    return is_set(own) || is_set(current);
+    return lj_flag_is_set(own) || lj_flag_is_set(current);
 }

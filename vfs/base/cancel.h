@@ -11,6 +11,12 @@
 
 #include "vfs/base/base.h"
 
+/* Is a flag that other threads set true? NULL: no. */
+static inline bool lj_flag_is_set(const bool *flag)
+{
+    return flag != NULL && __atomic_load_n(flag, __ATOMIC_RELAXED);
+}
+
 /* Makes `flag` (NULL: none) the current one of this thread; returns the one before, to be put back. */
 const bool *lj_cancel_swap(const bool *flag);
 /* Is `own` (may be NULL) or the thread's current flag true? */

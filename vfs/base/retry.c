@@ -3,6 +3,7 @@
  */
 #include "vfs/base/retry.h"
 
+#include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 
@@ -16,11 +17,6 @@ bool lj_retry_may_pass(const lj_error *err)
            (err->code == LJ_UNAVAILABLE || err->code == LJ_TIMEOUT || err->code == LJ_IO);
 }
 
-static bool is_set(const bool *flag)
-{
-    return flag != NULL && __atomic_load_n(flag, __ATOMIC_RELAXED);
-}
-
 bool lj_retry_pause(unsigned attempt, int64_t first_ns, int64_t longest_ns, int64_t retry_after_ns,
                     const bool *cancel, const bool *abort)
 {
@@ -30,7 +26,7 @@ bool lj_retry_pause(unsigned attempt, int64_t first_ns, int64_t longest_ns, int6
     int64_t pause_ns = LJ_MAX((int64_t)((double)bound_ns * random / UINT32_MAX),
                               LJ_MIN(retry_after_ns, RETRY_AFTER_MAX_NS));
     int64_t end_ns = lj_clock_mono_ns() + pause_ns;
-    while (!is_set(cancel) && !is_set(abort)) {
+    while (!lj_flag_is_set(cancel) && !lj_flag_is_set(abort)) {
         int64_t left_ns = end_ns - lj_clock_mono_ns();
         if (left_ns <= 0)
             return true;

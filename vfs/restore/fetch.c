@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 
+#include "vfs/base/cancel.h"
 #include "vfs/base/log.h"
 #include "vfs/base/retry.h"
 #include "vfs/restore/ranges.h"
@@ -26,14 +27,9 @@ typedef struct {
     lj_error error;
 } counter;
 
-static bool flagged(const bool *flag)
-{
-    return flag != NULL && __atomic_load_n(flag, __ATOMIC_RELAXED);
-}
-
 lj_code lj_fetch_check(const lj_fetch *fetch, lj_error *err)
 {
-    if (flagged(fetch->cancel) || flagged(fetch->abort))
+    if (lj_flag_is_set(fetch->cancel) || lj_flag_is_set(fetch->abort))
         return lj_error_set(err, LJ_CANCELLED, "the restore was cancelled");
     return LJ_OK;
 }

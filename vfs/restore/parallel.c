@@ -8,9 +8,10 @@
 #include "vfs/restore/parallel.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "vfs/base/thread.h"
 
 #define SLOT_BYTES_DEFAULT ((size_t)1024 * 1024)
 #define RING_MAX           1024u
@@ -274,25 +275,6 @@ static void *worker(void *ctx)
     return NULL;
 }
 
-/* Starts the helpers with all signals blocked: they may live in someone else's process. */
-static unsigned start_threads(lj_parallel *p, pthread_t *threads, unsigned wanted)
-{
-    pthread_attr_t attr;
-    sigset_t all;
-    sigset_t old;
-    if (wanted == 0 || pthread_attr_init(&attr) != 0)
-        return 0;
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    unsigned started = 0;
-    while (started < wanted && pthread_create(&threads[started], &attr, worker, p) == 0)
-        started++;
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&attr);
-    return started;
-}
-
 static void free_ring(lj_parallel *p)
 {
     for (size_t i = 0; i < p->ring_size; i++) {
@@ -320,7 +302,8 @@ lj_code lj_parallel_run(const lj_parallel_job *job, size_t *ret_failed, lj_error
     pthread_t threads[WORKERS_MAX];
     size_t jobs = job->count + (job->aside != NULL ? 1 : 0);
     unsigned wanted = (unsigned)LJ_MIN((size_t)LJ_MIN(job->workers, WORKERS_MAX), jobs);
-    unsigned started = start_threads(&p, threads, wanted > 0 ? wanted - 1 : 0);
+    unsigned started =
+        lj_threads_start(threads, wanted > 0 ? wanted - 1 : 0, STACK_BYTES, worker, &p);
     worker(&p);
     for (unsigned i = 0; i < started; i++)
         pthread_join(threads[i], NULL);

@@ -10,13 +10,14 @@
 
 #include <inttypes.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "vfs/base/clock.h"
+#include "vfs/base/cancel.h"
 #include "vfs/base/retry.h"
+#include "vfs/base/thread.h"
 #include "vfs/storage/http/guard.h"
 
 #define FIRST_PAUSE_NS   (200 * LJ_NS_PER_MS)
@@ -80,11 +81,6 @@ static size_t size_of_part(const lj_parts_job *job, uint32_t number)
 
 /* ---- sending one part ---- */
 
-static bool is_set(const bool *cancel)
-{
-    return cancel != NULL && __atomic_load_n(cancel, __ATOMIC_RELAXED);
-}
-
 bool lj_parts_pause(const bool *cancel, unsigned attempt, int64_t retry_after_ns)
 {
     return lj_retry_pause(attempt, FIRST_PAUSE_NS, LONGEST_PAUSE_NS, retry_after_ns, cancel, NULL);
@@ -94,14 +90,14 @@ static lj_code send_part(upload *u, const part *p, lj_error *err)
 {
     const lj_parts_job *job = u->job;
     for (unsigned attempt = 0;; attempt++) {
-        if (is_set(job->cancel))
+        if (lj_flag_is_set(job->cancel))
             return lj_error_set(err, LJ_CANCELLED, "the upload was cancelled");
         lj_code code = job->send(job->ctx, p->number, p->data, p->len, err);
         if (code == LJ_OK || !lj_retry_may_pass(err) || attempt + 1 >= LJ_PARTS_ATTEMPTS)
             return code;
         if (!lj_retry_pause(attempt, FIRST_PAUSE_NS, LONGEST_PAUSE_NS, err->retry_after_ns,
                             job->cancel, &u->failed) &&
-            !is_set(job->cancel))
+            !lj_flag_is_set(job->cancel))
             return code; /* another part's error is the one that is told */
     }
 }
@@ -148,25 +144,6 @@ static void *sender(void *ctx)
         pthread_cond_broadcast(&u->changed);
         pthread_mutex_unlock(&u->mutex);
     }
-}
-
-/* With all signals blocked: the threads may live in someone else's process. */
-static unsigned start_senders(upload *u, pthread_t *threads, unsigned wanted)
-{
-    pthread_attr_t attr;
-    sigset_t all;
-    sigset_t old;
-    if (wanted == 0 || pthread_attr_init(&attr) != 0)
-        return 0;
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    unsigned started = 0;
-    while (started < wanted && pthread_create(&threads[started], &attr, sender, u) == 0)
-        started++;
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&attr);
-    return started;
 }
 
 /* Waits until one more part may be in memory; false when the upload has failed. */
@@ -257,7 +234,7 @@ static lj_code pass_part(upload *u, lj_source *source, lj_buf *head, size_t *hea
                          bool *ret_more, lj_error *err)
 {
     *ret_more = false;
-    if (is_set(u->job->cancel))
+    if (lj_flag_is_set(u->job->cancel))
         return lj_error_set(err, LJ_CANCELLED, "the upload was cancelled");
     if (u->buffers > 0 && !take_buffer(u))
         return LJ_OK; /* a sender failed, and has told */
@@ -334,7 +311,7 @@ static lj_code send_all(lj_source *source, lj_buf *head, const lj_parts_job *job
     unsigned reserved = reserve_buffers();
     pthread_mutex_init(&u.mutex, NULL);
     pthread_cond_init(&u.changed, NULL);
-    unsigned started = start_senders(&u, threads, reserved);
+    unsigned started = lj_threads_start(threads, reserved, STACK_BYTES, sender, &u);
     u.buffers = started;
     lj_code code = read_all(&u, source, head, &count, error);
     if (code != LJ_OK)

@@ -42,11 +42,7 @@ static lj_code perform(lj_gcs *gcs, const lj_http_request *request, const lj_tok
     }
     lj_http_request full = *request;
     full.headers = headers;
-    lj_code code = lj_http_perform(gcs->http, &full, response, err);
-    /* an answer beyond every measure: not the store's, but of something between, and it may go away */
-    if (code == LJ_CORRUPT && !response->sink_failed)
-        (void)lj_error_retryable(err, true);
-    return code;
+    return lj_http_perform(gcs->http, &full, response, err);
 }
 
 lj_code lj_gcs_send(lj_gcs *gcs, const lj_http_request *request, lj_http_response *response,
