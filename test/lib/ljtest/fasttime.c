@@ -1,10 +1,10 @@
 /*
  * fasttime.c - LD_PRELOAD library that lets a process's clocks run faster, from a moment on that a test chooses.
  *
- * Environment: LJ_FASTTIME = a file of 8 bytes, a double in native order: how many seconds pass per real second. The test
- * writes it at any time; until then, and at 1.0, clocks are what they are. Wall and monotonic time run on together and
- * never go back. Sleeps and waits on condition variables end when their time is over on the fast clock; waits for the network
- * (poll) take the time they take.
+ * Environment: LJ_FASTTIME = a file of struct schedule (native order), which the test writes at any time (fasttime.py). The
+ * test says from when on which speed counts, not the process when it first looks: a process that is really idle looks at no
+ * clock, and time must pass for it all the same. Wall and monotonic time run on together and never go back. Sleeps and waits
+ * on condition variables end when their time is over on the fast clock; waits for the network (poll) take the time they take.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -23,11 +23,15 @@
 #define NS_PER_S INT64_C(1000000000)
 #define SLICE_NS (20 * INT64_C(1000000))
 
-static const volatile double *factor;
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static double current = 1.0;
-static int64_t ahead_ns; /* how far the fast clocks are ahead at since_ns */
-static int64_t since_ns; /* real monotonic time of the last change of the speed */
+/* Written by one process, read by another without a lock: `changes` is odd during a change, and another one after it. */
+struct schedule {
+    uint64_t changes;
+    int64_t since_ns; /* CLOCK_MONOTONIC, real: from here on ... */
+    int64_t ahead_ns; /* ... the fast clocks, so far ahead by then, ... */
+    double speed;     /* ... pass so many seconds per real second */
+};
+
+static const volatile struct schedule *schedule;
 
 static int64_t real_ns(clockid_t clock)
 {
@@ -42,29 +46,41 @@ __attribute__((constructor)) static void begin(void)
     int fd = path != NULL ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (fd < 0)
         return;
-    void *map = mmap(NULL, sizeof(double), PROT_READ, MAP_SHARED, fd, 0);
+    void *map = mmap(NULL, sizeof(struct schedule), PROT_READ, MAP_SHARED, fd, 0);
     close(fd);
-    since_ns = real_ns(CLOCK_MONOTONIC);
     if (map != MAP_FAILED)
-        factor = map;
+        schedule = map;
 }
 
-/* How much later it is than the real clocks say. */
+static int64_t scheduled(void)
+{
+    for (;;) {
+        uint64_t changes = __atomic_load_n(&schedule->changes, __ATOMIC_ACQUIRE);
+        int64_t since_ns = schedule->since_ns;
+        int64_t ahead_ns = schedule->ahead_ns;
+        double speed = schedule->speed;
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        if (changes % 2 == 0 && changes == __atomic_load_n(&schedule->changes, __ATOMIC_RELAXED))
+            return ahead_ns + (int64_t)((double)(real_ns(CLOCK_MONOTONIC) - since_ns) * (speed - 1.0));
+    }
+}
+
+/*
+ * How much later it is than the real clocks say. Never less than before: who looks between the moment of a change and its
+ * being written is ahead of the schedule.
+ */
 static int64_t ahead(void)
 {
-    if (factor == NULL)
+    static int64_t highest_ns;
+    if (schedule == NULL)
         return 0;
-    pthread_mutex_lock(&mutex);
-    int64_t now_ns = real_ns(CLOCK_MONOTONIC);
-    int64_t result = ahead_ns + (int64_t)((double)(now_ns - since_ns) * (current - 1.0));
-    double wanted = *factor;
-    if (wanted >= 1.0 && wanted != current) {
-        ahead_ns = result;
-        since_ns = now_ns;
-        current = wanted;
+    int64_t result_ns = scheduled();
+    int64_t seen_ns = __atomic_load_n(&highest_ns, __ATOMIC_RELAXED);
+    while (result_ns > seen_ns) {
+        if (__atomic_compare_exchange_n(&highest_ns, &seen_ns, result_ns, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            return result_ns;
     }
-    pthread_mutex_unlock(&mutex);
-    return result;
+    return seen_ns;
 }
 
 static bool runs_fast(clockid_t clock)
