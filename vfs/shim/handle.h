@@ -47,6 +47,8 @@ struct lj_file {
     lj_wal_salt seen_salt;      /* what was published last through this handle */
     uint32_t seen_frames;
     bool checkpointing; /* between CKPT_START and CKPT_DONE */
+    bool auto_wal;      /* to be switched to WAL when it is idle (autowal.c) */
+    bool psow0;         /* opened with psow=0 */
 
     /* WAL handle, needed in exclusive mode, where there are no locks and maybe no wal-index */
     lj_wal_salt wal_salt;
@@ -68,6 +70,8 @@ struct lj_open {
     bool io_cancel;         /* ends requests that wait for a store (lj_storage_options); atomic */
     int64_t flush_until_ns; /* monotonic: a close flushes twice, but waits once; under db->mutex */
     uint64_t flush_commits; /* committed when flush_until_ns was set */
+    int64_t auto_wal_after_ns; /* monotonic: not tried again before; atomic */
+    bool auto_wal_declined;    /* the application chose another journal mode; atomic */
     lj_db *db;
     lj_shipper *shipper;
     lj_image_guard guard;
@@ -107,8 +111,20 @@ void lj_open_flush(lj_open *open);
 lj_dbfile lj_freeze_dbfile(lj_open *open);
 
 /* ---- file.c ---- */
-/* The io_methods for a file whose lower one has this version. */
-const sqlite3_io_methods *lj_file_methods(int version);
+/* The io_methods for a file whose lower one has these: not more than those can do. */
+const sqlite3_io_methods *lj_file_methods(const sqlite3_io_methods *lower);
+
+/* What the header of the file says. NONE: it has no header yet; UNKNOWN: it is not SQLite's own (encrypted pages). */
+enum { LJ_JOURNAL_NONE, LJ_JOURNAL_ROLLBACK, LJ_JOURNAL_WAL, LJ_JOURNAL_UNKNOWN };
+int lj_file_journal_mode(lj_file *file);
+
+/* ---- autowal.c ---- */
+/* Before SQLite reads anything of it. true = it was switched. */
+bool lj_autowal_at_open(lj_file *file, int journal_mode);
+/* The handle holds no lock any more. */
+void lj_autowal_unlocked(lj_file *file);
+/* FCNTL_PRAGMA: notes whether the application chooses a journal mode itself. */
+void lj_autowal_pragma(lj_file *file, char **args);
 
 /* ---- events.c: what SQLite's calls mean for the capture ---- */
 void lj_event_read_lock(lj_file *file);

@@ -65,13 +65,14 @@ static void in_child(void)
 }
 
 /*
- * Is there something that only this process could ship? Without a commit in this session there is not; a first snapshot
- * can wait for the next.
+ * Is there something that only this process could ship? Without a commit in this session, or a change of the file outside of
+ * WAL mode (creating it, switching the journal mode), there is not; a first snapshot can wait for the next.
  */
 static bool has_work(lj_db *db)
 {
     pthread_mutex_lock(&db->mutex);
-    bool work = db->attached && (db->commits > 0 || db->spool_bytes > 0) && !db->not_wal &&
+    bool changed = db->commits > 0 || db->spool_bytes > 0 || (db->touched && !db->established);
+    bool work = db->attached && changed && !db->not_wal &&
                 (db->state == LJ_DB_REPLICATING || db->state == LJ_DB_STARTING);
     pthread_mutex_unlock(&db->mutex);
     return work;
