@@ -56,10 +56,12 @@ static int file_write(sqlite3_file *f, const void *data, int len, sqlite3_int64 
         lj_event_wal_emptying(file->open,
                               false); /* a new header: the last line of the restart gate */
     int rc = METHODS(f)->xWrite(LOWER(f), data, len, off);
-    if (rc == SQLITE_OK)
+    if (rc == SQLITE_OK) {
+        lj_repair_note_write(file, data, len, off);
         lj_event_wal_write(file, data, len, off);
-    else
+    } else {
         lj_event_wal_failed(file);
+    }
     return rc;
 }
 
@@ -218,8 +220,11 @@ static int file_shm_lock(sqlite3_file *f, int ofst, int n, int flags)
         return METHODS(f)->xShmLock(LOWER(f), ofst, n, flags);
     const bool locking = (flags & SQLITE_SHM_LOCK) != 0;
     const bool exclusive = (flags & SQLITE_SHM_EXCLUSIVE) != 0;
-    if (!locking && exclusive && ofst == LJ_LOCK_WRITE)
+    if (!locking && exclusive && ofst == LJ_LOCK_WRITE) {
+        if (file->partner != NULL && file->partner->unsummed)
+            lj_repair_commit(file);
         lj_event_publish(file); /* the commit is visible, and nobody else can write yet */
+    }
     if (locking && exclusive && ofst == LJ_LOCK_READ0 + 1 && n == LJ_WALINDEX_READERS - 1)
         rc = lj_event_restart_lock(file, flags);
     else
@@ -230,6 +235,8 @@ static int file_shm_lock(sqlite3_file *f, int ofst, int n, int flags)
         note_shm_lock(file, ofst, n, flags);
         if (locking && !exclusive && ofst >= LJ_LOCK_READ0)
             lj_event_read_lock(file);
+        if (locking && exclusive && ofst == LJ_LOCK_WRITE)
+            lj_repair_begin(file);
     }
     return rc;
 }

@@ -46,11 +46,15 @@ struct lj_file {
     const volatile void *index; /* first region of the wal-index, NULL while not mapped */
     lj_wal_salt seen_salt;      /* what was published last through this handle */
     uint32_t seen_frames;
+    lj_wal_salt begin_salt; /* the committed end when the write lock was taken */
+    uint32_t begin_frames;
     bool checkpointing; /* between CKPT_START and CKPT_DONE */
     bool auto_wal;      /* to be switched to WAL when it is idle (autowal.c) */
     bool psow0;         /* opened with psow=0 */
 
-    /* WAL handle, needed in exclusive mode, where there are no locks and maybe no wal-index */
+    /* WAL handle */
+    bool unsummed; /* frame headers without checksums were written in this transaction (repair.c) */
+    /* needed in exclusive mode, where there are no locks and maybe no wal-index */
     lj_wal_salt wal_salt;
     uint32_t wal_page_size; /* 0 = no header seen */
     uint64_t commit_frame;  /* last frame written with a db size, 0 = none since the last publish */
@@ -139,6 +143,14 @@ void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 o
 int lj_event_restart_lock(lj_file *file, int flags);
 int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc);
 void lj_event_wal_emptying(lj_open *open, bool going);
+
+/* ---- repair.c ---- */
+/* The write lock was taken. */
+void lj_repair_begin(lj_file *file);
+/* A write to the WAL of a replicated database. */
+void lj_repair_note_write(lj_file *wal, const void *data, int len, sqlite3_int64 off);
+/* The write lock is about to be given back, and the WAL is `unsummed`. */
+void lj_repair_commit(lj_file *file);
 
 /* ---- pragma.c ---- */
 /* FCNTL_PRAGMA: args as SQLite documents. SQLITE_NOTFOUND for pragmas that are not ours. */
