@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "vfs/base/log.h"
+#include "vfs/capture/moved.h"
 #include "vfs/shim/handle.h"
 
 extern char **environ;
@@ -165,6 +166,7 @@ LITEJOIN_API int litejoin_snapshot(sqlite3 *db, const char *schema, int timeout_
 static void fill_status(lj_db *db, litejoin_status *status)
 {
     lj_db_status s;
+    (void)lj_db_in_place(db); /* the state says if it is not */
     lj_db_get_status(db, &s);
     *status = (litejoin_status){.replicating = s.replicating,
                                 .local_index = s.local_index,

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "vfs/capture/moved.h"
 #include "vfs/shim/nested.h"
 #include "vfs/shim/walindex.h"
 
@@ -66,6 +67,20 @@ static lj_code open_reader(lj_open *open, lj_error *err)
         lj_error_set(err, LJ_IO, "cannot open the database for a snapshot: SQLite error %d", rc);
         return lj_error_retryable(err, true);
     }
+    return LJ_OK;
+}
+
+/*
+ * Opened by name, and so maybe another file than the application has open: the name still stands for the application's file, and
+ * for the one that was opened.
+ */
+static lj_code check_same_file(lj_open *open, lj_error *err)
+{
+    int moved = 0;
+    sqlite3_file *r = open->reader;
+    if (!lj_db_in_place(open->db) ||
+        (r->pMethods->xFileControl(r, SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK && moved != 0))
+        return lj_error_set(err, LJ_IO, "the database was moved, replaced or deleted");
     return LJ_OK;
 }
 
@@ -202,6 +217,7 @@ static lj_code freeze(void *ctx, lj_freeze *ret_freeze, lj_error *err)
 {
     lj_open *open = ctx;
     LJ_TRY(open_reader(open, err));
+    LJ_TRY(check_same_file(open, err));
     sqlite3_file *r = open->reader;
     /* without shared memory there is a WAL only under exclusive locking */
     if (r->pMethods->iVersion < 2 || r->pMethods->xShmMap == NULL ||

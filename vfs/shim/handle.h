@@ -75,6 +75,7 @@ struct lj_open {
     int64_t flush_until_ns; /* monotonic: a close flushes twice, but waits once; under db->mutex */
     uint64_t flush_commits; /* committed when flush_until_ns was set */
     int64_t auto_wal_after_ns; /* monotonic: not tried again before; atomic */
+    bool repair_told;          /* the log has the line of repair.c; atomic */
     bool auto_wal_declined;    /* the application chose another journal mode; atomic */
     lj_db *db;
     lj_shipper *shipper;
@@ -100,13 +101,21 @@ void lj_registry_init(void);
 LJ_WARN_UNUSED lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path,
                                            const lj_config *config, const lj_identity *identity,
                                            lj_open **ret_open, bool *ret_first, lj_error *err);
+/*
+ * Before this path is opened: a database that was open under this name and is not there any more ends its replication, so that
+ * nothing of it gets mixed into what follows.
+ */
+void lj_registry_path_opens(const char *path);
 /* The last handle ends shipping and frees it. Flushes first (lj_open_flush). */
 void lj_registry_release(lj_open *open);
 void lj_registry_add_file(lj_file *file);
 void lj_registry_remove_file(lj_file *file);
 /* The database handle whose WAL will be opened under this very pointer; NULL = none. */
 lj_file *lj_registry_file_of_wal(const char *wal_name);
-/* Calls fn for the open database whose WAL has this path (compared as text), with a handle taken. false = none. */
+/*
+ * Calls fn for the open database whose WAL has this path (compared as text), with a handle taken. Of several (the older ones
+ * were moved or replaced) it is the newest. false = none.
+ */
 bool lj_registry_with_wal_path(const char *wal_path, void (*fn)(lj_open *open));
 /* Ships what is left, at most shutdown_timeout and not past the first failure. */
 void lj_open_flush(lj_open *open);

@@ -38,9 +38,9 @@ int lj_nested_open(const lj_open *open, bool psow0, sqlite3 **ret_db)
         return SQLITE_NOMEM;
     sqlite3 *db = NULL;
     /* a cache of its own: an open with a shared one waits for a mutex that our caller may hold */
-    int rc = sqlite3_open_v2(
-        uri, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI | SQLITE_OPEN_PRIVATECACHE,
-        open->base->zName);
+    int rc = sqlite3_open_v2(uri, &db,
+                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI | SQLITE_OPEN_PRIVATECACHE,
+                             open->base->zName);
     free(uri);
     int now = 0;
     if (rc == SQLITE_OK)

@@ -131,7 +131,9 @@ static void repair(lj_file *file, walk *w, const lj_walindex *index, uint64_t st
     bool done = rewrite(w, number, index->frames, &sum);
     if (done)
         lj_walindex_set_sum(file->lower, file->index, sum);
-    lj_log(LJ_LOG_WARN,
+    /* an application that does it once does it often */
+    bool first = !__atomic_exchange_n(&file->open->repair_told, true, __ATOMIC_RELAXED);
+    lj_log(first || !done ? LJ_LOG_WARN : LJ_LOG_DEBUG,
            "%s: SQLite %s wrote %" PRIu64 " frames whose checksums do not hold, %s (a crash would "
            "have lost this commit and all behind it; fixed in SQLite 3.50.2: upgrade)",
            db->path, sqlite3_libversion(), index->frames - number + 1,

@@ -16,6 +16,7 @@
 
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
+#include "vfs/shim/bugs.h"
 #include "vfs/shim/handle.h"
 
 static struct {
@@ -105,6 +106,7 @@ static void note_opened(lj_file *file, bool first)
 static lj_code open_replicated(sqlite3_vfs *vfs, const char *name, lj_file *file, int flags,
                                int *ret_flags, const lj_config *config, int *ret_rc, lj_error *err)
 {
+    lj_registry_path_opens(name);
     if (config->restore_on_boot)
         LJ_TRY(lj_boot_restore(name, config, err));
     lj_identity identity;
@@ -345,5 +347,6 @@ lj_code lj_vfs_setup(const lj_config *config, lj_error *err)
         return code;
     if (sqlite3_vfs_register(&litejoin_vfs, config->default_vfs) != SQLITE_OK)
         return lj_error_set(err, LJ_INTERNAL, "sqlite3_vfs_register failed");
+    lj_bugs_warn_once(sqlite3_libversion_number(), sqlite3_libversion());
     return LJ_OK;
 }
