@@ -227,6 +227,7 @@ static void extend_life_locked(lj_db *db, uint64_t frames)
 {
     lj_chain *chain = &db->chain;
     bool changed = false;
+    db->life.emptied = false;
     if (chain->active && chain->sealed && frames > chain->sealed_frames) {
         chain->sealed = false; /* the restart did not come about, the writer went on appending */
         chain->emptied = false;
@@ -512,6 +513,8 @@ static void state_text_locked(const lj_db *db, lj_db_status *s)
     }
     if (current_error_locked(db)->code != LJ_OK)
         text = "retrying";
+    else if (db->snapshots_only)
+        text = "snapshots only: run wal_checkpoint(TRUNCATE)";
     else if (db->state == LJ_DB_IDLE)
         text = "idle";
     else if (!db->established)

@@ -40,6 +40,7 @@ typedef struct {
     uint64_t frames; /* committed */
     uint32_t page_size;
     uint32_t db_pages;
+    bool emptied; /* all its frames are in the database file, and it is over unless it goes on after all */
 } lj_life;
 
 typedef enum {
@@ -91,6 +92,7 @@ struct lj_db {
     bool touched;     /* written outside of WAL mode before the attach */
     bool broken;      /* the chain was given up: the shipper has to begin a new generation */
     char broken_reason[192];
+    bool snapshots_only; /* the WAL does not verify: until it restarts, generations are snapshots alone */
     lj_life life;
     lj_chain chain;
     lj_shared *shared; /* NULL until ready */

@@ -120,6 +120,7 @@ void lj_db_wal_emptied(lj_db *db)
     lj_identity identity;
     bool there = lj_db_identity(db, &identity);
     pthread_mutex_lock(&db->mutex);
+    db->life.emptied = true;
     if (db->chain.active && there && (db->chain.sealed || !db->chain.has_life)) {
         db->chain.emptied = true;
         db->chain.identity = identity;

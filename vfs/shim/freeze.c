@@ -140,6 +140,7 @@ static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *
     pthread_mutex_lock(&db->mutex);
     lj_life life = db->life;
     bool sealed = db->chain.active && db->chain.sealed && db->chain.sealed_frames == life.frames;
+    sealed = sealed || life.emptied;
     pthread_mutex_unlock(&db->mutex);
     if (!life.known)
         return busy(err, "it is locked exclusively and nothing was committed yet");
