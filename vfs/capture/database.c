@@ -174,6 +174,7 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
     va_end(ap);
     pthread_mutex_lock(&db->mutex);
     bool was_active = db->chain.active;
+    db->life.emptied = false;
     db->touched = db->touched || !db->attached;
     db->disturbed =
         db->disturbed || db->freezing; /* a generation that is about to begin must not miss it */

@@ -67,6 +67,7 @@ void lj_db_seal(lj_db *db, bool going)
     pthread_mutex_lock(&db->mutex);
     if (db->freezing)
         db->disturbed = true;
+    db->life.emptied = !going;
     if (all_safe_locked(db)) {
         seal_locked(db);
         pthread_mutex_unlock(&db->mutex);
@@ -120,7 +121,6 @@ void lj_db_wal_emptied(lj_db *db)
     lj_identity identity;
     bool there = lj_db_identity(db, &identity);
     pthread_mutex_lock(&db->mutex);
-    db->life.emptied = true;
     if (db->chain.active && there && (db->chain.sealed || !db->chain.has_life)) {
         db->chain.emptied = true;
         db->chain.identity = identity;
