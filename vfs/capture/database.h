@@ -40,7 +40,8 @@ typedef struct {
     uint64_t frames; /* committed */
     uint32_t page_size;
     uint32_t db_pages;
-    bool emptied; /* restarted or truncated: all its frames are in the database file, and nothing else is */
+    bool
+        emptied; /* restarted or truncated: all its frames are in the database file, and nothing else is */
 } lj_life;
 
 typedef enum {
@@ -92,7 +93,8 @@ struct lj_db {
     bool touched;     /* written outside of WAL mode before the attach */
     bool broken;      /* the chain was given up: the shipper has to begin a new generation */
     char broken_reason[192];
-    bool snapshots_only; /* the WAL does not verify: until it restarts, generations are snapshots alone */
+    bool
+        snapshots_only; /* the WAL does not verify: until it restarts, generations are snapshots alone */
     lj_life life;
     lj_chain chain;
     lj_shared *shared; /* NULL until ready */
