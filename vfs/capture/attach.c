@@ -10,6 +10,7 @@
 
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
+#include "vfs/base/str.h"
 #include "vfs/capture/spool.h"
 #include "vfs/capture/walfile.h"
 
@@ -206,6 +207,20 @@ static bool decide(decision *d)
     return d->life.known ? decide_with_frames(d) : decide_without_frames(d);
 }
 
+/* A copy of a state folder has not made what the original owns. */
+static void settle_lineage(const lj_db *db, lj_saved_position *saved)
+{
+    LJ_CLEANUP(lj_freep) char *lock = lj_str_printf("%s/lock", db->state_dir);
+    lj_home home = lock != NULL ? lj_home_of(lock) : (lj_home){.inode = 0};
+    if (saved->home.inode != 0 && !lj_home_eq(&saved->home, &home)) {
+        lj_log(LJ_LOG_WARN,
+               "%s: %s is a copy: the generations that the original wrote are left to it", db->path,
+               db->state_dir);
+        saved->lineage_count = 0;
+    }
+    saved->home = home;
+}
+
 void lj_attach(lj_db *db, lj_saved_position *ret_saved)
 {
     pthread_mutex_lock(&db->mutex);
@@ -238,6 +253,7 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
     }
     lj_db_chain_store_locked(db);
     pthread_mutex_unlock(&db->mutex);
+    settle_lineage(db, &d.saved);
     *ret_saved = d.saved;
     if (go_on)
         lj_log(LJ_LOG_INFO, "%s: continuing at %s", db->path, at);
