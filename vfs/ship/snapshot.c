@@ -408,7 +408,7 @@ static void roll_over(lj_shipper *s)
     pthread_mutex_unlock(&db->mutex);
     lj_shipper_wake(db, 0);
     pthread_mutex_lock(&db->mutex);
-    while (s->rollover_wanted && !atomic_load(&s->cancel_snapshot) &&
+    while (s->rollover_wanted && db->chain.active && !atomic_load(&s->cancel_snapshot) &&
            lj_clock_mono_ns() < deadline_ns)
         wait_a_little_locked(db);
     db->flush_waiters--;
