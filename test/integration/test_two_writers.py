@@ -6,7 +6,9 @@ the two has committed, what each has shipped can be restored, and no object is e
 """
 
 import itertools
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -200,6 +202,204 @@ def every_order_of_commits_and_restarts(t):
         play(t, how, before, order, cli.restorers() if LONG or number % 4 == 0 else ())
         count += 1
     t.note("%d orders, %.3f s each" % (count, (time.monotonic() - started) / count))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# hosts that are processes
+
+HOST = """
+import json, random, sys
+from ljtest import chain, shim
+path, base, name, seed = sys.argv[1:5]
+options = json.loads(sys.argv[5])
+rng = random.Random(int(seed))
+con = shim.open_wal(path, base, pragmas=("wal_autocheckpoint=20",), **options)
+chain.exists(con) or chain.create(con)
+def last():
+    row = con.execute("SELECT h FROM chain ORDER BY n DESC LIMIT 1").fetchone()
+    return row[0].hex() if row else ""
+print(json.dumps({"all": [row[0].hex() for row in con.execute("SELECT h FROM chain")]}), flush=True)
+for line in sys.stdin:
+    what, _, count = line.strip().partition(" ")
+    made = []
+    if what == "commit":
+        for _ in range(int(count or 1)):
+            chain.commit_one(con, rng, name)
+            made.append(last())
+    elif what == "sync":
+        shim.sync(con, "30s")
+    elif what == "restart":
+        con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    elif what == "snapshot":
+        shim.snapshot(con, "30s")
+    elif what == "close":
+        con.close()
+        print(json.dumps({"closed": True}), flush=True)
+        break
+    print(json.dumps({"made": made, "status": shim.status(con)}), flush=True)
+"""
+
+
+class Process:
+    """A host in a process of its own, which can be stopped and killed; `hashes` and `shipped` as in Host."""
+
+    def __init__(self, t, name, base, data, env=None, **options):
+        self.name = name
+        self.hashes = set()
+        self.shipped = b""
+        self.newest = b""
+        self.status = {}
+        self.shard = Shard(t, base=base, data=data)
+        options.setdefault("sync_interval", "10ms")
+        self.log = t.path("%s.log" % name)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", HOST, self.shard.path, base, name, str(t.random.randrange(1 << 30)),
+             json.dumps(options)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=dict(os.environ, PYTHONPATH=LIB, LITEJOIN_LOG_FILE=self.log, **(env or {})))
+        t.cleanup(self.end)
+        self._take(self._read())
+
+    def _read(self):
+        line = self.process.stdout.readline()
+        check(line, "host %s is gone: %s" % (self.name, self.process.poll()))
+        return json.loads(line)
+
+    def _take(self, answer):
+        made = [bytes.fromhex(text) for text in answer.get("all", []) + answer.get("made", []) if text]
+        self.hashes.update(made)
+        if made:
+            self.newest = made[-1]
+        self.status = answer.get("status", self.status)
+        return answer
+
+    def tell(self, command):
+        """Sends a command without waiting for the answer (a stopped process does not give one)."""
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+
+    def answer(self):
+        return self._take(self._read())
+
+    def do(self, *commands):
+        for command in commands:
+            self.tell(command)
+            self.answer()
+            if command == "sync":
+                self.shipped = self.newest
+        return self.status
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+    def logged(self):
+        with open(self.log, errors="replace") as file:
+            return file.read()
+
+
+def expect_met(host, theirs):
+    """The host has noticed the other: its log and its status name both positions."""
+    text = "%s/[0-9a-f]{8}:[0-9]+, the local database is at %s/[0-9a-f]{8}:[0-9]+" % (theirs, theirs)
+    check(re.search(text, host.status["last_break"]), "last_break of %s: %s" % (host.name, host.status["last_break"]))
+    check(re.search("cannot be continued: .*it has " + text, host.logged()),
+          lambda: "log of %s: %s" % (host.name, host.logged()[-1500:]))
+
+
+def two_processes(t, store=None, env=None, label=""):
+    """A has written; its data folder stays. Returns A and a function that starts B with nothing but the replica."""
+    base = store or t.path(label, "replica")
+    a = Process(t, "A" + label, base, t.folder(label, "a"), env)
+    a.do("commit 5", "sync", "restart", "commit 30", "sync")
+    return a, lambda: Process(t, "B" + label, base, t.folder(label, "b"), env)
+
+
+def check_folder(t, hosts, label, closed=False):
+    replica = hosts[0].shard.replica
+    check_generations(t, replica, hosts, label, cli.restorers())
+
+
+@test(*NEEDS, timeout=120)
+def a_rolling_deploy(t):
+    """The new pod restores while the old one still writes: before, after and between each other's commits."""
+    turns = {"the old one writes once more, then the new one": "ab",
+             "the new one writes, then the old one": "ba",
+             "they alternate": "abababab",
+             "the old one restarts its WAL in between": "arba",
+             "the new one does": "bsbaab",
+             "the old one only ends": ""}
+    for label, order in turns.items():
+        with t.part(label):
+            folder = re.sub("[^a-z]", "_", label)
+            a, start_b = two_processes(t, label=folder)
+            generation = a.status["generation"]
+            b = start_b()
+            check_equal(b.newest, a.newest, "what B has restored")
+            for op in order:
+                host = a if op in "ar" else b
+                host.do("restart" if op in "rs" else "commit 2", "sync")
+            for host in (a, b):
+                host.do("commit 3", "sync")
+                check_equal(host.status["state"], "replicating", "state of " + host.name)
+            if "b" not in order:  # B was the slower one, or A had nothing more to say
+                order += "ab"
+            loser = b if order.startswith("a") else a
+            expect_met(loser, generation)
+            winner = a if loser is b else b
+            check_equal(winner.status["generation"], generation, "generation of who was faster")
+            check(loser.status["generation"] != generation, "both are in " + generation)
+            for host in (a, b):
+                host.do("close")
+            check_folder(t, (a, b), label)
+
+
+@test(*NEEDS, timeout=120)
+def a_process_that_was_stopped_for_long(t):
+    """SIGSTOP, somebody takes over from the replica and works, snapshots and cleans up; then SIGCONT."""
+    for label, retention in (("the other works on", "24h"), ("the other has deleted what we would meet", "1s")):
+        with t.part(label):
+            folder = "stopped" + retention
+            base = t.path(folder)
+            # how long A trusts what it has heard depends on its retention; the test cannot sleep for as long as a day asks for
+            a = Process(t, "A" + retention, base, t.folder(folder + "a"), retention="2s" if retention == "1s" else "24h")
+            a.do("commit 5", "sync", "restart", "commit 30", "sync", "commit 2")
+            generation = a.status["generation"]
+            a.do("sync")
+            a.signal(signal.SIGSTOP)
+            a.tell("commit 3")  # it is the first thing that A does when it goes on
+            b = Process(t, "B" + retention, base, t.folder(folder + "b"), retention=retention)
+            for _ in range(4):
+                b.do("commit 10", "sync", "restart", "commit 1", "snapshot")
+                if retention == "1s":
+                    time.sleep(1.1)
+            check_equal(b.status["generation"], generation, "generation that B continued")
+            if retention == "1s":
+                replica = b.shard.replica
+                wait_for(lambda: b.do("commit 1", "snapshot") and replica.generation(generation).indexes()[0] > 1,
+                         "retention of B", 30, 0.3)
+            before = b.shard.replica.files()
+            a.signal(signal.SIGCONT)
+            a.answer()
+            a.do("sync", "commit 3", "sync")
+            if retention == "24h":
+                unchanged(before, b.shard.replica.files(), label)
+            check(a.status["generation"] != generation, "A goes on in B's generation")
+            expect_met(a, generation)
+            b.do("commit 3", "sync")
+            check_equal(b.status["generation"], generation, "generation of B")
+            for host in (a, b):
+                host.do("close")
+            check_folder(t, (a, b), label)
 
 
 if __name__ == "__main__":

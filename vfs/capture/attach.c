@@ -221,6 +221,18 @@ static void settle_lineage(const lj_db *db, lj_saved_position *saved)
     saved->home = home;
 }
 
+/* Where the local database stands, for whoever reads why it was not continued. */
+static void describe_local(const lj_life *life, char *out, size_t size)
+{
+    if (!life->known)
+        snprintf(out, size, "the local WAL is empty");
+    else
+        snprintf(out, size,
+                 "the local WAL has salts %08" PRIx32 " %08" PRIx32 " and ends at %" PRIu64,
+                 life->salt.salt1, life->salt.salt2,
+                 lj_wal_frame_offset(life->page_size, life->frames + 1));
+}
+
 void lj_attach(lj_db *db, lj_saved_position *ret_saved)
 {
     pthread_mutex_lock(&db->mutex);
@@ -230,6 +242,8 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
     uint64_t spooled = go_on ? lj_spool_bytes(db->spool_dir, d.saved.at.generation) : 0;
     char at[LJ_POSITION_TEXT_MAX];
     lj_position_format(&d.saved.at, at);
+    char local[80];
+    describe_local(&d.life, local, sizeof(local));
 
     pthread_mutex_lock(&db->mutex);
     /* other connections wait for the attach, but another process may have committed meanwhile */
@@ -250,6 +264,9 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
         db->chain = (lj_chain){.active = false};
         db->broken = true;
         snprintf(db->broken_reason, sizeof(db->broken_reason), "%s", d.reason);
+        if (d.saved.at.generation[0] != 0)
+            snprintf(db->last_break, sizeof(db->last_break),
+                     "%s cannot be continued: %.180s (%.79s)", at, d.reason, local);
     }
     lj_db_chain_store_locked(db);
     pthread_mutex_unlock(&db->mutex);
@@ -258,8 +275,8 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
     if (go_on)
         lj_log(LJ_LOG_INFO, "%s: continuing at %s", db->path, at);
     else if (d.saved.at.generation[0] != 0)
-        lj_log(LJ_LOG_WARN, "%s: a new generation begins, %s cannot be continued: %s", db->path, at,
-               d.reason);
+        lj_log(LJ_LOG_WARN, "%s: a new generation begins, %s cannot be continued: %s (%s)",
+               db->path, at, d.reason, local);
     else
         lj_log(LJ_LOG_INFO, "%s: a new generation begins: %s", db->path, d.reason);
 }
