@@ -89,6 +89,8 @@ struct lj_db {
     bool touched;     /* written outside of WAL mode before the attach */
     bool broken;      /* the chain was given up: the shipper has to begin a new generation */
     char broken_reason[192];
+    char last_break
+        [320]; /* why a generation was given up last, with both positions; "" = none was */
     lj_life life;
     lj_chain chain;
     lj_shared *shared; /* NULL until ready */
@@ -221,6 +223,7 @@ typedef struct {
     uint64_t spool_bytes, segments, snapshots, shipped_bytes;
     int64_t last_snapshot_ns;
     char last_error[LJ_ERROR_TEXT_MAX];
+    char last_break[400];
 } lj_db_status;
 void lj_db_get_status(lj_db *db, lj_db_status *ret_status);
 

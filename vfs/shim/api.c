@@ -181,6 +181,7 @@ static void fill_status(lj_db *db, litejoin_status *status)
     snprintf(status->generation, sizeof(status->generation), "%s", s.generation);
     snprintf(status->last_error, sizeof(status->last_error), "%.*s", LITEJOIN_TEXT_MAX - 1,
              s.last_error);
+    snprintf(status->last_break, sizeof(status->last_break), "%s", s.last_break);
 }
 
 LITEJOIN_API int litejoin_get_status(sqlite3 *db, const char *schema, litejoin_status *status)

@@ -55,6 +55,9 @@ lj_code lj_ship_save(lj_shipper *s, lj_error *err)
 {
     if (!s->unsaved)
         return LJ_OK;
+    pthread_mutex_lock(&s->db->mutex);
+    lj_saved_position_disown(&s->saved, s->disowned);
+    pthread_mutex_unlock(&s->db->mutex);
     lj_code code = lj_saved_position_store(s->db->position_path, &s->saved, err);
     if (code != LJ_OK)
         return lj_error_context(err, "position file");
@@ -99,6 +102,7 @@ static void take_over(lj_shipper *s)
         s->saved = fresh.saved;
         s->unsaved = true;
         s->resumed = true;
+        lj_resume_agreed(s);
     } else if (noted && strcmp(noted_at.generation, s->saved.at.generation) == 0) {
         s->saved.snapshot_ns = noted_ns;
         s->saved.snapshot_at = noted_at;
@@ -118,6 +122,7 @@ static void establish(lj_shipper *s)
     db->established = true;
     db->state = LJ_DB_REPLICATING;
     db->snapshot_done = db->snapshot_requests;
+    s->rollover_wanted = false; /* that was of the generation before */
     pthread_mutex_unlock(&db->mutex);
     lj_db_shipped(db, &fresh->saved.at, fresh->life, fresh->frames);
     lj_log(LJ_LOG_INFO, "%s: replicating to %s, generation %s", db->path, db->replica_url,
@@ -212,6 +217,7 @@ static lj_code next_index(lj_shipper *s, const lj_chain *chain, lj_error *err)
         return lj_error_set(err, LJ_CONFLICT,
                             "frames behind offset %" PRIu64 " of index %" PRIu32 " are gone",
                             saved->at.offset, saved->at.index);
+    saved->mark_end = saved->at.offset; /* put with the index's first object */
     saved->at.index++;
     saved->at.offset = 0;
     saved->has_base = false;

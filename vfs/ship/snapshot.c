@@ -174,14 +174,30 @@ static void remember_stray(lj_shipper *s, const char *generation)
     memcpy(s->strays[s->stray_count++], generation, LJ_GENERATION_MAX);
 }
 
+/* Somebody else may have found it, restored it and gone on in it. */
+static bool is_lonely(lj_shipper *s, const char *generation)
+{
+    lj_error ignored = LJ_ERROR_INIT;
+    lj_inventory *inventory = NULL;
+    if (lj_inventory_read(s->storage, generation, &inventory, &ignored) != LJ_OK)
+        return false;
+    const lj_generation_info *found = lj_inventory_find(inventory, generation);
+    bool lonely = found != NULL && found->segment_count == 0 && found->snapshot_count == 1;
+    lj_inventory_free(inventory);
+    return lonely;
+}
+
 void lj_snapshot_drop_strays(lj_shipper *s)
 {
     char names[LJ_STRAYS_MAX][LJ_NAME_MAX];
     const char *keys[LJ_STRAYS_MAX];
-    unsigned count = s->stray_count;
-    for (unsigned i = 0; i < count; i++) {
-        lj_name_snapshot(s->strays[i], 0, names[i]);
-        keys[i] = names[i];
+    unsigned count = 0;
+    for (unsigned i = 0; i < s->stray_count; i++) {
+        if (!is_lonely(s, s->strays[i]))
+            continue;
+        lj_name_snapshot(s->strays[i], 0, names[count]);
+        keys[count] = names[count];
+        count++;
     }
     s->stray_count = 0;
     lj_error err = LJ_ERROR_INIT;
@@ -206,6 +222,8 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
     fresh.saved = (lj_saved_position){.last_object_ns = s->newest_object_ns};
     memcpy(fresh.saved.lineage, db->saved.lineage, sizeof(fresh.saved.lineage));
     fresh.saved.lineage_count = db->saved.lineage_count;
+    fresh.saved.home = db->saved.home;
+    lj_saved_position_leave(&fresh.saved, &db->saved);
     pthread_mutex_unlock(&db->mutex);
     lj_generation_new(fresh.saved.at.generation);
     own_strays(s, &fresh.saved);
@@ -278,6 +296,9 @@ static bool is_shipped_locked(const lj_db *db, const lj_position *at, uint64_t l
                               uint64_t frames)
 {
     if (strcmp(db->saved.at.generation, at->generation) != 0 || db->saved.at.index < at->index)
+        return false;
+    /* nobody may be able to go on with the index before it: a snapshot would hide what it wrote */
+    if (db->saved.at.index == at->index && db->saved.mark_end != 0)
         return false;
     return life == 0 || db->shipped_life > life ||
            (db->shipped_life == life && db->shipped_frames >= frames);
@@ -387,7 +408,7 @@ static void roll_over(lj_shipper *s)
     pthread_mutex_unlock(&db->mutex);
     lj_shipper_wake(db, 0);
     pthread_mutex_lock(&db->mutex);
-    while (s->rollover_wanted && !atomic_load(&s->cancel_snapshot) &&
+    while (s->rollover_wanted && db->chain.active && !atomic_load(&s->cancel_snapshot) &&
            lj_clock_mono_ns() < deadline_ns)
         wait_a_little_locked(db);
     db->flush_waiters--;

@@ -110,11 +110,8 @@ static int64_t tidy(lj_shipper *s)
         return LJ_TASK_IDLE;
     if (lj_clock_mono_ns() < s->retention_not_before_ns)
         return s->retention_not_before_ns;
-    pthread_mutex_lock(&db->mutex);
-    lj_saved_position owned = db->saved;
-    pthread_mutex_unlock(&db->mutex);
     lj_error err = LJ_ERROR_INIT;
-    lj_code code = lj_retention_enforce(s, &owned, &err);
+    lj_code code = lj_retention_enforce(s, &err);
     if (code == LJ_CANCELLED)
         return LJ_TASK_IDLE;
     if (code == LJ_OK) {

@@ -129,7 +129,9 @@ static void move_position(lj_shipper *s, const lj_wal_chain *chain, uint64_t to,
     saved->has_base = false;
     saved->has_identity = false;
     saved->last_object_ns = created_ns;
+    lj_saved_position_own(saved, saved->at.generation); /* whoever was here before has met us */
     s->unsaved = true;
+    lj_resume_agreed(s);
 }
 
 bool lj_ship_outcome_unknown(const lj_error *err)
@@ -168,6 +170,8 @@ lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header, ui
     if (from > LJ_OFFSET_MAX)
         return lj_error_set(err, LJ_CONFLICT,
                             "the WAL passed 4 GiB, the largest offset of the layout");
+    LJ_TRY(lj_resume_after_rest(s, err));
+    LJ_TRY(lj_end_mark(s, err));
     lj_wal_cksum sum = from == 0 ? header->cksum : s->saved.sum;
     char key[LJ_NAME_MAX];
     lj_name_wal(&s->saved.at, key);
@@ -193,6 +197,8 @@ lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header, ui
             lj_log(LJ_LOG_INFO, "%s: %s was already there with our content", s->db->path, key);
         }
     }
+    if (code == LJ_CONFLICT)
+        code = lj_ship_conflict(s, &s->saved.at, err);
     if (code == LJ_OK)
         move_position(s, &chain, to, created_ns);
     lj_segment_free(&segment);
