@@ -50,8 +50,10 @@ static lj_code continue_generation(const char *path, const char *state_dir,
         return lj_error_nomem(err);
     lj_saved_position saved = {.at = result->position, .page_size = result->page_size};
     saved.at.offset = 0;
-    if (result->has_wal)
+    if (result->has_wal) {
+        saved.prev_end = result->position.offset;
         saved.at.index++;
+    }
     saved.has_identity = lj_identity_of(path, &saved.identity);
     saved.last_object_ns = result->time_ns;
     saved.snapshot_ns = lj_clock_wall_ns();

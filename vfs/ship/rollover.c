@@ -46,6 +46,7 @@ lj_code lj_rollover(lj_shipper *s, lj_error *err)
         db->chain.index++;
         db->chain.base_frames = frames;
         db->chain.unused = db->life.frames == frames;
+        saved->prev_end = 0; /* the index repeats what is missing before it */
         saved->at.index++;
         saved->at.offset = 0;
         db->pos = saved->at;

@@ -212,6 +212,7 @@ static lj_code next_index(lj_shipper *s, const lj_chain *chain, lj_error *err)
         return lj_error_set(err, LJ_CONFLICT,
                             "frames behind offset %" PRIu64 " of index %" PRIu32 " are gone",
                             saved->at.offset, saved->at.index);
+    saved->prev_end = saved->at.offset;
     saved->at.index++;
     saved->at.offset = 0;
     saved->has_base = false;

@@ -19,6 +19,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/codec/lz4.h"
+#include "vfs/replica/label.h"
 #include "vfs/ship/internal.h"
 
 static lj_code put_snapshot(lj_shipper *s, lj_image *image, const char *generation, uint32_t index,
@@ -30,6 +31,11 @@ static lj_code put_snapshot(lj_shipper *s, lj_image *image, const char *generati
     lj_source packed;
     lj_lz4_encoder *encoder = NULL;
     LJ_TRY(lj_lz4_encoder_new(&raw, &encoder, &packed, err));
+    lj_label label = {.name.kind = LJ_NAME_SNAPSHOT};
+    lj_name_parse(key, &label.name);
+    uint8_t bytes_of_label[LJ_LABEL_BYTES];
+    lj_label_write(&label, bytes_of_label);
+    lj_lz4_encoder_label(encoder, bytes_of_label, sizeof(bytes_of_label));
     lj_storage_put_options options = {.if_absent = true, .created_ns = created_ns};
     lj_code code = lj_storage_put(s->storage, key, &packed, &options, err);
     uint64_t bytes = lj_lz4_encoder_bytes_out(encoder);
