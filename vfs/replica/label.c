@@ -11,7 +11,9 @@ static const char MAGIC[8] = "LJOBJ1";
 #define AT_KIND       24u
 #define AT_INDEX      28u
 #define AT_OFFSET     32u
-#define AT_PREV_END   40u
+#define AT_SIZE       40u
+#define AT_NEEDS      48u
+#define AT_SALT       56u
 #define KIND_SNAPSHOT 0u
 #define KIND_SEGMENT  1u
 
@@ -34,7 +36,10 @@ void lj_label_write(const lj_label *label, uint8_t out[LJ_LABEL_BYTES])
     lj_put_be32(out + AT_KIND, label->name.kind == LJ_NAME_SNAPSHOT ? KIND_SNAPSHOT : KIND_SEGMENT);
     lj_put_be32(out + AT_INDEX, at->index);
     put_be64(out + AT_OFFSET, at->offset);
-    put_be64(out + AT_PREV_END, label->prev_end);
+    put_be64(out + AT_SIZE, label->size_bytes);
+    put_be64(out + AT_NEEDS, label->needs);
+    lj_put_be32(out + AT_SALT, label->salt.salt1);
+    lj_put_be32(out + AT_SALT + 4, label->salt.salt2);
 }
 
 bool lj_label_read(const uint8_t *data, size_t len, lj_label *ret_label)
@@ -42,8 +47,11 @@ bool lj_label_read(const uint8_t *data, size_t len, lj_label *ret_label)
     if (len != LJ_LABEL_BYTES || memcmp(data, MAGIC, sizeof(MAGIC)) != 0)
         return false;
     uint32_t kind = lj_get_be32(data + AT_KIND);
-    lj_label label = {.name.kind = kind == KIND_SNAPSHOT ? LJ_NAME_SNAPSHOT : LJ_NAME_WAL,
-                      .prev_end = get_be64(data + AT_PREV_END)};
+    lj_label label = {
+        .name.kind = kind == KIND_SNAPSHOT ? LJ_NAME_SNAPSHOT : LJ_NAME_WAL,
+        .size_bytes = get_be64(data + AT_SIZE),
+        .needs = get_be64(data + AT_NEEDS),
+        .salt = {.salt1 = lj_get_be32(data + AT_SALT), .salt2 = lj_get_be32(data + AT_SALT + 4)}};
     lj_position *at = &label.name.position;
     memcpy(at->generation, data + AT_GENERATION, LJ_GENERATION_MAX - 1);
     at->index = lj_get_be32(data + AT_INDEX);

@@ -71,6 +71,13 @@ static lj_code end_index(lj_fold *fold, bool last, uint32_t next_index, lj_error
     fold->pending_count = 0;
     fold->carry_len = 0;
     fold->prev_end = fold->index_bytes;
+    if (!fold->first_over) {
+        fold->first_over = true;
+        fold->first_index = fold->index;
+        fold->first_end = fold->index_bytes;
+        if (fold->have_header)
+            fold->first_salt = fold->chain.header.salt;
+    }
     if (!fold->have_header)
         return LJ_OK;
     if (fold->same_life && fold->chain.committed < fold->prev_frames) {
@@ -123,6 +130,17 @@ lj_code lj_fold_check_previous(const lj_fold *fold, uint64_t prev_end, lj_error 
                  "missing WAL segment: %s/%08" PRIx32 " ends at byte %" PRIu64
                  ", but index %08" PRIx32 " was begun behind byte %" PRIu64,
                  fold->setup.generation, fold->index - 1, fold->prev_end, fold->index, prev_end);
+    return LJ_GAP;
+}
+
+lj_code lj_fold_check_snapshot(const lj_fold *fold, uint64_t needs, lj_wal_salt salt, lj_error *err)
+{
+    if (!fold->first_over || !lj_wal_salt_eq(fold->first_salt, salt) || fold->first_end >= needs)
+        return LJ_OK;
+    lj_error_set(err, LJ_GAP,
+                 "missing WAL segment: %s/%08" PRIx32 " ends at byte %" PRIu64
+                 ", but its snapshot has it up to byte %" PRIu64,
+                 fold->setup.generation, fold->first_index, fold->first_end, needs);
     return LJ_GAP;
 }
 

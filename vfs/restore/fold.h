@@ -37,6 +37,12 @@ LJ_WARN_UNUSED lj_code lj_fold_begin(lj_fold *fold, uint32_t index, uint64_t off
 LJ_WARN_UNUSED lj_code lj_fold_check_previous(const lj_fold *fold, uint64_t prev_end,
                                               lj_error *err);
 /*
+ * Behind lj_fold_finish: LJ_GAP when a part of the first index was replayed that ends before `needs`, although the snapshot
+ * below it already has that much of the WAL with this salt. 0: nothing is known of that.
+ */
+LJ_WARN_UNUSED lj_code lj_fold_check_snapshot(const lj_fold *fold, uint64_t needs, lj_wal_salt salt,
+                                              lj_error *err);
+/*
  * Bytes of the segment. Errors: LJ_CORRUPT for an invalid header or frame, and for a WAL that cannot follow the one before
  * (lives.h); those of the temporary file.
  */

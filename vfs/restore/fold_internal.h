@@ -19,6 +19,10 @@ struct lj_fold {
     uint32_t index;
     uint64_t index_bytes; /* received */
     uint64_t prev_end;    /* of the index before */
+    bool first_over;      /* the first index is complete: */
+    uint32_t first_index;
+    uint64_t first_end;
+    lj_wal_salt first_salt;
     uint64_t prev_frames; /* committed in the index before */
     bool same_life;       /* and this one goes on with its WAL */
     lj_wal_chain chain;

@@ -33,6 +33,7 @@ typedef struct {
     lj_snapshot_writer snapshot;
     lj_sink snapshot_sink;
     lj_fold *fold;
+    lj_label snapshot_label;
     uint64_t *prev_ends; /* by segment: what its label says of the index before; owned */
     lj_fetch fetch;
     lj_progress progress;
@@ -60,7 +61,7 @@ static lj_code write_snapshot(restore *r, lj_error *err)
     char key[LJ_NAME_MAX];
     lj_name_snapshot(r->choice->generation->generation, r->choice->snapshot.index, key);
     lj_code code = lj_fetch_object(&r->fetch, key, r->choice->snapshot.size_bytes,
-                                   &r->snapshot_sink, NULL, err);
+                                   &r->snapshot_sink, &r->snapshot_label, err);
     if (code == LJ_OK)
         code = lj_snapshot_writer_finish(&r->snapshot, err);
     if (code != LJ_OK) {
@@ -91,8 +92,10 @@ static lj_code fetch_segment(void *ctx, size_t i, lj_sink *sink, lj_error *err)
     char key[LJ_NAME_MAX];
     segment_key(r, i, key);
     uint64_t size_bytes = r->choice->segments[i].size_bytes;
-    return about(key, lj_fetch_object(&r->fetch, key, size_bytes, sink, &r->prev_ends[i], err),
-                 err);
+    lj_label label = {.name.kind = LJ_NAME_FOREIGN};
+    lj_code code = lj_fetch_object(&r->fetch, key, size_bytes, sink, &label, err);
+    r->prev_ends[i] = label.needs;
+    return about(key, code, err);
 }
 
 static lj_code begin_segment(void *ctx, size_t i, lj_error *err)
@@ -180,6 +183,11 @@ static lj_code fetch_all(restore *r, const lj_inventory *inventory, lj_error *er
     };
     size_t failed = 0;
     lj_code code = lj_parallel_run(&job, &failed, err);
+    if (code == LJ_OK) {
+        failed = LJ_PARALLEL_ASIDE;
+        code =
+            lj_fold_check_snapshot(r->fold, r->snapshot_label.needs, r->snapshot_label.salt, err);
+    }
     if (code != LJ_OK)
         add_hint(r, inventory, failed, err);
     return code;

@@ -70,15 +70,14 @@ LABEL_MAGIC = b"LJOBJ1\0\0"
 
 
 def split_label(data):
-    """(what the object says of itself or None, the LZ4 frame). A label: (generation, kind, index, offset, end before)."""
+    """(what the object says of itself or None, the LZ4 frame). A label: (generation, kind, index, offset, size, needs)."""
     if len(data) < 8 or struct.unpack_from("<I", data)[0] & ~15 != 0x184D2A50:
         return None, data
     size = struct.unpack_from("<I", data, 4)[0]
     label = data[8:8 + size]
-    if len(label) != 48 or not label.startswith(LABEL_MAGIC):
+    if len(label) != 64 or not label.startswith(LABEL_MAGIC):
         return None, data[8 + size:]
-    kind, index, offset, prev_end = struct.unpack_from(">IIQQ", label, 24)
-    return (label[8:24].decode("latin-1"), kind, index, offset, prev_end), data[8 + size:]
+    return (label[8:24].decode("latin-1"), *struct.unpack_from(">IIQQQ", label, 24)), data[8 + size:]
 
 
 def decompress(frame):
