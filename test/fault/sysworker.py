@@ -14,6 +14,7 @@ import shutil
 import sqlite3
 import sys
 import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
@@ -165,9 +166,15 @@ def finish(life):
     life.at_fault = life.synced
     shutil.copytree(life.base, os.path.join(life.folder, "at-fault"), ignore_dangling_symlinks=True,
                     copy_function=copy_if_there) if os.path.isdir(life.base) else None
-    life.commit()
-    if not life.ask("sync", "20s"):
-        life.failures.append("it does not heal: " + life.errors[-1])
+    end = time.monotonic() + 20
+    while True:
+        life.commit()
+        if life.ask("sync", "5s"):
+            break
+        if time.monotonic() > end:
+            life.failures.append("it does not heal: " + life.errors[-1])
+            break
+        time.sleep(0.02)
     life.close()
 
 
