@@ -1,5 +1,4 @@
 #!/usr/bin/python3
-# timeout: 900
 """test_damage.py - every object of a replica removed, cut, bit-flipped, extended, duplicated and swapped in turn.
 
 After each damage the replica is restored to many targets. The answer is the very database that was there without the

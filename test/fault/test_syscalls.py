@@ -33,7 +33,7 @@ KINDS = {
     "mmap": (errno.ENOMEM,), "truncate": (errno.ENOSPC,), "flock": (errno.ENOLCK, errno.EINTR), "opendir": (errno.EMFILE,),
     "readdir": (errno.EIO,), "utime": (errno.EPERM,), "dup": (errno.EMFILE,), "random": (errno.ENOSYS, errno.EINTR),
 }
-PHASES = ("attach", "snapshot", "ship", "restart", "periodic", "close", "reopen")
+PHASES = ("open", "create", "snapshot", "ship", "restart", "periodic", "close", "reopen")
 MOST = 400  # more calls than any phase has
 
 
@@ -203,6 +203,124 @@ def calls_of_ours(t):
         return answer
 
     run_sequences(t, sequences(KINDS, PHASES), run_one, None if LONG else 240)
+
+
+@test("shim", timeout=200, long_timeout=3600)
+def restore_on_open(t):
+    """It works, or the open fails, says what failed, and leaves nothing; the next open works."""
+    path, base = t.path("made", "app.db"), t.path("base")
+    os.makedirs(t.path("made"))
+    con = shim.open_wal(path, base, sync_interval="1h")
+    chain.create(con)
+    for step in ("", "TRUNCATE", ""):
+        if step:
+            con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        links = chain.commit_one(con, t.random)
+        shim.sync(con)
+    con.close()
+
+    def run_one(worker, job):
+        shutil.copytree(base, os.path.join(job["folder"], "base"))
+        answer = worker(job)
+        for text in answer["boot_errors"]:
+            check("restoring before open" in text or "cannot stat" in text, text)
+        check_text(job, answer, answer["boot_errors"])
+        if job["error"] in (errno.EINTR, SHORT) and job["kind"] != "random":
+            check_equal(answer["boot_errors"], [], "an interrupted or short %s (%s)" % (job["kind"], answer["last"]))
+        check(answer["committed"] >= links, "%d of %d links" % (answer["committed"], links))
+        check_life(job, answer, True)
+        return answer
+
+    run_sequences(t, sequences(KINDS, ("boot",)), run_one, None if LONG else 120)
+
+
+@test("shim", "cli", timeout=200, long_timeout=3600)
+def restore_by_the_command_line(t):
+    """It works, or fails with the reason and leaves nothing."""
+    path, base = t.path("app.db"), t.path("base")
+    con = shim.open_wal(path, base, sync_interval="1h")
+    chain.create(con)
+    for step in ("", "TRUNCATE", ""):
+        if step:
+            con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        chain.commit_one(con, t.random)
+        shim.sync(con)
+    con.close()
+
+    def run_one(_, job):
+        report = os.path.join(job["folder"], "report")
+        out = os.path.join(job["folder"], "out", "app.db")
+        os.makedirs(os.path.dirname(out))
+        paths = "%s:%s" % (base, os.path.dirname(out))
+        env = dict(os.environ, LD_PRELOAD=preload(t), LJ_FAIL_REPORT=report, LJ_FAIL="%s %d %d %d litejoin-replica %s" % (
+            job["kind"], job["at"], job["count"], job["error"], paths))
+        done = subprocess.run([harness.cli_path(), "restore", "-o", out, "file://" + base + "/app"], env=env,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+        text = done.stderr.decode("utf-8", "replace")
+        calls, hits, *last = pages.read(report).decode().split()
+        answer = {"calls": int(calls), "hits": int(hits), "last": " ".join(last)}
+        left = os.listdir(os.path.dirname(out))
+        if done.returncode == 0:
+            check_equal(left, ["app.db"], "left by a restore (%s)" % answer["last"])
+            pages.check_same(out, path, "restored")
+            return answer
+        check_equal(done.returncode, 1, "status (%s): %s" % (answer["last"], text))
+        check(job["error"] not in (errno.EINTR, SHORT), "an interrupted or short %s: %s" % (answer["last"], text))
+        if job["kind"] != "unlink" or job["count"]:  # what cannot be removed stays
+            check_equal(left, [], "left by a restore that failed (%s): %s" % (answer["last"], text))
+        check_text(job, answer, [text])
+        return answer
+
+    run_sequences(t, sequences(KINDS, ("cli",)), run_one, None if LONG else 120)
+
+
+@test("shim", timeout=200, long_timeout=3600)
+def threads_that_cannot_be_started(t):
+    """A worker is missing, or all of them are: it goes on with those there are, and heals with the next commit."""
+    def run_one(worker, job):
+        worker.close()  # the threads stay for the life of a process
+        answer = worker(job)
+        check_life(job, answer, True)
+        return answer
+
+    KINDS["thread"] = (errno.EAGAIN,)
+    run_sequences(t, sequences(("thread",), ("open", "create", "snapshot")), run_one, None)
+
+
+def differing(outcomes, others):
+    return [o for o, other in zip(outcomes, others) if o != other][:3]
+
+
+@test("shim", timeout=200, long_timeout=3600)
+def calls_of_sqlite(t):
+    """SQLite's own calls fail: each statement comes to the same with the shim and without, and the replica stays right."""
+    kinds = ("open", "read", "write", "fsync", "truncate", "mmap", "lock", "unlink")
+    KINDS["lock"] = (errno.EIO, errno.EAGAIN)
+    unharmed = []
+
+    def run_one(worker, job):
+        plain = worker(dict(job, shim=False, folder=job["folder"] + "/plain"))
+        shimmed = worker(dict(job, shim=True, folder=job["folder"] + "/shim"))
+        outcomes = [plain["outcomes"]]
+        if job["kind"] == "read":  # the shim looks at the header of a database once, so it is one call behind or ahead
+            if job["at"] > 1:
+                before = worker(dict(job, shim=False, at=job["at"] - 1, folder=job["folder"] + "/before"))
+                outcomes.append(before["outcomes"])
+            if not unharmed:
+                unharmed.append(worker(dict(job, shim=False, at=MOST, folder=job["folder"] + "/unharmed"))["outcomes"])
+            outcomes += unharmed
+        check(shimmed["outcomes"] in outcomes, lambda: "with the shim (%s): %s; without (%s): %s"
+              % (shimmed["last"], differing(shimmed["outcomes"], plain["outcomes"]), plain["last"],
+                 differing(plain["outcomes"], shimmed["outcomes"])))
+        root = os.path.join(job["folder"], "shim", "base", "app")
+        Replica(root).check(leftovers_ok=True)
+        out = os.path.join(job["folder"], "out.db")
+        Replica(root).restore(out)
+        pages.check_same(out, os.path.join(job["folder"], "shim", "app.db"), "restored")
+        return shimmed
+
+    jobs = [j for j in sequences(kinds, ("sqlite",)) if j["kind"] != "lock" or j["count"]]  # else SQLite waits 10 s each time
+    run_sequences(t, jobs, run_one, None if LONG else 160)
 
 
 if __name__ == "__main__":
