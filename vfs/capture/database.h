@@ -71,6 +71,9 @@ struct lj_db {
     bool has_opened_identity;
 
     atomic_bool ready; /* the attach is over */
+    atomic_llong
+        ready_not_before_ns; /* monotonic: it failed, and is not tried again before; 0 = now */
+    unsigned ready_failures; /* in a row; under the mutex */
     pthread_mutex_t
         ready_mutex; /* rank 1, held once, during the attach: no connection gets past its first read before */
 
@@ -132,7 +135,8 @@ void lj_db_free(lj_db *db);
  * false = not now, somebody will try again), creates the state folder, elects the uploader, maps the shared page, decides
  * whether the replica is continued (attach.h), wakes the shipper. Some local I/O once per open, for which other connections
  * wait (they could commit or restart the WAL before it is decided); cheap when called again. A failure is kept in state and
- * reason; the application goes on.
+ * reason; the application goes on, and a later look tries again (after 0.1 s first and 5 s at most). What was committed or
+ * restarted meanwhile counts like what another program did: the attach finds out whether the replica can be continued.
  */
 typedef bool (*lj_db_first_look_fn)(void *ctx);
 void lj_db_ready(lj_db *db, lj_db_first_look_fn look, void *ctx);

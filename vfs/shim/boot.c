@@ -68,6 +68,7 @@ static lj_code continue_generation(const char *path, const char *state_dir,
     lj_saved_position saved = {.at = result->position, .page_size = result->page_size};
     saved.at.offset = 0;
     if (result->has_wal) {
+        saved.prev_end = result->position.offset;
         saved.at.index++;
         saved.mark_end = result->position.offset;
     }

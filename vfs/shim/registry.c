@@ -11,6 +11,7 @@
  * Layer: shim.
  */
 #include <pthread.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -189,7 +190,9 @@ lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config
 {
     struct stat st;
     if (stat(path, &st) != 0)
-        return lj_error_set(err, LJ_NOTFOUND, "%s disappeared while it was being opened", path);
+        return errno == ENOENT ? lj_error_set(err, LJ_NOTFOUND,
+                                              "%s disappeared while it was being opened", path)
+                               : lj_error_errno(err, errno, "cannot stat %s", path);
     pthread_mutex_lock(&registry.mutex);
     lj_open *open = find_open(&st);
     /* the one that is ending holds the election lock, and its shipper may be in the middle of a segment */

@@ -47,6 +47,7 @@ lj_code lj_rollover(lj_shipper *s, lj_error *err)
         db->chain.base_frames = frames;
         db->chain.unused = db->life.frames == frames;
         saved->mark_end = saved->at.offset;
+        saved->prev_end = 0; /* the index repeats what is missing before it */
         saved->at.index++;
         saved->at.offset = 0;
         db->pos = saved->at;

@@ -218,6 +218,7 @@ static lj_code next_index(lj_shipper *s, const lj_chain *chain, lj_error *err)
                             "frames behind offset %" PRIu64 " of index %" PRIu32 " are gone",
                             saved->at.offset, saved->at.index);
     saved->mark_end = saved->at.offset; /* put with the index's first object */
+    saved->prev_end = saved->at.offset;
     saved->at.index++;
     saved->at.offset = 0;
     saved->has_base = false;

@@ -13,6 +13,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/codec/lz4.h"
+#include "vfs/replica/label.h"
 #include "vfs/ship/internal.h"
 
 /* Compares what comes out of an existing object with our own bytes. */
@@ -99,6 +100,17 @@ static lj_code chain_after(lj_segment *segment, uint64_t bytes, const char *key,
     return LJ_OK;
 }
 
+static void put_label(const lj_shipper *s, const lj_segment *segment, lj_lz4_encoder *encoder)
+{
+    const lj_saved_position *saved = &s->saved;
+    lj_label label = {.name = {.kind = LJ_NAME_WAL, .position = saved->at},
+                      .size_bytes = segment->to - segment->from,
+                      .needs = saved->at.offset == 0 ? saved->prev_end : 0};
+    uint8_t bytes[LJ_LABEL_BYTES];
+    lj_label_write(&label, bytes);
+    lj_lz4_encoder_label(encoder, bytes, sizeof(bytes));
+}
+
 static lj_code put_segment(lj_shipper *s, const char *key, lj_segment *segment, int64_t created_ns,
                            lj_error *err)
 {
@@ -106,6 +118,7 @@ static lj_code put_segment(lj_shipper *s, const char *key, lj_segment *segment, 
     lj_source packed;
     lj_lz4_encoder *encoder = NULL;
     LJ_TRY(lj_lz4_encoder_new(&raw, &encoder, &packed, err));
+    put_label(s, segment, encoder);
     lj_storage_put_options options = {.if_absent = true, .created_ns = created_ns};
     lj_code code = lj_storage_put(s->storage, key, &packed, &options, err);
     if (code == LJ_OK) {
