@@ -69,6 +69,7 @@ struct lj_db {
     lj_identity
         opened_identity; /* of the database file before SQLite touched it; valid if has_opened_identity */
     bool has_opened_identity;
+    uint64_t inode; /* of the database file; 0 = not known (moved.h) */
 
     atomic_bool ready; /* the attach is over */
     atomic_llong
@@ -83,6 +84,7 @@ struct lj_db {
     /* below: guarded by mutex */
     lj_db_state state;
     char reason[192]; /* why STOPPED, or what STARTING waits for */
+    bool moved;       /* the file under this name is another one (moved.h): STOPPED for good */
     bool not_wal;     /* journal mode is not WAL: reason says which */
     bool attached;    /* decided whether to continue (attach.h) */
     bool established; /* the generation's first snapshot is in the replica */

@@ -11,6 +11,7 @@
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
 #include "vfs/capture/database.h"
+#include "vfs/capture/moved.h"
 #include "vfs/capture/spool.h"
 
 static bool all_safe_locked(const lj_db *db)
@@ -117,7 +118,7 @@ void lj_db_seal(lj_db *db, bool going)
 void lj_db_wal_emptied(lj_db *db)
 {
     lj_identity identity;
-    bool there = lj_identity_of(db->path, &identity);
+    bool there = lj_db_identity(db, &identity);
     pthread_mutex_lock(&db->mutex);
     if (db->chain.active && there && (db->chain.sealed || !db->chain.has_life)) {
         db->chain.emptied = true;

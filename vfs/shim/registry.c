@@ -20,6 +20,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
+#include "vfs/capture/moved.h"
 #include "vfs/shim/handle.h"
 #include "vfs/storage/storage.h"
 
@@ -66,13 +67,14 @@ static void in_child(void)
 }
 
 /*
- * Is there something that only this process could ship? Without a commit in this session there is not; a first snapshot
- * can wait for the next.
+ * Is there something that only this process could ship? Without a commit in this session, or a change of the file outside of
+ * WAL mode (creating it, switching the journal mode), there is not; a first snapshot can wait for the next.
  */
 static bool has_work(lj_db *db)
 {
     pthread_mutex_lock(&db->mutex);
-    bool work = db->attached && (db->commits > 0 || db->spool_bytes > 0) && !db->not_wal &&
+    bool changed = db->commits > 0 || db->spool_bytes > 0 || (db->touched && !db->established);
+    bool work = db->attached && changed && !db->not_wal &&
                 (db->state == LJ_DB_REPLICATING || db->state == LJ_DB_STARTING);
     pthread_mutex_unlock(&db->mutex);
     return work;
@@ -184,6 +186,23 @@ static lj_open *find_open(const struct stat *st)
     return open;
 }
 
+/* Two names of one file in the same process. A path alone does not say so: a folder may be mounted twice. */
+static void warn_of_hard_links(const lj_open *open, const char *path, const struct stat *st)
+{
+    if (st->st_nlink < 2)
+        return;
+    if (strcmp(open->db->path, path) == 0)
+        lj_log(LJ_LOG_WARN,
+               "%s has %lu names (hard links): every program has to open it by the same one, since "
+               "SQLite finds the WAL by the name",
+               path, (unsigned long)st->st_nlink);
+    else
+        lj_log(LJ_LOG_ERROR,
+               "%s is the same file as %s, which is open (hard links): each name has a WAL of its "
+               "own, and writing through both corrupts the database; its replica is %s",
+               path, open->db->path, open->db->replica_url);
+}
+
 lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config *config,
                             const lj_identity *identity, lj_open **ret_open, bool *ret_first,
                             lj_error *err)
@@ -204,6 +223,7 @@ lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config
         if (code == LJ_OK) {
             open->device = (uint64_t)st.st_dev;
             open->inode = (uint64_t)st.st_ino;
+            open->db->inode = open->inode;
             open->next = registry.opens;
             registry.opens = open;
         }
@@ -211,9 +231,26 @@ lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config
     if (code == LJ_OK) {
         *ret_first = open->handles++ == 0;
         *ret_open = open;
+        if (*ret_first || strcmp(open->db->path, path) != 0)
+            warn_of_hard_links(open, path, &st);
     }
     pthread_mutex_unlock(&registry.mutex);
     return code;
+}
+
+void lj_registry_path_opens(const char *path)
+{
+    pthread_mutex_lock(&registry.mutex);
+    lj_open *open = registry.opens;
+    while (open != NULL && (open->ending || strcmp(open->db->path, path) != 0))
+        open = open->next;
+    if (open != NULL)
+        open->handles++;
+    pthread_mutex_unlock(&registry.mutex);
+    if (open == NULL)
+        return;
+    (void)lj_db_in_place(open->db);
+    lj_registry_release(open); /* it may be the last by now */
 }
 
 /*

@@ -26,6 +26,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
+#include "vfs/capture/moved.h"
 #include "vfs/capture/spool.h"
 #include "vfs/ship/internal.h"
 
@@ -408,7 +409,7 @@ static int64_t ship_run(lj_task *task)
     int64_t store_ns = s->store_not_before_ns;
     bool asked = lj_db_snapshot_asked_locked(db);
     pthread_mutex_unlock(&db->mutex);
-    if (!may)
+    if (!may || !lj_db_in_place(db))
         return LJ_TASK_IDLE;
     if (asked)
         lj_task_wake(&s->snapshot_task, 0);

@@ -18,6 +18,7 @@
 
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
+#include "vfs/capture/moved.h"
 #include "vfs/codec/lz4.h"
 #include "vfs/replica/label.h"
 #include "vfs/ship/internal.h"
@@ -142,7 +143,7 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
     lj_image *image = NULL;
     lj_code code = begin_image(s, &image, err);
     lj_identity identity;
-    bool has_identity = lj_identity_of(db->path, &identity);
+    bool has_identity = lj_db_identity(db, &identity);
 
     pthread_mutex_lock(&db->mutex);
     db->freezing = false;

@@ -148,7 +148,8 @@ int64_t lj_snapshot_run(lj_task *task)
     lj_db *db = s->db;
     pthread_mutex_lock(&db->mutex);
     bool first = s->want_generation;
-    bool may = db->attached && !db->not_wal && !db->closing && (first || db->established);
+    bool may = db->attached && !db->not_wal && !db->closing && !db->moved &&
+               (first || db->established);
     uint64_t requests = db->snapshot_requests;
     bool asked = lj_db_snapshot_asked_locked(db);
     int64_t due_ns = lj_snapshot_due_locked(s);
