@@ -13,7 +13,9 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "vfs/base/str.h"
 #include "vfs/shim/handle.h"
 #include "vfs/shim/walindex.h"
 
@@ -135,11 +137,27 @@ static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *
     return LJ_OK;
 }
 
+/*
+ * Mapping a wal-index that is not there would create it: beside a program that keeps its own in memory (exclusive mode), or
+ * before one that must not make it (readonly_shm). The SHARED lock is held: nobody's last close takes it away meanwhile.
+ */
+static bool index_is_there(lj_open *open)
+{
+    if (__atomic_load_n(&open->indexes, __ATOMIC_ACQUIRE) > 0)
+        return true;
+    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s-shm", open->db->path);
+    struct stat st;
+    return path != NULL &&
+           stat(path, &st) == 0; /* another process has it, or had it when it died */
+}
+
 /* The SHARED lock is held. */
 static lj_code freeze_shared(lj_open *open, lj_freeze *ret_freeze, lj_error *err)
 {
     sqlite3_file *r = open->reader;
     void volatile *region = NULL;
+    if (!index_is_there(open))
+        return busy(err, "there is no wal-index yet");
     if (r->pMethods->xShmMap(r, 0, 32768, 0, &region) != SQLITE_OK || region == NULL)
         return busy(err, "there is no wal-index yet");
     lj_walindex index;
