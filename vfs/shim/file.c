@@ -20,10 +20,23 @@ static bool live(const lj_file *file)
     return lj_open_alive(file->open);
 }
 
+/* The first region of the wal-index is mapped, or (NULL) no longer. freeze.c asks whether anybody here has it. */
+static void set_index(lj_file *file, const volatile void *index)
+{
+    if (file->open != NULL && (file->index == NULL) != (index == NULL)) {
+        if (index != NULL)
+            (void)__atomic_fetch_add(&file->open->indexes, 1, __ATOMIC_ACQ_REL);
+        else
+            (void)__atomic_fetch_sub(&file->open->indexes, 1, __ATOMIC_ACQ_REL);
+    }
+    file->index = index;
+}
+
 static int file_close(sqlite3_file *f)
 {
     lj_file *file = SELF(f);
     lj_open *open = file->open;
+    set_index(file, NULL); /* SQLite unmaps it before, unless a memory allocation failed */
     if (!file->is_wal)
         lj_registry_remove_file(file);
     if (file->partner != NULL)
@@ -197,7 +210,7 @@ static int file_shm_map(sqlite3_file *f, int region, int size, int extend, void 
     lj_file *file = SELF(f);
     int rc = METHODS(f)->xShmMap(LOWER(f), region, size, extend, ret_map);
     if (rc == SQLITE_OK && region == 0)
-        file->index = *ret_map;
+        set_index(file, *ret_map);
     return rc;
 }
 
@@ -248,7 +261,7 @@ static void file_shm_barrier(sqlite3_file *f)
 
 static int file_shm_unmap(sqlite3_file *f, int delete_flag)
 {
-    SELF(f)->index = NULL;
+    set_index(SELF(f), NULL);
     return METHODS(f)->xShmUnmap(LOWER(f), delete_flag);
 }
 

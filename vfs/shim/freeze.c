@@ -16,7 +16,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "vfs/base/str.h"
 #include "vfs/capture/moved.h"
+#include "vfs/shim/handle.h"
 #include "vfs/shim/nested.h"
 #include "vfs/shim/walindex.h"
 
@@ -152,6 +154,20 @@ static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *
     return LJ_OK;
 }
 
+/*
+ * Mapping a wal-index that is not there would create it: beside a program that keeps its own in memory (exclusive mode), or
+ * before one that must not make it (readonly_shm). The SHARED lock is held: nobody's last close takes it away meanwhile.
+ */
+static bool index_is_there(lj_open *open)
+{
+    if (__atomic_load_n(&open->indexes, __ATOMIC_ACQUIRE) > 0)
+        return true;
+    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s-shm", open->db->path);
+    struct stat st;
+    return path != NULL &&
+           stat(path, &st) == 0; /* another process has it, or had it when it died */
+}
+
 #define INDEX_REGION_BYTES 32768
 
 /* A WAL that has to be recovered is left to the application: recovery takes as long as the WAL is large. */
@@ -169,7 +185,8 @@ static void volatile *map_index(lj_open *open)
 {
     sqlite3_file *r = open->reader;
     void volatile *region = NULL;
-    if (r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 0, &region) == SQLITE_OK && region != NULL)
+    if (index_is_there(open) &&
+        r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 0, &region) == SQLITE_OK && region != NULL)
         return region;
     sqlite3 *db = NULL;
     char ignored[2];

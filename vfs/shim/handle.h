@@ -70,6 +70,7 @@ struct lj_open {
     unsigned handles;
     bool
         ending; /* the last handle is gone: what is below is being freed, and an open of the same file waits */
+    unsigned indexes;       /* handles of this process that have the wal-index mapped; atomic */
     unsigned epoch;         /* of the process: another number after a fork */
     bool io_cancel;         /* ends requests that wait for a store (lj_storage_options); atomic */
     int64_t flush_until_ns; /* monotonic: a close flushes twice, but waits once; under db->mutex */

@@ -277,7 +277,9 @@ static void replica_urls(void **state)
         {"file:///r", NULL, "/data/", NULL},
         {"file:///r", NULL, "", NULL},
         {"file:///r", NULL, "/data/..", NULL},
-        {"file:///r", NULL, "/data/a?b.db", NULL},
+        {"file:///r", NULL, "/data/a?b.db", "file:///r/a%3Fb"},
+        {"file:///r", NULL, "/data/a%3Fb.db", "file:///r/a%253Fb"},
+        {"s3://bucket/p?region=x", NULL, "/data/a#b?c", "s3://bucket/p/a%23b%3Fc?region=x"},
         {NULL, NULL, "/data/a.db", NULL},
     };
     for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {
