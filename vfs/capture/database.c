@@ -305,6 +305,8 @@ static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
         after->due_ns = 0;
         memcpy(after->reason, db->last_break, sizeof(after->reason));
     }
+    if (!same_life && db->broken)
+        after->due_ns = 0; /* what kept the last life from being shipped is over with it */
     extend_life_locked(db, end->frames);
     life->frames = end->frames;
     life->db_pages = end->db_pages;
@@ -604,6 +606,9 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
     memcpy(s.last_break, db->last_break, sizeof(s.last_break));
     if (current_error_locked(db)->code != LJ_OK)
         lj_error_format(current_error_locked(db), s.last_error, sizeof(s.last_error));
+    else if (!db->established && db->broken && db->saved.at.generation[0] != 0)
+        snprintf(s.last_error, sizeof(s.last_error), "a new generation is due: %s",
+                 db->broken_reason);
     pthread_mutex_unlock(&db->mutex);
     *ret_status = s;
 }

@@ -112,7 +112,7 @@ struct lj_db {
     bool spooling;         /* frames are being copied to the spool: the index must not change */
     bool want_wake;        /* the shipper sleeps: the next commit wakes it */
     int64_t not_before_ns; /* monotonic: the next tick is not due before */
-    bool urgent;           /* ... unless the WAL is growing towards max_wal_size */
+    bool urgent;           /* ... unless the WAL is growing towards max_wal_size, or the process ends */
     uint64_t attempts;     /* shipping attempts ended */
     uint64_t
         failures; /* of those a flush waits for: failed for a reason that does not pass within seconds */
@@ -175,6 +175,8 @@ typedef enum { LJ_GATE_ALLOW, LJ_GATE_VETO } lj_gate;
  * half of max_wal_size makes the shipper catch up at once, so that little is left to be spooled at the limit.
  */
 lj_gate lj_db_gate(lj_db *db, bool checkpoint);
+/* Ships what there is without waiting for the next tick. */
+void lj_db_hurry(lj_db *db);
 /*
  * The current life ends now. Unshipped frames go to the spool first; if that fails or the spool is full, the chain is given
  * up (logged, visible, a new generation follows). `going` = the file itself is about to be deleted (a hard link will do).

@@ -6,13 +6,14 @@
  *   lj_open   one per replicated database and process, found by (device, inode), shared by all its handles.
  *
  * Layer: shim, the only one that knows SQLITE_* codes. Thread-safety: an lj_file belongs to its connection; lj_open's list and
- * the list of files are guarded by the registry mutex (rank 1, registry.c).
+ * the tables of both are guarded by the registry mutex (rank 1, registry.c).
  */
 #ifndef LJ_HANDLE_H
 #define LJ_HANDLE_H
 
 #include <sqlite3ext.h>
 
+#include "vfs/base/table.h"
 #include "vfs/capture/image.h"
 #include "vfs/config/config.h"
 #include "vfs/ship/scheduler.h"
@@ -37,7 +38,7 @@ struct lj_file {
     sqlite3_file *lower;  /* behind this struct */
     lj_open *open;        /* NULL: not replicated, everything passes */
     lj_file *partner;     /* WAL -> its database handle; database -> its WAL handle */
-    lj_file *next;        /* list of database handles */
+    lj_link by_wal_name;  /* registry: database handles */
     const char *wal_name; /* the pointer SQLite will open this database's WAL with */
 
     /* database handle */
@@ -65,7 +66,8 @@ struct lj_file {
 };
 
 struct lj_open {
-    lj_open *next;
+    lj_open *next, *previous;      /* registry: all of them */
+    lj_link by_inode, by_wal_path; /* registry */
     uint64_t device, inode;
     unsigned handles;
     bool

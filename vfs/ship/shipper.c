@@ -327,7 +327,7 @@ static lj_code work(lj_shipper *s, lj_error *err)
         establish(s);
     if (needs_generation(s)) {
         pthread_mutex_lock(&s->db->mutex);
-        int64_t due_ns = s->db->flush_waiters > 0 ? 0 : s->snapshot_not_before_ns;
+        int64_t due_ns = s->db->flush_waiters > 0 ? 0 : lj_snapshot_allowed_locked(s);
         pthread_mutex_unlock(&s->db->mutex);
         lj_task_wake(&s->snapshot_task, due_ns);
         return LJ_OK;
@@ -360,6 +360,7 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
 {
     lj_db *db = s->db;
     int64_t now_ns = lj_clock_mono_ns();
+    lj_walfile_close(&s->wal); /* a database at rest needs no descriptor of ours */
     pthread_mutex_lock(&db->mutex);
     db->not_before_ns = start_ns + db->options.sync_interval_ns;
     bool more = unshipped_locked(s);
@@ -448,8 +449,8 @@ lj_code lj_shipper_new(lj_db *db, lj_storage *storage, lj_image_guard *guard,
     s->guard = guard;
     s->dbfile = *dbfile;
     s->wal = (lj_walfile)LJ_WALFILE_INIT;
-    lj_task_init(&s->ship_task, ship_run, s);
-    lj_task_init(&s->snapshot_task, lj_snapshot_run, s);
+    lj_task_init(&s->ship_task, ship_run, s, false);
+    lj_task_init(&s->snapshot_task, lj_snapshot_run, s, true);
     db->shipper = s;
     *ret_shipper = s;
     return LJ_OK;

@@ -8,7 +8,10 @@
  * whatever the snapshot holds, so a second one would only take a restore point away.
  *
  * A WAL that does not verify (image.h) cannot be shipped. Its generations are snapshots alone: the chain stays inactive, and
- * every later commit makes the next one due, not more often than once a second, until the WAL restarts.
+ * every later commit makes the next one due, with a rest in between (snapshot_task.c), until the WAL restarts.
+ *
+ * Likewise the frames of a life behind 4 GiB, where the layout has no names for segments. A snapshot frozen there begins a
+ * chain all the same, since the next life can follow it; a commit in the same life breaks it, and the next snapshot rests.
  *
  * Layer: ship. Runs in the snapshot task. Source: replica-format sections 2 and 9.2 to 9.5.
  */
@@ -101,6 +104,11 @@ static bool place_locked(const lj_db *db, const lj_freeze *f, const lj_life *las
     }
     *ret_place = place;
     return true;
+}
+
+static bool ends_past_layout(const lj_freeze *f)
+{
+    return f->frames > 0 && lj_wal_frame_offset(f->page_size, f->frames + 1) > LJ_OFFSET_MAX;
 }
 
 /* The new generation is the chain from here on: what is behind the frozen state is protected. */
@@ -250,6 +258,7 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
     int64_t created_ns = LJ_MAX(lj_clock_wall_ns(), fresh.saved.last_object_ns + 1);
     const lj_freeze *f = lj_image_freeze(image);
     bool broken = f->broken;
+    bool past_layout = ends_past_layout(f);
     lj_code code =
         put_snapshot(s, image, fresh.saved.at.generation, 0, f->frames, f->salt, created_ns, err);
     lj_image_end(image);
@@ -272,7 +281,7 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
     pthread_mutex_lock(&db->mutex);
     s->fresh = fresh;
     s->want_generation = false;
-    s->unshippable = broken;
+    s->unshippable = broken || past_layout;
     pthread_mutex_unlock(&db->mutex);
     return LJ_OK;
 }

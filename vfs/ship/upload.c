@@ -180,9 +180,12 @@ lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header, ui
     uint64_t from = s->saved.at.offset;
     lj_error local = LJ_ERROR_INIT;
     err = err != NULL ? err : &local;
-    if (from > LJ_OFFSET_MAX)
-        return lj_error_set(err, LJ_CONFLICT,
-                            "the WAL passed 4 GiB, the largest offset of the layout");
+    /* with a base behind the limit one segment could hold all of the WAL, but the next would need another snapshot again */
+    bool behind_base = s->saved.has_base && lj_wal_salt_eq(s->saved.base_salt, header->salt);
+    uint64_t base =
+        behind_base ? lj_wal_frame_offset(header->page_size, s->saved.base_frames + 1) : 0;
+    if (LJ_MAX(from, base) > LJ_OFFSET_MAX)
+        return lj_error_set(err, LJ_CONFLICT, LJ_PAST_LAYOUT_TEXT);
     LJ_TRY(lj_resume_after_rest(s, err));
     LJ_TRY(lj_end_mark(s, err));
     lj_wal_cksum sum = from == 0 ? header->cksum : s->saved.sum;
