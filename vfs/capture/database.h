@@ -89,8 +89,8 @@ struct lj_db {
     bool touched;     /* written outside of WAL mode before the attach */
     bool broken;      /* the chain was given up: the shipper has to begin a new generation */
     char broken_reason[192];
-    char last_break
-        [320]; /* why a generation was given up last, with both positions; "" = none was */
+    /* why a generation was given up last, with both positions; "" = none was */
+    char last_break[400];
     lj_life life;
     lj_chain chain;
     lj_shared *shared; /* NULL until ready */
