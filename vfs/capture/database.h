@@ -169,6 +169,8 @@ typedef enum { LJ_GATE_ALLOW, LJ_GATE_VETO } lj_gate;
  * half of max_wal_size makes the shipper catch up at once, so that little is left to be spooled at the limit.
  */
 lj_gate lj_db_gate(lj_db *db, bool checkpoint);
+/* Everything committed is in the replica, and it is `frames` frames of the life with this salt. */
+bool lj_db_all_shipped(lj_db *db, lj_wal_salt salt, uint64_t frames);
 /*
  * The current life ends now. Unshipped frames go to the spool first; if that fails or the spool is full, the chain is given
  * up (logged, visible, a new generation follows). `going` = the file itself is about to be deleted (a hard link will do).

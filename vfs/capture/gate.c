@@ -19,6 +19,16 @@ static bool all_safe_locked(const lj_db *db)
            (db->chain.sealed && db->chain.sealed_frames >= db->life.frames);
 }
 
+bool lj_db_all_shipped(lj_db *db, lj_wal_salt salt, uint64_t frames)
+{
+    pthread_mutex_lock(&db->mutex);
+    bool all = db->chain.active && db->established && !db->freezing && db->life.known &&
+               lj_wal_salt_eq(db->life.salt, salt) && db->life.frames == frames &&
+               db->shipped_life == db->life.number && db->shipped_frames == frames;
+    pthread_mutex_unlock(&db->mutex);
+    return all;
+}
+
 lj_gate lj_db_gate(lj_db *db, bool checkpoint)
 {
     if (checkpoint)

@@ -36,6 +36,7 @@ static lj_code set_all(lj_config *config, const litejoin_config *given, lj_error
         {"log_file", given->log_file},
         {"base_vfs", given->base_vfs},
         {"fsync_before_ship", given->fsync_before_ship},
+        {"guard", given->guard},
     };
     for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {
         if (rows[i].value != NULL)
