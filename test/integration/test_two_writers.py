@@ -5,6 +5,7 @@ Two data folders and one URL. Whatever they do in whatever order, every generati
 the two has committed, what each has shipped can be restored, and no object is ever changed or deleted by the other.
 """
 
+import email.utils
 import itertools
 import json
 import os
@@ -18,7 +19,7 @@ import time
 
 from shard import LIB, Shard, python
 
-from ljtest import chain, cli, harness, pages, shim
+from ljtest import chain, cli, fasts3, harness, pages, shim, stores
 from ljtest.harness import LONG, check, check_equal, test, wait_for
 from ljtest.replica import Replica
 
@@ -28,10 +29,12 @@ NEEDS = ("shim", "load_extension")
 class Host:
     """One of the two: a data folder, its connection, and every state it has committed."""
 
-    def __init__(self, t, name, base, data, **options):
+    def __init__(self, t, name, base, data, store=None, **options):
         self.t = t
         self.name = name
         self.shard = Shard(t, base=base, data=data, **options)
+        if store:
+            self.shard.replica = StoreReplica(store, self.shard.name, os.path.join(in_memory(t), "mirror"))
         self.con = None
         self.hashes = set()  # of the last link after each commit, as seen by this host
         self.shipped = b""   # the newest of them that was synced
@@ -65,6 +68,39 @@ class Host:
 
     def generation(self):
         return shim.status(self.con)["generation"]
+
+
+class StoreReplica(Replica):
+    """A replica in a FastS3: every look at it is one at a copy made then, with the store's times."""
+
+    def __init__(self, store, name, folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        super().__init__(os.path.join(folder, name))
+        server, prefix = store
+        self.client = stores.S3(server.endpoint, "", "")
+        self.prefix = prefix + "/" + name + "/"
+
+    def pull(self):
+        there = {os.path.join(self.root, key[len(self.prefix):]): key
+                 for key, _ in self.client.objects("b", self.prefix)}
+        for folder, _, names in os.walk(self.root):
+            for path in (os.path.join(folder, name) for name in names):
+                if path not in there:
+                    os.unlink(path)
+        for path, key in there.items():
+            modified = email.utils.parsedate_to_datetime(self.client.head("b", key)["Last-Modified"]).timestamp()
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(self.client.read("b", key))
+            os.utime(path, (modified, modified))
+
+    def generations(self):
+        self.pull()
+        return super().generations()
+
+    def files(self):
+        self.pull()
+        return super().files()
 
 
 def in_memory(t):
@@ -133,17 +169,18 @@ OPS = {"a": ("A", Host.commit), "r": ("A", Host.restart), "x": ("A", Host.snapsh
        "b": ("B", Host.commit), "s": ("B", Host.restart), "y": ("B", Host.snapshot)}
 
 
-def play(t, how, before, order, tools=()):
+def play(t, how, before, order, tools=(), store=None):
     """
     A does `before`; B comes (how: restored from the replica, or a clone of A's folder, at rest or running); then `order`.
-    Letters as in OPS.
+    Letters as in OPS. `store`: a FastS3 and a prefix in it, else file://.
     """
     label = "%s %s|%s" % (how, before, order)
     root = os.path.join(in_memory(t), "play")
     shutil.rmtree(root, ignore_errors=True)
     base, data_a, data_b = (os.path.join(root, name) for name in ("replica", "a", "b"))
     os.makedirs(data_a)
-    hosts = {name: Host(t, name, base, data, sync_interval="1ms", retention="24h")
+    url = store[0].url("b", store[1]) if store else base
+    hosts = {name: Host(t, name, url, data, store, sync_interval="1ms", retention="24h")
              for name, data in (("A", data_a), ("B", data_b))}
     replica = hosts["A"].shard.replica
     try:
@@ -202,6 +239,16 @@ def every_order_of_commits_and_restarts(t):
         play(t, how, before, order, cli.restorers() if LONG or number % 4 == 0 else ())
         count += 1
     t.note("%d orders, %.3f s each" % (count, (time.monotonic() - started) / count))
+
+
+@test(*NEEDS, timeout=120, long_timeout=3600)
+def the_same_on_s3(t):
+    """The store sets the times, and answers over a connection."""
+    with fasts3.FastS3() as server:
+        os.environ.update(server.env)
+        for number, how in enumerate(("restored", "running")):
+            for order in orders("arbs", 4 if LONG else 2):
+                play(t, how, "ar"[number:], order, (), (server, "p%d%s" % (number, order)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

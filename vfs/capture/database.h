@@ -94,8 +94,8 @@ struct lj_db {
     bool touched;     /* written outside of WAL mode before the attach */
     bool broken;      /* the chain was given up: the shipper has to begin a new generation */
     char broken_reason[192];
-    char last_break
-        [320]; /* why a generation was given up last, with both positions; "" = none was */
+    /* why a generation was given up last, with both positions; "" = none was */
+    char last_break[400];
     lj_life life;
     lj_chain chain;
     lj_shared *shared; /* NULL until ready */
@@ -177,6 +177,8 @@ typedef enum { LJ_GATE_ALLOW, LJ_GATE_VETO } lj_gate;
 lj_gate lj_db_gate(lj_db *db, bool checkpoint);
 /* Ships what there is without waiting for the next tick. */
 void lj_db_hurry(lj_db *db);
+/* Everything committed is in the replica, and it is `frames` frames of the life with this salt. */
+bool lj_db_all_shipped(lj_db *db, lj_wal_salt salt, uint64_t frames);
 /*
  * The current life ends now. Unshipped frames go to the spool first; if that fails or the spool is full, the chain is given
  * up (logged, visible, a new generation follows). `going` = the file itself is about to be deleted (a hard link will do).

@@ -32,6 +32,16 @@ void lj_db_hurry(lj_db *db)
     db->wake(db, 0);
 }
 
+bool lj_db_all_shipped(lj_db *db, lj_wal_salt salt, uint64_t frames)
+{
+    pthread_mutex_lock(&db->mutex);
+    bool all = db->chain.active && db->established && !db->freezing && db->life.known &&
+               lj_wal_salt_eq(db->life.salt, salt) && db->life.frames == frames &&
+               db->shipped_life == db->life.number && db->shipped_frames == frames;
+    pthread_mutex_unlock(&db->mutex);
+    return all;
+}
+
 lj_gate lj_db_gate(lj_db *db, bool checkpoint)
 {
     if (checkpoint)

@@ -52,6 +52,8 @@ typedef struct {
     lj_code (*size)(void *ctx, uint64_t *ret_bytes, lj_error *err);
     /* The image is over; called once for each freeze, also for one that failed. */
     void (*close)(void *ctx);
+    /* Called by the shipping task once per sync_interval, also when nothing was committed here; NULL: nobody asks for it. */
+    void (*tick)(void *ctx);
 } lj_dbfile;
 
 typedef struct lj_image lj_image;

@@ -38,6 +38,7 @@ static lj_code set_all(lj_config *config, const litejoin_config *given, lj_error
         {"base_vfs", given->base_vfs},
         {"fsync_before_ship", given->fsync_before_ship},
         {"auto_wal", given->auto_wal},
+        {"guard", given->guard},
     };
     for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {
         if (rows[i].value != NULL)

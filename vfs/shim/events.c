@@ -53,7 +53,12 @@ void lj_event_read_lock(lj_file *file)
 {
     if (file->index == NULL)
         return;
+    lj_readguard_take(
+        file->open); /* before it is decided how to go on: what was decided must stay true */
+    bool before = atomic_load(&file->open->db->ready);
     lj_db_ready(file->open->db, first_look, file);
+    if (!before)
+        lj_readguard_settle(file->open);
     lj_event_publish(file);
 }
 
@@ -255,6 +260,7 @@ int lj_event_restart_lock(lj_file *file, int flags)
     lj_event_publish(file);
     if (lj_db_gate(open->db, checkpoint) == LJ_GATE_VETO)
         return SQLITE_BUSY;
+    lj_readguard_step_aside(open);
     int rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
     if (rc == SQLITE_BUSY &&
         (checkpoint || wal_reaches(open->db, open->db->options.max_wal_size_bytes))) {
@@ -263,6 +269,8 @@ int lj_event_restart_lock(lj_file *file, int flags)
     }
     if (rc == SQLITE_OK)
         lj_event_wal_emptying(open, false);
+    else
+        lj_readguard_return(open); /* else behind the unlock: file_shm_lock */
     return rc;
 }
 
@@ -272,6 +280,9 @@ int lj_event_restart_lock(lj_file *file, int flags)
  */
 static bool needs_the_mark_gone(lj_file *file)
 {
+    if (rc == SQLITE_BUSY && (ofst == LJ_LOCK_WRITE || ofst == LJ_LOCK_CKPT) &&
+        lj_readguard_wait(file->open))
+        return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
     const unsigned both = (1u << LJ_LOCK_WRITE) | (1u << LJ_LOCK_CKPT);
     if ((file->exclusive & both) == both)
         return true;

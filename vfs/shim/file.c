@@ -123,6 +123,8 @@ static int file_lock(sqlite3_file *f, int level)
         (void)lj_image_convert(&file->open->guard);
         rc = METHODS(f)->xLock(LOWER(f), level);
     }
+    if (rc == SQLITE_OK && level == SQLITE_LOCK_EXCLUSIVE && live(file))
+        lj_readguard_close(file->open);
     if (rc == SQLITE_OK && level > file->lock_level)
         file->lock_level = level;
     return rc;
@@ -242,6 +244,8 @@ static int file_shm_lock(sqlite3_file *f, int ofst, int n, int flags)
         rc = lj_event_restart_lock(file, flags);
     else
         rc = METHODS(f)->xShmLock(LOWER(f), ofst, n, flags);
+    if (!locking && exclusive && ofst == LJ_LOCK_READ0 + 1 && n == LJ_WALINDEX_READERS - 1)
+        lj_readguard_return(file->open);
     if (rc == SQLITE_BUSY && locking && n == 1)
         rc = lj_event_retry_lock(file, ofst, n, flags, rc);
     if (rc == SQLITE_OK) {

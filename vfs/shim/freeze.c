@@ -278,5 +278,6 @@ lj_dbfile lj_freeze_dbfile(lj_open *open)
                        .release = release,
                        .read = read_db,
                        .size = size_db,
-                       .close = close_reader};
+                       .close = close_reader,
+                       .tick = open->guarded ? lj_readguard_tick : NULL};
 }

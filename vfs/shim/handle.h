@@ -89,6 +89,13 @@ struct lj_open {
     sqlite3_file *reader; /* NULL between snapshots */
     int reader_slot;      /* read lock held, -1 = none */
     bool reader_shared;   /* SHARED lock held on the database file */
+    /* option `guard` (readguard.c) */
+    bool guarded;
+    atomic_bool guard_held;
+    pthread_mutex_t guard_mutex; /* rank 0; guards what is below */
+    sqlite3_file *guard_file;    /* NULL: not open */
+    volatile void *guard_index;  /* its wal-index */
+    int guard_slot;              /* read lock held, 0 = none */
 };
 
 /* ---- registry.c ---- */
@@ -125,6 +132,21 @@ void lj_open_flush(lj_open *open);
 
 /* ---- freeze.c ---- */
 lj_dbfile lj_freeze_dbfile(lj_open *open);
+
+/* ---- readguard.c: option `guard`; without it these do nothing ---- */
+/* A connection in normal locking mode reads: the guard's lock is taken if it is not held. */
+void lj_readguard_take(lj_open *open);
+/* It was decided whether this process ships: else another one guards. */
+void lj_readguard_settle(lj_open *open);
+/* Our own writer or checkpoint wants to restart the WAL, under the WAL write lock: lets go, and takes the lock again. */
+void lj_readguard_step_aside(lj_open *open);
+void lj_readguard_return(lj_open *open);
+/* Nobody else may have the database or its wal-index open now. */
+void lj_readguard_close(lj_open *open);
+/* Waits until the guard has given back WRITE and CKPT. false: there is no guard. */
+bool lj_readguard_wait(lj_open *open);
+/* lj_dbfile.tick: publishes what other processes have committed, and restarts a large WAL when all is shipped. */
+void lj_readguard_tick(void *ctx);
 
 /* ---- file.c ---- */
 /* The io_methods for a file whose lower one has these: not more than those can do. */

@@ -134,7 +134,9 @@ static void free_content(lj_open *open)
     /* what could not be shipped in time is shipped by the next open; a store that hangs must not hold up this close */
     __atomic_store_n(&open->io_cancel, true, __ATOMIC_RELAXED);
     lj_shipper_free(open->shipper);
+    lj_readguard_close(open);
     lj_db_free(open->db);
+    pthread_mutex_destroy(&open->guard_mutex);
     pthread_mutex_destroy(&open->guard.mutex);
     free(open->base_name);
 }
@@ -154,6 +156,8 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
     open->base = base;
     open->epoch = lj_process_epoch;
     open->reader_slot = -1;
+    open->guarded = config->guard;
+    pthread_mutex_init(&open->guard_mutex, NULL);
     pthread_mutex_init(&open->guard.mutex, NULL);
     open->guard.memory_bytes = SMALL_IMAGE_BYTES;
     open->guard.saved_bytes = config->max_spool_size_bytes;

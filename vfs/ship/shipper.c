@@ -367,6 +367,8 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
     db->want_wake = !more && !s->want_generation;
     db->urgent = false;
     int64_t due_ns = more ? (db->flush_waiters > 0 ? now_ns : db->not_before_ns) : LJ_TASK_IDLE;
+    if (s->dbfile.tick != NULL)
+        due_ns = LJ_MIN(due_ns == LJ_TASK_IDLE ? db->not_before_ns : due_ns, db->not_before_ns);
     int64_t snapshot_ns = lj_snapshot_due_locked(s);
     pthread_mutex_unlock(&db->mutex);
     if (snapshot_ns != LJ_TASK_IDLE)
@@ -414,6 +416,8 @@ static int64_t ship_run(lj_task *task)
         return LJ_TASK_IDLE;
     if (asked)
         lj_task_wake(&s->snapshot_task, 0);
+    if (s->dbfile.tick != NULL)
+        s->dbfile.tick(s->dbfile.ctx);
     if (lj_clock_mono_ns() < store_ns)
         return store_ns;
     if (early)
