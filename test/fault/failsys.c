@@ -121,8 +121,8 @@ __attribute__((constructor)) static void from_environment(void)
     char kind[32], caller[64], paths[2048] = "";
     long at, count;
     int error;
-    if (text != NULL && sscanf(text, "%31s %ld %ld %d %63s %2047s", kind, &at, &count, &error, caller,
-                               paths) >= 5)
+    if (text != NULL &&
+        sscanf(text, "%31s %ld %ld %d %63s %2047s", kind, &at, &count, &error, caller, paths) >= 5)
         fs_arm(kind, at, count, error, caller, paths, 0);
 }
 
@@ -143,7 +143,8 @@ static bool below(const char *path)
 {
     for (const char *at = fault.paths; *at != 0;) {
         size_t len = strcspn(at, ":");
-        if (strncmp(path, at, len) == 0 && (path[len] == 0 || path[len] == '/' || at[len - 1] == '/'))
+        if (strncmp(path, at, len) == 0 &&
+            (path[len] == 0 || path[len] == '/' || at[len - 1] == '/'))
             return true;
         at += len + (at[len] == ':' ? 1 : 0);
     }
@@ -167,7 +168,8 @@ static bool hit(const char *kind, const void *caller, const char *path, int fd, 
         return false;
     bool ours = false;
     for (int i = 0; i < fault.range_count; i++)
-        ours |= (uintptr_t)caller >= fault.ranges[i].begin && (uintptr_t)caller < fault.ranges[i].end;
+        ours |=
+            (uintptr_t)caller >= fault.ranges[i].begin && (uintptr_t)caller < fault.ranges[i].end;
     if (!ours || (fault.thread != 0 && syscall(SYS_gettid) != fault.thread))
         return false;
     char buffer[4096], joined[8192];
@@ -192,7 +194,7 @@ static bool hit(const char *kind, const void *caller, const char *path, int fd, 
 #define NEXT(type, name, ...)                                                                      \
     static type (*next)(__VA_ARGS__);                                                              \
     if (next == NULL)                                                                              \
-        *(void **)&next = dlsym(RTLD_NEXT, name)
+    *(void **)&next = dlsym(RTLD_NEXT, name)
 
 /* ---- files by name ---- */
 
@@ -249,8 +251,8 @@ OPENAT(openat64)
 
 BY_PATH("rename", rename, (const char *from, const char *to), to, from, to)
 AT_PATH("rename", renameat, (int a, const char *from, int b, const char *to), b, to, a, from, b, to)
-AT_PATH("rename", renameat2, (int a, const char *from, int b, const char *to, unsigned flags), b, to,
-        a, from, b, to, flags)
+AT_PATH("rename", renameat2, (int a, const char *from, int b, const char *to, unsigned flags), b,
+        to, a, from, b, to, flags)
 BY_PATH("link", link, (const char *from, const char *to), to, from, to)
 AT_PATH("link", linkat, (int a, const char *from, int b, const char *to, int flags), b, to, a, from,
         b, to, flags)

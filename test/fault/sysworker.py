@@ -200,6 +200,8 @@ def boot(life):
     life.failures = []
     if life.con is None:
         left = [n for n in os.listdir(os.path.dirname(life.path)) if n != ".app.db-litejoin"]
+        if "app.db" in left and os.path.getsize(life.path):
+            left.remove("app.db")  # restored whole, as the next open shows, when something behind that failed
         if left and (life.job["kind"] != "unlink" or life.job["count"]):  # what cannot be removed stays
             life.failures.append("left by an open that failed: %s" % left)
         if life.open("open without failures") is None:

@@ -6,6 +6,7 @@
  * Layer: restore. Thread-safety: one call owns its state; callbacks of lj_parallel run on its workers. The snapshot side
  * touches only `snapshot` and the database from snapshot.bytes on, the WAL side only `fold` and the database below.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -206,7 +207,7 @@ static lj_code verify_result(restore *r, uint64_t *ret_bytes, uint32_t *ret_page
 {
     struct stat st;
     if (fstat(r->output.db_fd, &st) != 0)
-        return lj_error_set(err, LJ_IO, "cannot stat the restored database");
+        return lj_error_errno(err, errno, "cannot stat the restored database");
     uint8_t header[LJ_SNAPSHOT_HEADER_BYTES] = {0};
     size_t n = 0;
     LJ_TRY(lj_io_pread(r->output.db_fd, header, sizeof(header), 0, &n, err));
