@@ -81,7 +81,7 @@ static void take_over(lj_shipper *s)
         s->loaded = true;
         s->saved = db->saved;
         s->newest_object_ns = s->saved.last_object_ns;
-        if (db->chain.active) {
+        if (db->chain.active && !db->moved) {
             db->established = true;
             db->state = LJ_DB_REPLICATING;
         }
@@ -121,7 +121,7 @@ static void establish(lj_shipper *s)
     (void)!lj_spool_first(db->spool_dir, fresh->saved.at.generation, 0, true, &ignored, &err);
     pthread_mutex_lock(&db->mutex);
     db->established = true;
-    db->state = LJ_DB_REPLICATING;
+    db->state = db->moved ? LJ_DB_STOPPED : LJ_DB_REPLICATING;
     db->snapshot_done = db->snapshot_requests;
     s->rollover_wanted = false; /* that was of the generation before */
     pthread_mutex_unlock(&db->mutex);
@@ -136,7 +136,7 @@ static bool needs_generation(lj_shipper *s)
 {
     lj_db *db = s->db;
     pthread_mutex_lock(&db->mutex);
-    bool given_up = db->broken && !s->want_generation;
+    bool given_up = db->broken && !s->want_generation && !db->moved;
     if (given_up) {
         s->want_generation = true;
         db->established = false;
