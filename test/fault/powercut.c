@@ -210,10 +210,10 @@ static int opened(int fd, const char *path, int flags, bool was_there, int64_t w
     struct stat64 st;
     if (fd < 0 || !look(NULL, fd, &st))
         return fd;
-    if (fd < FDS_MAX)
-        tracked[fd] = st.st_ino;
     if ((flags & O_TMPFILE) == O_TMPFILE)
         return fd; /* no name, nothing to find after the cut */
+    if (fd < FDS_MAX)
+        tracked[fd] = st.st_ino;
     if (!was_there)
         note_names(CREATE, path, NULL, path);
     else if ((flags & O_TRUNC) != 0 && was_bytes != 0)

@@ -18,6 +18,7 @@
 
 #include "vfs/base/str.h"
 #include "vfs/capture/moved.h"
+#include "vfs/capture/walfile.h"
 #include "vfs/shim/handle.h"
 #include "vfs/shim/nested.h"
 #include "vfs/shim/walindex.h"
@@ -135,6 +136,19 @@ static bool try_mark(sqlite3_file *r, volatile void *region, lj_walindex *ret_in
     return true;
 }
 
+/*
+ * Nothing of the life is in the WAL any more (SALT of it; NULL: there was none), so all of it is in the database file. Not
+ * everybody who empties the WAL tells: where no chain is active there is nothing to seal.
+ */
+static bool wal_emptied(const lj_open *open, const lj_wal_salt *salt)
+{
+    lj_error ignored = LJ_ERROR_INIT;
+    LJ_CLEANUP(lj_walfile_close) lj_walfile file = LJ_WALFILE_INIT;
+    lj_code code = lj_walfile_refresh(&file, open->db->wal_path, &ignored);
+    return code == LJ_NOTFOUND ||
+           (code == LJ_OK && salt != NULL && !lj_wal_salt_eq(file.header.salt, *salt));
+}
+
 /* No lock to be had: the application holds the file exclusively, so only its own commits and checkpoints count. */
 static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *err)
 {
@@ -143,6 +157,10 @@ static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *
     lj_life life = db->life;
     bool sealed = db->chain.active && db->chain.sealed && db->chain.sealed_frames == life.frames;
     pthread_mutex_unlock(&db->mutex);
+    if (wal_emptied(open, life.known ? &life.salt : NULL)) {
+        *ret_freeze = (lj_freeze){.backfilled = true, .held = false};
+        return LJ_OK;
+    }
     if (!life.known)
         return busy(err, "it is locked exclusively and nothing was committed yet");
     *ret_freeze = (lj_freeze){.salt = life.salt,
