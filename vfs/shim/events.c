@@ -280,9 +280,6 @@ int lj_event_restart_lock(lj_file *file, int flags)
  */
 static bool needs_the_mark_gone(lj_file *file)
 {
-    if (rc == SQLITE_BUSY && (ofst == LJ_LOCK_WRITE || ofst == LJ_LOCK_CKPT) &&
-        lj_readguard_wait(file->open))
-        return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
     const unsigned both = (1u << LJ_LOCK_WRITE) | (1u << LJ_LOCK_CKPT);
     if ((file->exclusive & both) == both)
         return true;
@@ -298,6 +295,9 @@ static bool needs_the_mark_gone(lj_file *file)
 int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc)
 {
     bool exclusive = (flags & SQLITE_SHM_EXCLUSIVE) != 0;
+    if (rc == SQLITE_BUSY && exclusive && (ofst == LJ_LOCK_WRITE || ofst == LJ_LOCK_CKPT) &&
+        lj_readguard_wait(file->open))
+        return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
     bool mine =
         exclusive ? ofst >= LJ_LOCK_READ0 && needs_the_mark_gone(file) : ofst == LJ_LOCK_RECOVER;
     if (rc != SQLITE_BUSY || !mine)
