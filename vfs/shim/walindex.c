@@ -128,12 +128,6 @@ static void store(volatile void *region, size_t at, uint32_t word)
                      __ATOMIC_SEQ_CST);
 }
 
-static void store_header(volatile void *region, size_t at, const uint8_t *raw)
-{
-    for (size_t i = 0; i < HEADER_BYTES; i += 4)
-        store(region, at + i, word_at(raw, i));
-}
-
 static void set_word(uint8_t *raw, size_t at, uint32_t word)
 {
     memcpy(raw + at, &word, sizeof(word));
