@@ -38,6 +38,7 @@ static lj_code set_all(lj_config *config, const litejoin_config *given, lj_error
         {"base_vfs", given->base_vfs},
         {"fsync_before_ship", given->fsync_before_ship},
         {"auto_wal", given->auto_wal},
+        {"guard", given->guard},
     };
     for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {
         if (rows[i].value != NULL)
@@ -184,6 +185,7 @@ static void fill_status(lj_db *db, litejoin_status *status)
     snprintf(status->generation, sizeof(status->generation), "%s", s.generation);
     snprintf(status->last_error, sizeof(status->last_error), "%.*s", LITEJOIN_TEXT_MAX - 1,
              s.last_error);
+    snprintf(status->last_break, sizeof(status->last_break), "%s", s.last_break);
 }
 
 LITEJOIN_API int litejoin_get_status(sqlite3 *db, const char *schema, litejoin_status *status)

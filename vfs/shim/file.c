@@ -20,10 +20,23 @@ static bool live(const lj_file *file)
     return lj_open_alive(file->open);
 }
 
+/* The first region of the wal-index is mapped, or (NULL) no longer. freeze.c asks whether anybody here has it. */
+static void set_index(lj_file *file, const volatile void *index)
+{
+    if (file->open != NULL && (file->index == NULL) != (index == NULL)) {
+        if (index != NULL)
+            (void)__atomic_fetch_add(&file->open->indexes, 1, __ATOMIC_ACQ_REL);
+        else
+            (void)__atomic_fetch_sub(&file->open->indexes, 1, __ATOMIC_ACQ_REL);
+    }
+    file->index = index;
+}
+
 static int file_close(sqlite3_file *f)
 {
     lj_file *file = SELF(f);
     lj_open *open = file->open;
+    set_index(file, NULL); /* SQLite unmaps it before, unless a memory allocation failed */
     if (!file->is_wal)
         lj_registry_remove_file(file);
     if (file->partner != NULL)
@@ -110,6 +123,8 @@ static int file_lock(sqlite3_file *f, int level)
         (void)lj_image_convert(&file->open->guard);
         rc = METHODS(f)->xLock(LOWER(f), level);
     }
+    if (rc == SQLITE_OK && level == SQLITE_LOCK_EXCLUSIVE && live(file))
+        lj_readguard_close(file->open);
     if (rc == SQLITE_OK && level > file->lock_level)
         file->lock_level = level;
     return rc;
@@ -197,7 +212,7 @@ static int file_shm_map(sqlite3_file *f, int region, int size, int extend, void 
     lj_file *file = SELF(f);
     int rc = METHODS(f)->xShmMap(LOWER(f), region, size, extend, ret_map);
     if (rc == SQLITE_OK && region == 0)
-        file->index = *ret_map;
+        set_index(file, *ret_map);
     return rc;
 }
 
@@ -229,6 +244,8 @@ static int file_shm_lock(sqlite3_file *f, int ofst, int n, int flags)
         rc = lj_event_restart_lock(file, flags);
     else
         rc = METHODS(f)->xShmLock(LOWER(f), ofst, n, flags);
+    if (!locking && exclusive && ofst == LJ_LOCK_READ0 + 1 && n == LJ_WALINDEX_READERS - 1)
+        lj_readguard_return(file->open);
     if (rc == SQLITE_BUSY && locking && n == 1)
         rc = lj_event_retry_lock(file, ofst, n, flags, rc);
     if (rc == SQLITE_OK) {
@@ -248,7 +265,7 @@ static void file_shm_barrier(sqlite3_file *f)
 
 static int file_shm_unmap(sqlite3_file *f, int delete_flag)
 {
-    SELF(f)->index = NULL;
+    set_index(SELF(f), NULL);
     return METHODS(f)->xShmUnmap(LOWER(f), delete_flag);
 }
 

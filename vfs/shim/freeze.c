@@ -16,7 +16,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "vfs/base/str.h"
 #include "vfs/capture/moved.h"
+#include "vfs/capture/walfile.h"
+#include "vfs/shim/handle.h"
 #include "vfs/shim/nested.h"
 #include "vfs/shim/walindex.h"
 
@@ -133,6 +136,19 @@ static bool try_mark(sqlite3_file *r, volatile void *region, lj_walindex *ret_in
     return true;
 }
 
+/*
+ * Nothing of the life is in the WAL any more (SALT of it; NULL: there was none), so all of it is in the database file. Not
+ * everybody who empties the WAL tells: where no chain is active there is nothing to seal.
+ */
+static bool wal_emptied(const lj_open *open, const lj_wal_salt *salt)
+{
+    lj_error ignored = LJ_ERROR_INIT;
+    LJ_CLEANUP(lj_walfile_close) lj_walfile file = LJ_WALFILE_INIT;
+    lj_code code = lj_walfile_refresh(&file, open->db->wal_path, &ignored);
+    return code == LJ_NOTFOUND ||
+           (code == LJ_OK && salt != NULL && !lj_wal_salt_eq(file.header.salt, *salt));
+}
+
 /* No lock to be had: the application holds the file exclusively, so only its own commits and checkpoints count. */
 static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *err)
 {
@@ -142,6 +158,10 @@ static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *
     bool sealed = db->chain.active && db->chain.sealed && db->chain.sealed_frames == life.frames;
     sealed = sealed || life.emptied;
     pthread_mutex_unlock(&db->mutex);
+    if (wal_emptied(open, life.known ? &life.salt : NULL)) {
+        *ret_freeze = (lj_freeze){.backfilled = true, .held = false};
+        return LJ_OK;
+    }
     if (!life.known)
         return busy(err, "it is locked exclusively and nothing was committed yet");
     *ret_freeze = (lj_freeze){.salt = life.salt,
@@ -151,6 +171,20 @@ static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *
                               .backfilled = sealed,
                               .held = false};
     return LJ_OK;
+}
+
+/*
+ * Mapping a wal-index that is not there would create it: beside a program that keeps its own in memory (exclusive mode), or
+ * before one that must not make it (readonly_shm). The SHARED lock is held: nobody's last close takes it away meanwhile.
+ */
+static bool index_is_there(lj_open *open)
+{
+    if (__atomic_load_n(&open->indexes, __ATOMIC_ACQUIRE) > 0)
+        return true;
+    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s-shm", open->db->path);
+    struct stat st;
+    return path != NULL &&
+           stat(path, &st) == 0; /* another process has it, or had it when it died */
 }
 
 #define INDEX_REGION_BYTES 32768
@@ -170,7 +204,8 @@ static void volatile *map_index(lj_open *open)
 {
     sqlite3_file *r = open->reader;
     void volatile *region = NULL;
-    if (r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 0, &region) == SQLITE_OK && region != NULL)
+    if (index_is_there(open) &&
+        r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 0, &region) == SQLITE_OK && region != NULL)
         return region;
     sqlite3 *db = NULL;
     char ignored[2];
@@ -262,5 +297,6 @@ lj_dbfile lj_freeze_dbfile(lj_open *open)
                        .release = release,
                        .read = read_db,
                        .size = size_db,
-                       .close = close_reader};
+                       .close = close_reader,
+                       .tick = open->guarded ? lj_readguard_tick : NULL};
 }

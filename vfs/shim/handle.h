@@ -6,13 +6,14 @@
  *   lj_open   one per replicated database and process, found by (device, inode), shared by all its handles.
  *
  * Layer: shim, the only one that knows SQLITE_* codes. Thread-safety: an lj_file belongs to its connection; lj_open's list and
- * the list of files are guarded by the registry mutex (rank 1, registry.c).
+ * the tables of both are guarded by the registry mutex (rank 1, registry.c).
  */
 #ifndef LJ_HANDLE_H
 #define LJ_HANDLE_H
 
 #include <sqlite3ext.h>
 
+#include "vfs/base/table.h"
 #include "vfs/capture/image.h"
 #include "vfs/config/config.h"
 #include "vfs/ship/scheduler.h"
@@ -37,7 +38,7 @@ struct lj_file {
     sqlite3_file *lower;  /* behind this struct */
     lj_open *open;        /* NULL: not replicated, everything passes */
     lj_file *partner;     /* WAL -> its database handle; database -> its WAL handle */
-    lj_file *next;        /* list of database handles */
+    lj_link by_wal_name;  /* registry: database handles */
     const char *wal_name; /* the pointer SQLite will open this database's WAL with */
 
     /* database handle */
@@ -65,11 +66,13 @@ struct lj_file {
 };
 
 struct lj_open {
-    lj_open *next;
+    lj_open *next, *previous;      /* registry: all of them */
+    lj_link by_inode, by_wal_path; /* registry */
     uint64_t device, inode;
     unsigned handles;
     bool
         ending; /* the last handle is gone: what is below is being freed, and an open of the same file waits */
+    unsigned indexes;       /* handles of this process that have the wal-index mapped; atomic */
     unsigned epoch;         /* of the process: another number after a fork */
     bool io_cancel;         /* ends requests that wait for a store (lj_storage_options); atomic */
     int64_t flush_until_ns; /* monotonic: a close flushes twice, but waits once; under db->mutex */
@@ -86,6 +89,13 @@ struct lj_open {
     sqlite3_file *reader; /* NULL between snapshots */
     int reader_slot;      /* read lock held, -1 = none */
     bool reader_shared;   /* SHARED lock held on the database file */
+    /* option `guard` (readguard.c) */
+    bool guarded;
+    atomic_bool guard_held;
+    pthread_mutex_t guard_mutex; /* rank 0; guards what is below */
+    sqlite3_file *guard_file;    /* NULL: not open */
+    volatile void *guard_index;  /* its wal-index */
+    int guard_slot;              /* read lock held, 0 = none */
 };
 
 /* ---- registry.c ---- */
@@ -122,6 +132,21 @@ void lj_open_flush(lj_open *open);
 
 /* ---- freeze.c ---- */
 lj_dbfile lj_freeze_dbfile(lj_open *open);
+
+/* ---- readguard.c: option `guard`; without it these do nothing ---- */
+/* A connection in normal locking mode reads: the guard's lock is taken if it is not held. */
+void lj_readguard_take(lj_open *open);
+/* It was decided whether this process ships: else another one guards. */
+void lj_readguard_settle(lj_open *open);
+/* Our own writer or checkpoint wants to restart the WAL, under the WAL write lock: lets go, and takes the lock again. */
+void lj_readguard_step_aside(lj_open *open);
+void lj_readguard_return(lj_open *open);
+/* Nobody else may have the database or its wal-index open now. */
+void lj_readguard_close(lj_open *open);
+/* Waits until the guard has given back WRITE and CKPT. false: there is no guard. */
+bool lj_readguard_wait(lj_open *open);
+/* lj_dbfile.tick: publishes what other processes have committed, and restarts a large WAL when all is shipped. */
+void lj_readguard_tick(void *ctx);
 
 /* ---- file.c ---- */
 /* The io_methods for a file whose lower one has these: not more than those can do. */

@@ -12,6 +12,7 @@
 #define AT_SALT      32u
 #define AT_BACKFILL  96u
 #define AT_MARKS     100u
+#define AT_ATTEMPTED 128u
 
 static uint32_t load(const volatile void *region, size_t at)
 {
@@ -119,4 +120,37 @@ void lj_walindex_set_mark(volatile void *region, int reader, uint32_t frames)
     __atomic_store_n(
         (volatile uint32_t *)((volatile uint8_t *)region + AT_MARKS + 4u * (unsigned)reader),
         frames, __ATOMIC_SEQ_CST);
+}
+
+static void store(volatile void *region, size_t at, uint32_t word)
+{
+    __atomic_store_n((volatile uint32_t *)((volatile uint8_t *)region + at), word,
+                     __ATOMIC_SEQ_CST);
+}
+
+static void set_word(uint8_t *raw, size_t at, uint32_t word)
+{
+    memcpy(raw + at, &word, sizeof(word));
+}
+
+void lj_walindex_restart(volatile void *region, const lj_walindex *now, lj_wal_salt salt)
+{
+    uint8_t raw[HEADER_BYTES];
+    memcpy(raw, now->raw, sizeof(raw));
+    set_word(raw, AT_FRAMES, 0);
+    lj_put_be32(raw + AT_SALT, salt.salt1);
+    lj_put_be32(raw + AT_SALT + 4, salt.salt2);
+    const bool big_endian = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__;
+    lj_wal_cksum sum = lj_wal_checksum(big_endian, (lj_wal_cksum){0, 0}, raw, 40);
+    set_word(raw, 40, sum.s1);
+    set_word(raw, 44, sum.s2);
+    /* the second copy first: a reader that sees them differ waits */
+    store_header(region, HEADER_BYTES, raw);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    store_header(region, 0, raw);
+    store(region, AT_BACKFILL, 0);
+    store(region, AT_ATTEMPTED, 0);
+    store(region, AT_MARKS + 4, 0);
+    for (int i = 2; i < LJ_WALINDEX_READERS; i++)
+        store(region, AT_MARKS + 4u * (unsigned)i, LJ_WALINDEX_UNUSED);
 }
