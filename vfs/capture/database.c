@@ -220,7 +220,6 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
     char told[sizeof(db->last_break)];
     pthread_mutex_lock(&db->mutex);
     bool was_active = db->chain.active;
-    db->life.emptied = false;
     db->touched = db->touched || !db->attached;
     db->disturbed =
         db->disturbed || db->freezing; /* a generation that is about to begin must not miss it */

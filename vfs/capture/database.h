@@ -93,6 +93,7 @@ struct lj_db {
     bool freezing;    /* a first snapshot is being frozen: no restart in between */
     bool disturbed;   /* ... and one had to be allowed all the same */
     bool closing;     /* the last handle is going away: long work ends */
+    bool outside_wal; /* being written outside of WAL mode: no WAL was opened since */
     bool touched;     /* written outside of WAL mode before the attach */
     bool broken;      /* the chain was given up: the shipper has to begin a new generation */
     char broken_reason[192];
@@ -195,6 +196,11 @@ void lj_db_wal_emptied(lj_db *db);
 void lj_db_wal_header(lj_db *db, lj_wal_salt salt);
 /* Gives up the chain: what happened is not in the WAL (rollback-journal mode, replaced file). */
 void lj_db_break(lj_db *db, const char *fmt, ...) LJ_PRINTF(2, 3);
+/*
+ * The file itself is going to be written outside of WAL mode; or a WAL was opened. In between the file may hold half a transaction,
+ * and nobody may take it for the state at the end of the last WAL.
+ */
+void lj_db_outside_wal(lj_db *db, bool outside);
 /* The journal mode is not WAL (name it), or is WAL again (NULL). */
 void lj_db_journal_mode(lj_db *db, const char *mode);
 

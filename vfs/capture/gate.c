@@ -180,3 +180,10 @@ void lj_db_wal_header(lj_db *db, lj_wal_salt salt)
     }
     pthread_mutex_unlock(&db->mutex);
 }
+
+void lj_db_outside_wal(lj_db *db, bool outside)
+{
+    pthread_mutex_lock(&db->mutex);
+    db->outside_wal = outside;
+    pthread_mutex_unlock(&db->mutex);
+}

@@ -118,6 +118,7 @@ void lj_event_wal_opened(lj_file *wal)
 {
     lj_file *file = wal->partner;
     lj_wal_header header;
+    lj_db_outside_wal(file->open->db, false);
     lj_db_journal_mode(file->open->db, NULL);
     if (file->lock_level < SQLITE_LOCK_EXCLUSIVE || file->index != NULL)
         return;
@@ -233,6 +234,9 @@ static void note_first_page(const lj_file *file, const uint8_t *data)
 void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off)
 {
     lj_open *open = file->open;
+    /* first, so that a snapshot is either refused because of it or there to have the page saved (I63) */
+    if (!file->checkpointing)
+        lj_db_outside_wal(open->db, true);
     lj_image_before_write(&open->guard, (uint64_t)off, (uint64_t)len);
     if (file->checkpointing)
         return;

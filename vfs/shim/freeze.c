@@ -157,9 +157,13 @@ static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *
     lj_life life = db->life;
     bool sealed = db->chain.active && db->chain.sealed && db->chain.sealed_frames == life.frames;
     sealed = sealed || life.emptied;
+    bool outside_wal = db->outside_wal;
     pthread_mutex_unlock(&db->mutex);
+    if (outside_wal)
+        return busy(err, "it is being written outside of WAL mode");
     if (wal_emptied(open, life.known ? &life.salt : NULL)) {
-        *ret_freeze = (lj_freeze){.backfilled = true, .held = false};
+        *ret_freeze = (lj_freeze){
+            .page_size = life.known ? life.page_size : 0, .backfilled = true, .held = false};
         return LJ_OK;
     }
     if (!life.known)

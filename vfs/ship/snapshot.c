@@ -311,9 +311,9 @@ static lj_code locate(lj_shipper *s, const lj_freeze *f, uint64_t life_before, l
         *ret_life = life->number;
         *ret_salt = f->frames != 0 ? f->salt : life->salt;
         /* an unused index may be taken over by another life: then all of that one is behind the snapshot */
-        ret_at->offset = *ret_frames > 0 && !chain->unused
-                             ? lj_wal_frame_offset(f->page_size, *ret_frames + 1)
-                             : 0;
+        uint32_t page_size = f->frames != 0 ? f->page_size : life->page_size;
+        ret_at->offset =
+            *ret_frames > 0 && !chain->unused ? lj_wal_frame_offset(page_size, *ret_frames + 1) : 0;
     }
     pthread_mutex_unlock(&db->mutex);
     return code;
