@@ -169,8 +169,11 @@ typedef enum { LJ_GATE_ALLOW, LJ_GATE_VETO } lj_gate;
  * half of max_wal_size makes the shipper catch up at once, so that little is left to be spooled at the limit.
  */
 lj_gate lj_db_gate(lj_db *db, bool checkpoint);
-/* Everything committed is in the replica, and it is `frames` frames of the life with this salt. */
-bool lj_db_all_shipped(lj_db *db, lj_wal_salt salt, uint64_t frames);
+/*
+ * May the life with this salt, which has so many frames, be ended for a reason of ours? Not while a generation begins, nor when
+ * somebody else has ended it; else as the gate says (ALLOW can mean that lj_db_seal has something to copy).
+ */
+bool lj_db_may_restart(lj_db *db, lj_wal_salt salt, uint64_t frames);
 /*
  * The current life ends now. Unshipped frames go to the spool first; if that fails or the spool is full, the chain is given
  * up (logged, visible, a new generation follows). `going` = the file itself is about to be deleted (a hard link will do).
