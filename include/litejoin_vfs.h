@@ -62,6 +62,7 @@ typedef struct litejoin_config {
     void (*log)(void *log_ctx, int level, const char *line);
     void *log_ctx;
     const char *fsync_before_ship;
+    const char *auto_wal;
     const char *guard;
 } litejoin_config;
 

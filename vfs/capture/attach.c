@@ -179,6 +179,10 @@ static bool decide_without_frames(decision *d)
     const lj_identity *now = &d->db->opened_identity;
     if (!d->db->has_opened_identity)
         return refuse(d, "the database file is new");
+    lj_identity current;
+    if (d->db->ready_failures > 0 &&
+        (!lj_identity_of(d->db->path, &current) || !lj_identity_eq(&current, now)))
+        return refuse(d, "the database file changed while its state could not be read");
     if (saved->at.offset == 0 && !saved->has_base && saved->has_identity &&
         lj_identity_eq(&saved->identity, now)) {
         d->chain.index = saved->at.index;

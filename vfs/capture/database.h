@@ -69,8 +69,12 @@ struct lj_db {
     lj_identity
         opened_identity; /* of the database file before SQLite touched it; valid if has_opened_identity */
     bool has_opened_identity;
+    uint64_t inode; /* of the database file; 0 = not known (moved.h) */
 
     atomic_bool ready; /* the attach is over */
+    atomic_llong
+        ready_not_before_ns; /* monotonic: it failed, and is not tried again before; 0 = now */
+    unsigned ready_failures; /* in a row; under the mutex */
     pthread_mutex_t
         ready_mutex; /* rank 1, held once, during the attach: no connection gets past its first read before */
 
@@ -80,6 +84,7 @@ struct lj_db {
     /* below: guarded by mutex */
     lj_db_state state;
     char reason[192]; /* why STOPPED, or what STARTING waits for */
+    bool moved;       /* the file under this name is another one (moved.h): STOPPED for good */
     bool not_wal;     /* journal mode is not WAL: reason says which */
     bool attached;    /* decided whether to continue (attach.h) */
     bool established; /* the generation's first snapshot is in the replica */
@@ -107,7 +112,7 @@ struct lj_db {
     bool spooling;         /* frames are being copied to the spool: the index must not change */
     bool want_wake;        /* the shipper sleeps: the next commit wakes it */
     int64_t not_before_ns; /* monotonic: the next tick is not due before */
-    bool urgent;           /* ... unless the WAL is growing towards max_wal_size */
+    bool urgent;           /* ... unless the WAL is growing towards max_wal_size, or the process ends */
     uint64_t attempts;     /* shipping attempts ended */
     uint64_t
         failures; /* of those a flush waits for: failed for a reason that does not pass within seconds */
@@ -132,7 +137,8 @@ void lj_db_free(lj_db *db);
  * false = not now, somebody will try again), creates the state folder, elects the uploader, maps the shared page, decides
  * whether the replica is continued (attach.h), wakes the shipper. Some local I/O once per open, for which other connections
  * wait (they could commit or restart the WAL before it is decided); cheap when called again. A failure is kept in state and
- * reason; the application goes on.
+ * reason; the application goes on, and a later look tries again (after 0.1 s first and 5 s at most). What was committed or
+ * restarted meanwhile counts like what another program did: the attach finds out whether the replica can be continued.
  */
 typedef bool (*lj_db_first_look_fn)(void *ctx);
 void lj_db_ready(lj_db *db, lj_db_first_look_fn look, void *ctx);
@@ -174,6 +180,8 @@ lj_gate lj_db_gate(lj_db *db, bool checkpoint);
  * somebody else has ended it; else as the gate says (ALLOW can mean that lj_db_seal has something to copy).
  */
 bool lj_db_may_restart(lj_db *db, lj_wal_salt salt, uint64_t frames);
+/* Ships what there is without waiting for the next tick. */
+void lj_db_hurry(lj_db *db);
 /*
  * The current life ends now. Unshipped frames go to the spool first; if that fails or the spool is full, the chain is given
  * up (logged, visible, a new generation follows). `going` = the file itself is about to be deleted (a hard link will do).

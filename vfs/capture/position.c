@@ -34,6 +34,8 @@ static void render(const lj_saved_position *p, lj_buf *buf, lj_error *err, lj_co
     } while (0)
     LINE("%s", POSITION_HEAD);
     LINE("at %s %" PRIu32 " %" PRIu64 "\n", p->at.generation, p->at.index, p->at.offset);
+    if (p->prev_end != 0)
+        LINE("previous %" PRIu64 "\n", p->prev_end);
     LINE("life %" PRIu32 " %" PRIu32 " %" PRIu32 " %" PRIu32 " %" PRIu32 " %d\n", p->salt.salt1,
          p->salt.salt2, p->sum.s1, p->sum.s2, p->page_size, p->big_endian ? 1 : 0);
     if (p->has_base)
@@ -87,6 +89,8 @@ static bool parse_line(const char *line, lj_saved_position *p)
         memcpy(p->at.generation, generation, sizeof(generation));
         return lj_generation_ok(generation) && p->at.index <= LJ_INDEX_MAX;
     }
+    if (sscanf(line, "previous %" SCNu64, &p->prev_end) == 1)
+        return true;
     if (sscanf(line, "life %" SCNu32 " %" SCNu32 " %" SCNu32 " %" SCNu32 " %" SCNu32 " %d",
                &p->salt.salt1, &p->salt.salt2, &p->sum.s1, &p->sum.s2, &p->page_size, &flag) == 6) {
         p->big_endian = flag != 0;

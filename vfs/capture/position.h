@@ -17,6 +17,9 @@
 typedef struct {
     lj_position at; /* the next byte to ship; "" generation = none */
 
+    uint64_t
+        prev_end; /* where the index before at.index ends; 0 = not known, or it does not matter */
+
     /* With at.offset > 0: the life that at.index is, and the running checksum behind the last shipped frame. */
     lj_wal_salt salt;
     lj_wal_cksum sum;

@@ -12,6 +12,7 @@
 
 #include "vfs/base/clock.h"
 #include "vfs/base/str.h"
+#include "vfs/capture/moved.h"
 #include "vfs/shim/handle.h"
 
 static int answer_error(char **args, const lj_error *err)
@@ -52,8 +53,10 @@ static int pragma_status(lj_file *file, char **args)
     char error[2 * LJ_ERROR_TEXT_MAX];
     char given_up[2 * sizeof(s.last_break)];
     char snapshot[LJ_CLOCK_TEXT_MAX] = "";
-    if (db != NULL)
+    if (db != NULL) {
+        (void)lj_db_in_place(db); /* the state says if it is not */
         lj_db_get_status(db, &s);
+    }
     lj_str_json(path, sizeof(path), db != NULL ? db->path : "");
     lj_str_json(url, sizeof(url), db != NULL ? db->replica_url : "");
     lj_str_json(state, sizeof(state), s.text);

@@ -7,7 +7,7 @@
 #ifndef LJ_WALINDEX_H
 #define LJ_WALINDEX_H
 
-#include "vfs/capture/database.h"
+#include "vfs/shim/handle.h"
 
 #define LJ_WALINDEX_READERS 5
 
@@ -36,6 +36,11 @@ bool lj_walindex_read(const volatile void *region, lj_walindex *ret_index);
 bool lj_walindex_look(void *region, lj_wal_end *ret_end);
 /* Salts and frame count without verification: a cheap "did anything change?". */
 void lj_walindex_peek(const volatile void *region, lj_wal_salt *ret_salt, uint32_t *ret_frames);
+/*
+ * Replaces the running checksum behind the last frame, as SQLite's writer would: caller holds the write lock. `file` is where the
+ * region was mapped from.
+ */
+void lj_walindex_set_sum(sqlite3_file *file, const volatile void *region, lj_wal_cksum sum);
 uint32_t lj_walindex_backfilled(const volatile void *region);
 uint32_t lj_walindex_mark(const volatile void *region, int reader);
 /*

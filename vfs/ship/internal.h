@@ -55,7 +55,7 @@ struct lj_shipper {
     /* guarded by db->mutex */
     char disowned
         [LJ_GENERATION_MAX]; /* another writer's, to be taken out of the lineage; "" = none */
-    bool unshippable;        /* the newest generation is a snapshot alone (snapshot.c) */
+    bool unshippable;        /* commits behind the newest snapshot need another one (snapshot.c) */
     bool want_generation;    /* the snapshot task has to begin a new one */
     lj_new_generation fresh;
     bool
@@ -64,6 +64,8 @@ struct lj_shipper {
     int64_t noted_ns;
     lj_position noted_at;
     int64_t snapshot_not_before_ns; /* monotonic: backoff of the snapshot task */
+    int64_t rest_until_ns;          /* monotonic: no snapshot of the same life before ... */
+    uint64_t rest_life; /* ... 0 = none: its frames can be replicated by snapshots alone */
     int64_t
         store_not_before_ns;  /* monotonic: the store asked for no request before (Retry-After) */
     int64_t newest_object_ns; /* copy of saved.last_object_ns for the snapshot task */
@@ -127,6 +129,8 @@ int64_t lj_ship_retry_at_locked(lj_shipper *s, unsigned failures, const lj_error
 /* snapshot_task.c: the task itself, and when it is due (LJ_TASK_IDLE: nothing changed). Caller holds db->mutex. */
 int64_t lj_snapshot_run(lj_task *task);
 int64_t lj_snapshot_due_locked(const lj_shipper *s);
+/* Before this moment none is taken unless somebody waits: backoff, and the rest of a life that cannot be shipped. */
+int64_t lj_snapshot_allowed_locked(const lj_shipper *s);
 /* snapshot.c */
 LJ_WARN_UNUSED lj_code lj_snapshot_first(lj_shipper *s, lj_error *err);
 LJ_WARN_UNUSED lj_code lj_snapshot_periodic(lj_shipper *s, lj_error *err);

@@ -27,6 +27,8 @@ static bool possible_locked(const lj_shipper *s)
     return db->established && db->chain.active && db->chain.has_life && !db->chain.unused &&
            db->life.known && db->spool_bytes == 0 && !db->spooling &&
            s->saved.at.index == db->chain.index && s->saved.at.offset > 0 &&
+           s->saved.at.offset <=
+               LJ_OFFSET_MAX && /* behind it nothing more can follow in this life */
            db->chain.index < LJ_INDEX_MAX;
 }
 
@@ -47,6 +49,7 @@ lj_code lj_rollover(lj_shipper *s, lj_error *err)
         db->chain.base_frames = frames;
         db->chain.unused = db->life.frames == frames;
         saved->mark_end = saved->at.offset;
+        saved->prev_end = 0; /* the index repeats what is missing before it */
         saved->at.index++;
         saved->at.offset = 0;
         db->pos = saved->at;
