@@ -62,6 +62,9 @@ typedef struct litejoin_config {
     void (*log)(void *log_ctx, int level, const char *line);
     void *log_ctx;
     const char *fsync_before_ship;
+    const char *durability;
+    const char *remote_timeout;
+    const char *remote_on_failure;
 } litejoin_config;
 
 /*
@@ -94,6 +97,8 @@ typedef struct litejoin_status {
     uint64_t shipped_bytes;             /* compressed */
     int64_t last_snapshot_ns;           /* wall time of the newest snapshot, 0 = none known */
     char last_error[LITEJOIN_TEXT_MAX]; /* "" when the last attempt was good */
+    int degraded; /* 1: remote_on_failure=degrade, and commits do not wait until the replica has caught up */
+    uint64_t failed_commits; /* commits that waited for the replica in vain, since open */
 } litejoin_status;
 
 /*
@@ -108,6 +113,14 @@ LITEJOIN_API int litejoin_get_status(sqlite3 *db, const char *schema, litejoin_s
  * failed (litejoin_last_error). Same as `PRAGMA litejoin_sync`.
  */
 LITEJOIN_API int litejoin_sync(sqlite3 *db, const char *schema, int timeout_ms);
+
+/*
+ * Waits until the replica has reached `position` ("GENERATION/INDEX:OFFSET", as PRAGMA litejoin_sync and litejoin_status
+ * print it), at most timeout_ms (0 = the option remote_timeout), without making it ship earlier. The same results, and
+ * SQLITE_MISUSE for what is no position; SQLITE_IOERR for a position of another generation. Same as `PRAGMA litejoin_wait`.
+ */
+LITEJOIN_API int litejoin_wait(sqlite3 *db, const char *schema, const char *position,
+                               int timeout_ms);
 
 /* Takes a snapshot now and waits for it, with the same results. Same as `PRAGMA litejoin_snapshot`. */
 LITEJOIN_API int litejoin_snapshot(sqlite3 *db, const char *schema, int timeout_ms);

@@ -132,6 +132,7 @@ static lj_code open_replicated(sqlite3_vfs *vfs, const char *name, lj_file *file
     LJ_TRY(lj_registry_acquire(base_of(vfs), name, config, there ? &identity : NULL, &file->open,
                                &first, err));
     file->wal_name = sqlite3_filename_wal(name);
+    lj_durable_open(file, config);
     lj_registry_add_file(file);
     note_opened(file, first);
     return LJ_OK;

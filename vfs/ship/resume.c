@@ -11,7 +11,22 @@
 #include "vfs/replica/inventory.h"
 #include "vfs/ship/internal.h"
 
-static lj_code agree(const lj_generation_info *found, const lj_saved_position *saved, lj_error *err)
+/* Nothing stands behind the position locally that an object at it could be. */
+static bool nothing_left(lj_db *db, const lj_position *at)
+{
+    pthread_mutex_lock(&db->mutex);
+    const lj_life *life = &db->life;
+    const lj_chain *chain = &db->chain;
+    bool more = db->spool_bytes > 0 || db->pending.state != LJ_PENDING_NONE ||
+                at->index < chain->index;
+    if (chain->has_life && life->known && !chain->unused && at->index == chain->index)
+        more = more || lj_wal_frame_offset(life->page_size, life->frames + 1) > at->offset;
+    pthread_mutex_unlock(&db->mutex);
+    return !more;
+}
+
+static lj_code agree(lj_db *db, const lj_generation_info *found, const lj_saved_position *saved,
+                     lj_error *err)
 {
     char ours[LJ_POSITION_TEXT_MAX];
     lj_position_format(&saved->at, ours);
@@ -23,8 +38,10 @@ static lj_code agree(const lj_generation_info *found, const lj_saved_position *s
         lj_position theirs = saved->at;
         theirs.index = last->index;
         theirs.offset = last->offset;
-        /* a segment exactly at our position is an acknowledgement we did not hear: upload.c compares it */
-        if (lj_position_compare(&theirs, &saved->at) > 0) {
+        /* a segment exactly at our position is an acknowledgement we did not hear: upload.c compares it. With nothing to
+         * compare it is a transaction whose COMMIT failed, or one that a power cut took */
+        int order = lj_position_compare(&theirs, &saved->at);
+        if (order > 0 || (order == 0 && nothing_left(db, &saved->at))) {
             char text[LJ_POSITION_TEXT_MAX];
             lj_position_format(&theirs, text);
             return lj_error_set(err, LJ_CONFLICT,
@@ -59,7 +76,7 @@ lj_code lj_resume_check(lj_shipper *s, lj_error *err)
     lj_inventory *inventory = NULL;
     LJ_TRY(lj_inventory_read(s->storage, s->saved.at.generation, &inventory, err));
     const lj_generation_info *found = lj_inventory_find(inventory, s->saved.at.generation);
-    lj_code code = agree(found, &s->saved, err);
+    lj_code code = agree(s->db, found, &s->saved, err);
     if (code == LJ_OK)
         note_newest_snapshot(s, found);
     lj_inventory_free(inventory);
