@@ -42,6 +42,11 @@ static const char *holdup_locked(const lj_db *db)
     return "still shipping what was committed before";
 }
 
+static bool stored_locked(const lj_pending *p)
+{
+    return p->state == LJ_PENDING_STORED || p->state == LJ_PENDING_ACKED;
+}
+
 /* No attempt reads or sends the transaction from here on; one that is on its way is ended, and may still have succeeded. */
 static void stop_attempt_locked(lj_db *db, uint64_t number)
 {
@@ -86,7 +91,7 @@ static lj_code wait_locked(lj_db *db, uint64_t failures, int64_t timeout_ns, lj_
     lj_db_deadline(timeout_ns, &deadline);
     int rc = 0;
     for (;;) {
-        if (p->state == LJ_PENDING_ACKED)
+        if (p->state == LJ_PENDING_ACKED || (p->state == LJ_PENDING_STORED && rc == ETIMEDOUT))
             return LJ_OK;
         lj_code code = lj_db_cannot_wait_locked(db, err);
         if (code != LJ_OK)
@@ -111,12 +116,14 @@ lj_code lj_db_pending_wait(lj_db *db, uint64_t number, int64_t timeout_ns, bool 
     pthread_mutex_lock(&db->mutex);
     lj_pending *p = &db->pending;
     lj_code code = wait_locked(db, db->failures, timeout_ns, err);
-    if (code != LJ_OK && leave) {
+    if (code != LJ_OK && stored_locked(p)) {
+        code = LJ_OK; /* and then something else failed */
+    } else if (code != LJ_OK && leave) {
         p->state = LJ_PENDING_LEFT;
         degraded = degrade_locked(db);
     } else if (code != LJ_OK) {
         stop_attempt_locked(db, number);
-        if (p->state == LJ_PENDING_ACKED)
+        if (stored_locked(p))
             code = LJ_OK;
         else
             revoke_locked(db, number);
@@ -146,7 +153,7 @@ void lj_db_pending_undo(lj_db *db, uint64_t number)
     pthread_mutex_lock(&db->mutex);
     lj_pending *p = &db->pending;
     bool current = p->number == number && p->state != LJ_PENDING_NONE;
-    bool ahead = current && p->state == LJ_PENDING_ACKED;
+    bool ahead = current && stored_locked(p);
     if (current) {
         revoke_locked(db, number);
         p->failed++;
@@ -185,7 +192,7 @@ void lj_db_wait_failed(lj_db *db, bool degrade, const lj_error *err)
 void lj_db_pending_published_locked(lj_db *db, const lj_wal_end *end)
 {
     lj_pending *p = &db->pending;
-    if ((p->state == LJ_PENDING_ACKED || p->state == LJ_PENDING_LEFT) &&
+    if ((stored_locked(p) || p->state == LJ_PENDING_LEFT) &&
         lj_wal_salt_eq(p->end.salt, end->salt) && end->frames >= p->end.frames)
         p->state = LJ_PENDING_NONE;
 }
@@ -252,7 +259,7 @@ bool lj_db_pending_end(lj_db *db, uint64_t number, bool stored, bool unknown)
     bool good = !p->sent_revoked;
     p->sending = false;
     if (good && stored && p->number == number && p->state == LJ_PENDING_OFFERED)
-        p->state = LJ_PENDING_ACKED;
+        p->state = LJ_PENDING_STORED;
     p->sent_unknown = p->sent_unknown || unknown || (stored && !good);
     if ((stored && good) || !p->sent_unknown) {
         p->sent = 0;
@@ -262,6 +269,15 @@ bool lj_db_pending_end(lj_db *db, uint64_t number, bool stored, bool unknown)
     pthread_cond_broadcast(&db->cond);
     pthread_mutex_unlock(&db->mutex);
     return good;
+}
+
+void lj_db_pending_ack(lj_db *db, uint64_t number)
+{
+    pthread_mutex_lock(&db->mutex);
+    if (db->pending.number == number && db->pending.state == LJ_PENDING_STORED)
+        db->pending.state = LJ_PENDING_ACKED;
+    pthread_cond_broadcast(&db->cond);
+    pthread_mutex_unlock(&db->mutex);
 }
 
 void lj_db_pending_refuse(lj_db *db, uint64_t number, const lj_error *err)

@@ -44,7 +44,8 @@ typedef struct {
 typedef enum {
     LJ_PENDING_NONE,
     LJ_PENDING_OFFERED, /* somebody waits for it */
-    LJ_PENDING_ACKED,
+    LJ_PENDING_STORED, /* the store has acknowledged it, it cannot be withdrawn any more ... */
+    LJ_PENDING_ACKED,  /* ... and the position file and the status say so */
     LJ_PENDING_LEFT, /* nobody waits any more, it is about to be published all the same */
 } lj_pending_state;
 
@@ -103,6 +104,8 @@ bool lj_db_pending_begin(lj_db *db, uint64_t number);
  * without having said so. Returns false when the transaction was withdrawn meanwhile: the position must not move.
  */
 bool lj_db_pending_end(lj_db *db, uint64_t number, bool stored, bool unknown);
+/* What the store has acknowledged is in the position file, or could not be written there: COMMIT goes on. */
+void lj_db_pending_ack(lj_db *db, uint64_t number);
 /* Its frames do not verify: whoever waits for it is told. */
 void lj_db_pending_refuse(lj_db *db, uint64_t number, const lj_error *err);
 /* True once for each revocation of a transaction that was sent. */

@@ -295,6 +295,7 @@ static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
     s->pending = pending;
     code = ship_live(s, &chain, &life, ret_more, err);
     s->pending = 0;
+    lj_db_pending_ack(db, pending);
     if (pending != 0 && (code == LJ_CORRUPT || code == LJ_BUSY)) {
         /* of the transaction that waits, or of what was published before? the next step looks at that alone */
         if (code == LJ_CORRUPT)
