@@ -51,6 +51,7 @@ static bool stored_locked(const lj_pending *p)
 static void stop_attempt_locked(lj_db *db, uint64_t number)
 {
     lj_pending *p = &db->pending;
+    p->state = LJ_PENDING_STOPPED;
     if (!p->sending || p->sent != number)
         return;
     __atomic_store_n(&p->cancel, true, __ATOMIC_RELAXED);
@@ -118,7 +119,7 @@ lj_code lj_db_pending_wait(lj_db *db, uint64_t number, int64_t timeout_ns, bool 
     lj_code code = wait_locked(db, db->failures, timeout_ns, err);
     if (code != LJ_OK && stored_locked(p)) {
         code = LJ_OK; /* and then something else failed */
-    } else if (code != LJ_OK && leave) {
+    } else if (code != LJ_OK && code != LJ_CORRUPT && leave) {
         p->state = LJ_PENDING_LEFT;
         degraded = degrade_locked(db);
     } else if (code != LJ_OK) {
@@ -129,7 +130,7 @@ lj_code lj_db_pending_wait(lj_db *db, uint64_t number, int64_t timeout_ns, bool 
             revoke_locked(db, number);
         wake = p->sent_revoked;
     }
-    if (code != LJ_OK)
+    if (code != LJ_OK && code != LJ_CORRUPT)
         p->failed++;
     db->flush_waiters--;
     pthread_mutex_unlock(&db->mutex);
@@ -258,7 +259,8 @@ bool lj_db_pending_end(lj_db *db, uint64_t number, bool stored, bool unknown)
     lj_pending *p = &db->pending;
     bool good = !p->sent_revoked;
     p->sending = false;
-    if (good && stored && p->number == number && p->state == LJ_PENDING_OFFERED)
+    if (good && stored && p->number == number &&
+        (p->state == LJ_PENDING_OFFERED || p->state == LJ_PENDING_STOPPED))
         p->state = LJ_PENDING_STORED;
     p->sent_unknown = p->sent_unknown || unknown || (stored && !good);
     if ((stored && good) || !p->sent_unknown) {

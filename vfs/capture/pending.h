@@ -44,6 +44,7 @@ typedef struct {
 typedef enum {
     LJ_PENDING_NONE,
     LJ_PENDING_OFFERED, /* somebody waits for it */
+    LJ_PENDING_STOPPED, /* being withdrawn: no attempt begins, one on its way may still succeed */
     LJ_PENDING_STORED, /* the store has acknowledged it, it cannot be withdrawn any more ... */
     LJ_PENDING_ACKED,  /* ... and the position file and the status say so */
     LJ_PENDING_LEFT, /* nobody waits any more, it is about to be published all the same */
@@ -71,7 +72,8 @@ typedef struct {
 /* Offers the transaction that ends at `end` and wakes the shipper. Returns its number. */
 uint64_t lj_db_pending_offer(lj_db *db, const lj_wal_end *end);
 /*
- * Waits until it is acknowledged. Otherwise it is withdrawn (with `leave`: left): LJ_TIMEOUT when the time is up, the
+ * Waits until it is acknowledged. LJ_CORRUPT: its frames do not verify, although SQLite wrote them (before 3.50.2 it does
+ * that); it is not pending any more. Otherwise it is withdrawn (with `leave`: left): LJ_TIMEOUT when the time is up, the
  * shipper's error as soon as one does not pass by itself, LJ_UNSUPPORTED when this process cannot ship. An attempt on its way
  * is cancelled first, which takes 0.2 s at most with a store that keeps to it (I23), and is given up after a second.
  */

@@ -15,8 +15,8 @@
  * the wal-index is updated, the transaction is undone: see lj_db_pending_undo.
  *
  * ack: waits at FCNTL_COMMIT_PHASETWO, when the lock is released; other connections' commits go into the same object. That is
- * also where a commit with durability=remote waits whose end was not recognized (frames without checksums, SQLite before
- * 3.50.2): it is committed by then, but it is not reported before the replica has it.
+ * also where a commit with durability=remote waits whose frames have no valid checksums (SQLite before 3.50.2: spill,
+ * overwrite, ROLLBACK TO): it is committed by then, but it is not reported before the replica has it, by a snapshot.
  *
  * Rollback-journal mode: nothing can be waited for, so COMMIT is refused.
  *
@@ -188,6 +188,11 @@ int lj_durable_commit(lj_file *wal)
     wal->synced = true;
     lj_error err = LJ_ERROR_INIT;
     lj_code code = lj_db_pending_wait(db, number, file->remote_timeout_ns, file->degrade, &err);
+    if (code == LJ_CORRUPT) {
+        /* SQLite's own mistake: only a snapshot can bring this to the replica, once it is published (phase two) */
+        lj_log_error(LJ_LOG_WARN, db->path, &err);
+        return SQLITE_OK;
+    }
     if (code != LJ_OK && !file->degrade)
         return fail_commit(wal, frame, SQLITE_IOERR_WRITE, &err);
     wal->pending = number;
