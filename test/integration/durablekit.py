@@ -136,8 +136,14 @@ class Remote:
         for key, _ in self.client.objects(BUCKET, "r/shard_0/"):
             path = os.path.join(folder, os.path.relpath(key, "r/shard_0"))
             os.makedirs(os.path.dirname(path), exist_ok=True)
+            try:
+                body = self.client.read(BUCKET, key)
+            except stores.StoreError as error:
+                if error.status != 404:
+                    raise
+                continue  # taken back since it was listed
             with open(path, "wb") as file:
-                file.write(self.client.read(BUCKET, key))
+                file.write(body)
         return Replica(folder)
 
     def restored(self, generation=None):

@@ -305,8 +305,7 @@ bool lj_db_publish_seen(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *re
 uint64_t lj_db_life_number(lj_db *db, lj_wal_salt salt)
 {
     pthread_mutex_lock(&db->mutex);
-    uint64_t number =
-        db->life.known && lj_wal_salt_eq(db->life.salt, salt) ? db->life.number : 0;
+    uint64_t number = db->life.known && lj_wal_salt_eq(db->life.salt, salt) ? db->life.number : 0;
     pthread_mutex_unlock(&db->mutex);
     return number;
 }
@@ -410,7 +409,7 @@ const lj_error *lj_db_shipping_error_locked(const lj_db *db)
 
 /* "<what>: <why>" with the hint of why. */
 lj_code lj_db_told_why(lj_error *err, lj_code code, const char *what, const lj_error *why,
-                        const char *otherwise)
+                       const char *otherwise)
 {
     lj_error_set(err, code, "%s: %s", what, why->code != LJ_OK ? why->message : otherwise);
     if (why->code != LJ_OK)
@@ -486,8 +485,7 @@ lj_code lj_db_wait(lj_db *db, int64_t timeout_ns, bool first_error, lj_error *er
 {
     pthread_mutex_lock(&db->mutex);
     uint64_t life = db->life.known ? db->life.number : 0;
-    lj_code code =
-        lj_db_wait_for_locked(db, life, db->life.frames, timeout_ns, first_error, err);
+    lj_code code = lj_db_wait_for_locked(db, life, db->life.frames, timeout_ns, first_error, err);
     pthread_mutex_unlock(&db->mutex);
     return code;
 }
@@ -511,7 +509,8 @@ lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_error *err)
         rc = pthread_cond_timedwait(&db->cond, &db->mutex, &deadline);
     if (db->snapshot_done < mine) {
         code = db->snapshot_failed >= mine ? LJ_UNAVAILABLE : LJ_TIMEOUT;
-        lj_db_told_why(err, code, "no snapshot", current_error_locked(db), "it is still being written");
+        lj_db_told_why(err, code, "no snapshot", current_error_locked(db),
+                       "it is still being written");
     }
     pthread_mutex_unlock(&db->mutex);
     return code;

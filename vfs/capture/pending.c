@@ -162,7 +162,8 @@ void lj_db_pending_undo(lj_db *db, uint64_t number)
     bool wake = p->sent_revoked;
     pthread_mutex_unlock(&db->mutex);
     if (ahead)
-        lj_db_break(db, "the replica is ahead: it has a transaction whose commit failed afterwards");
+        lj_db_break(db,
+                    "the replica is ahead: it has a transaction whose commit failed afterwards");
     if (wake)
         db->wake(db, 0);
 }

@@ -45,9 +45,9 @@ typedef enum {
     LJ_PENDING_NONE,
     LJ_PENDING_OFFERED, /* somebody waits for it */
     LJ_PENDING_STOPPED, /* being withdrawn: no attempt begins, one on its way may still succeed */
-    LJ_PENDING_STORED, /* the store has acknowledged it, it cannot be withdrawn any more ... */
-    LJ_PENDING_ACKED,  /* ... and the position file and the status say so */
-    LJ_PENDING_LEFT, /* nobody waits any more, it is about to be published all the same */
+    LJ_PENDING_STORED,  /* the store has acknowledged it, it cannot be withdrawn any more ... */
+    LJ_PENDING_ACKED,   /* ... and the position file and the status say so */
+    LJ_PENDING_LEFT,    /* nobody waits any more, it is about to be published all the same */
 } lj_pending_state;
 
 typedef struct {
@@ -60,8 +60,9 @@ typedef struct {
     uint64_t sent;     /* which one, 0 = none */
     bool sending;      /* it is on its way */
     bool sent_unknown; /* an attempt with it ended without an answer */
-    bool sent_revoked; /* the transaction was withdrawn or undone: for the shipper to take note of */
-    bool cancel;       /* ends the attempt on its way; atomic, as in base/cancel.h */
+    bool
+        sent_revoked; /* the transaction was withdrawn or undone: for the shipper to take note of */
+    bool cancel;      /* ends the attempt on its way; atomic, as in base/cancel.h */
 
     bool degraded;   /* commits do not wait until the replica has caught up (remote_on_failure) */
     uint64_t failed; /* commits that waited in vain, since open */

@@ -25,7 +25,7 @@ typedef enum { LJ_MODE_SIDECAR, LJ_MODE_EMBEDDED } lj_mode;
 typedef enum {
     LJ_DURABILITY_LOCAL,  /* as without replication */
     LJ_DURABILITY_REMOTE, /* the replica has the transaction; else it fails and there is none */
-    LJ_DURABILITY_ACK,    /* it is committed and the replica has it; else it fails and is committed all the same */
+    LJ_DURABILITY_ACK, /* it is committed and the replica has it; else it fails and is committed all the same */
 } lj_durability;
 
 typedef enum { LJ_ON_FAILURE_ERROR, LJ_ON_FAILURE_DEGRADE } lj_on_failure;

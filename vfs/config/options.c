@@ -148,8 +148,8 @@ static const lj_option options[] = {
      .offset = offsetof(lj_config, fsync_before_ship),
      .origins = FROM_ALL},
     {.info = {"durability", "one of local, remote, ack", "local", "local, remote, ack", ANYWHERE,
-              "When COMMIT returns. `remote`: the replica has the transaction, or it fails. `ack`: as "
-              "`remote`, but it is committed locally first. See Commits that wait."},
+              "When COMMIT returns. `remote`: the replica has the transaction, or it fails. `ack`: "
+              "the same, but it is committed locally first."},
      .type = LJ_OPTION_CHOICE,
      .offset = offsetof(lj_config, durability),
      .choices = durability_names,
@@ -161,9 +161,10 @@ static const lj_option options[] = {
      .min = NS_PER_MS,
      .max = NS_PER_HOUR,
      .origins = FROM_ALL},
-    {.info = {"remote_on_failure", "one of error, degrade", "error", "error, degrade", ANYWHERE,
-              "What becomes of a COMMIT that waited in vain. `degrade`: it succeeds, and later ones do "
-              "not wait until the replica has caught up."},
+    {.info =
+         {"remote_on_failure", "one of error, degrade", "error", "error, degrade", ANYWHERE,
+          "What becomes of a COMMIT that waited in vain. `degrade`: it succeeds, and later ones do "
+          "not wait until the replica has caught up."},
      .type = LJ_OPTION_CHOICE,
      .offset = offsetof(lj_config, remote_on_failure),
      .choices = failure_names,

@@ -144,8 +144,7 @@ static int vfs_name(sqlite3_file *f, void *arg)
 static int commit_phase_two(lj_file *file, void *arg)
 {
     lj_event_exclusive_commit(file);
-    int rc =
-        file->lower->pMethods->xFileControl(file->lower, SQLITE_FCNTL_COMMIT_PHASETWO, arg);
+    int rc = file->lower->pMethods->xFileControl(file->lower, SQLITE_FCNTL_COMMIT_PHASETWO, arg);
     int waited = lj_durable_phase_two(file);
     return waited != SQLITE_OK ? waited : rc;
 }

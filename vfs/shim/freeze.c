@@ -124,8 +124,8 @@ static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *
     lj_life life = db->life;
     const lj_pending *p = &db->pending;
     /* the first transaction of a life waits for us: whatever was committed before is in the file */
-    bool fresh = p->state == LJ_PENDING_OFFERED &&
-                 (!life.known || !lj_wal_salt_eq(life.salt, p->end.salt));
+    bool fresh =
+        p->state == LJ_PENDING_OFFERED && (!life.known || !lj_wal_salt_eq(life.salt, p->end.salt));
     if (fresh)
         *ret_freeze = (lj_freeze){.page_size = p->end.page_size, .backfilled = true};
     bool sealed = db->chain.active && db->chain.sealed && db->chain.sealed_frames == life.frames;

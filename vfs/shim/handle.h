@@ -52,9 +52,10 @@ struct lj_file {
     lj_durability durability;
     bool degrade; /* remote_on_failure */
     int64_t remote_timeout_ns;
-    uint64_t own_life, own_frames; /* what this connection published in the transaction that ends, 0 = nothing */
-    bool waited;       /* that transaction waited before it was published, or was let go */
-    bool db_written;   /* rollback-journal mode: written since the last FCNTL_SYNC or unlock ... */
+    uint64_t own_life,
+        own_frames;  /* what this connection published in the transaction that ends, 0 = nothing */
+    bool waited;     /* that transaction waited before it was published, or was let go */
+    bool db_written; /* rollback-journal mode: written since the last FCNTL_SYNC or unlock ... */
     uint8_t db_format; /* ... and byte 18 of page 1 as it was written, 0 = not written */
     bool refusing;     /* ... and COMMIT was refused: what follows is its rollback */
 
@@ -65,11 +66,13 @@ struct lj_file {
     uint32_t commit_pages;
     uint64_t head_frame; /* frame whose header is being assembled in head */
     uint8_t head[24];
-    uint32_t head_have; /* bit per byte of head seen */
+    uint32_t head_have;   /* bit per byte of head seen */
     uint32_t commit_body; /* bytes of commit_frame's page seen behind its header */
-    bool commit_final;    /* its header has the salts of the WAL: SQLite writes it without them first, sometimes */
+    bool
+        commit_final; /* its header has the salts of the WAL: SQLite writes it without them first, sometimes */
     lj_wal_salt index_salt; /* what the wal-index showed when the WAL's header was read last */
-    uint64_t pending;       /* transaction that waited and is not published yet (capture/pending.h), 0 = none */
+    uint64_t
+        pending; /* transaction that waited and is not published yet (capture/pending.h), 0 = none */
     uint64_t pending_frame; /* its commit frame */
     bool synced;            /* nothing was written behind our own sync */
 };

@@ -112,8 +112,8 @@ static int pragma_durability(lj_file *file, char **args)
         if (!lj_open_alive(file->open))
             return answer_not_replicated(args);
         if (!lj_durable_parse(args[2], &wanted)) {
-            lj_error_set(&err, LJ_INVALID, "litejoin_durability = '%.40s': allowed: local, remote, ack",
-                         args[2]);
+            lj_error_set(&err, LJ_INVALID,
+                         "litejoin_durability = '%.40s': allowed: local, remote, ack", args[2]);
             return answer_error(args, &err);
         }
         file->durability = wanted;
@@ -167,7 +167,9 @@ int lj_pragma(lj_file *file, char **args)
         return pragma_wait_position(file, args);
     lj_error err = LJ_ERROR_INIT;
     lj_error_set(&err, LJ_INVALID, "unknown pragma litejoin_%s", name);
-    lj_error_hint(&err, "there are litejoin_status, litejoin_sync, litejoin_snapshot, litejoin_durability and "
-                        "litejoin_wait");
+    lj_error_hint(
+        &err,
+        "there are litejoin_status, litejoin_sync, litejoin_snapshot, litejoin_durability and "
+        "litejoin_wait");
     return answer_error(args, &err);
 }

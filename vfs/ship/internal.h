@@ -34,7 +34,8 @@ typedef struct {
 /* An object as it was sent. */
 typedef struct {
     lj_position at;
-    bool whole; /* read to its end: the store may have it; the fields below are those of all its bytes */
+    bool
+        whole; /* read to its end: the store may have it; the fields below are those of all its bytes */
     uint64_t bytes;
     uint8_t hash[LJ_SHA256_BYTES];
     unsigned looks; /* how often its key was looked at since the transaction was withdrawn */
@@ -68,8 +69,9 @@ struct lj_shipper {
     lj_position
         unknown_at;      /* a segment that was sent without an answer ("" generation: none) ... */
     uint64_t unknown_to; /* ... and where it ends */
-    uint64_t pending;    /* the transaction that waits in the segment that is sent now, 0 = none (capture/pending.h) */
-    lj_sent_object attempt; /* the newest object with such a transaction */
+    uint64_t
+        pending; /* the transaction that waits in the segment that is sent now, 0 = none (capture/pending.h) */
+    lj_sent_object attempt;                 /* the newest object with such a transaction */
     lj_sent_object revoked[LJ_REVOKED_MAX]; /* those whose transaction was withdrawn since */
     unsigned revoked_count;
 

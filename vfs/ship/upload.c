@@ -229,7 +229,8 @@ static lj_code settle(lj_shipper *s, uint64_t pending, lj_code code, uint64_t to
     if (code == LJ_OK && !stored)
         return LJ_OK; /* a part that was published before */
     if (code == LJ_OK || code == LJ_CANCELLED) {
-        lj_error_set(err, LJ_TIMEOUT, "an upload was given up: the COMMIT that waited for it failed");
+        lj_error_set(err, LJ_TIMEOUT,
+                     "an upload was given up: the COMMIT that waited for it failed");
         return lj_error_retryable(err, true);
     }
     return code;
