@@ -114,11 +114,19 @@ static bool continue_in_later_life(decision *d)
                   d->saved.at.offset);
 }
 
+/* What a withdrawn transaction may have left behind the position has to be overwritten there, in the life that it is of. */
+static bool stuck(decision *d)
+{
+    return d->has_record && lj_db_chain_stuck(&d->record) && !refuse(d, LJ_DB_STUCK_TEXT);
+}
+
 /* The index that follows the life of the record, and where the one before it ends; the replica and the spool reach it. */
 static bool follow_record(decision *d)
 {
     const lj_chain *record = &d->record;
     const lj_saved_position *saved = &d->saved;
+    if (stuck(d))
+        return false;
     bool used = record->has_life &&
                 !record->unused; /* else its index has not begun: the one before it ended last */
     uint64_t end = record->prev_end;
@@ -142,6 +150,8 @@ static bool decide_with_frames(decision *d)
     const lj_chain *record = &d->record;
     d->chain.has_life = true;
     d->chain.salt = d->life.salt;
+    d->chain.revoked = d->has_record && record->revoked && record->has_life &&
+                       lj_wal_salt_eq(record->salt, d->life.salt);
     if (saved->at.offset > 0 && lj_wal_salt_eq(saved->salt, d->life.salt))
         return continue_in_life(d);
     if (saved->has_base && lj_wal_salt_eq(saved->base_salt, d->life.salt))

@@ -57,6 +57,11 @@ typedef struct {
     bool
         has_next; /* the header of the next life was written, and nothing was committed under it yet */
     lj_wal_salt next_salt;
+    /*
+     * A transaction of the current life that was sent was withdrawn (pending.h), and may still arrive at the position: the next
+     * object has to go there. A life that ends before breaks the chain: at the end of its index it could never be refused.
+     */
+    bool revoked;
 } lj_chain;
 
 typedef struct lj_shared lj_shared;

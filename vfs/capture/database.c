@@ -200,6 +200,10 @@ static bool begin_life_locked(lj_db *db, lj_wal_salt salt, uint32_t page_size)
             break_locked(db, "the WAL was restarted by a process without this VFS");
             return false;
         }
+        if (lj_db_chain_stuck(chain)) {
+            break_locked(db, LJ_DB_STUCK_TEXT);
+            return false;
+        }
         if (!chain->unused) {
             chain->prev_end = lj_wal_frame_offset(page_size, old_frames + 1);
             chain->index++;
@@ -213,6 +217,7 @@ static bool begin_life_locked(lj_db *db, lj_wal_salt salt, uint32_t page_size)
     chain->sealed_frames = 0;
     chain->emptied = false;
     chain->has_next = false;
+    chain->revoked = false;
     db->safe_frames = 0;
     lj_db_chain_store_locked(db);
     if (chain->index > LJ_INDEX_MAX) {

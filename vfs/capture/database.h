@@ -203,6 +203,14 @@ const lj_error *lj_db_shipping_error_locked(const lj_db *db);
 lj_code lj_db_told_why(lj_error *err, lj_code code, const char *what, const lj_error *why,
                        const char *otherwise);
 
+/* The life cannot be followed by another (lj_chain.revoked). */
+static inline bool lj_db_chain_stuck(const lj_chain *chain)
+{
+    return chain->has_life && chain->revoked && !chain->unused;
+}
+#define LJ_DB_STUCK_TEXT                                                                           \
+    "the WAL ended where a transaction whose COMMIT failed may still arrive in the replica"
+
 /* ---- for the shipper ---- */
 
 /* Everything of `life` up to `frames` is in the replica and the position file says so; `next` is where it goes on. */

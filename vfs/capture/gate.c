@@ -29,7 +29,9 @@ lj_gate lj_db_gate(lj_db *db, bool checkpoint)
     uint64_t wal_bytes =
         db->life.known ? lj_wal_frame_offset(db->life.page_size, db->life.frames + 1) : 0;
     uint64_t limit_bytes = db->options.max_wal_size_bytes;
-    if (wal_bytes < limit_bytes && (db->freezing || !all_safe_locked(db))) {
+    if (db->chain.active && lj_db_chain_stuck(&db->chain)) {
+        gate = LJ_GATE_VETO; /* the commit that is appended instead settles it */
+    } else if (wal_bytes < limit_bytes && (db->freezing || !all_safe_locked(db))) {
         gate = LJ_GATE_VETO;
         hurry = wal_bytes >= limit_bytes / 2 && !db->urgent;
         db->urgent = db->urgent || hurry;

@@ -74,6 +74,7 @@ struct lj_shipper {
     lj_sent_object attempt;                 /* the newest object with such a transaction */
     lj_sent_object revoked[LJ_REVOKED_MAX]; /* those whose transaction was withdrawn since */
     unsigned revoked_count;
+    bool revoked_before; /* by an earlier process: what was sent is not known any more */
 
     /* guarded by db->mutex */
     bool unshippable;     /* the newest generation is a snapshot alone (snapshot.c) */

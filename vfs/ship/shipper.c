@@ -77,6 +77,7 @@ static void take_over(lj_shipper *s)
         s->loaded = true;
         s->saved = db->saved;
         s->newest_object_ns = s->saved.last_object_ns;
+        s->revoked_before = db->chain.revoked;
         if (db->chain.active) {
             db->established = true;
             db->state = LJ_DB_REPLICATING;

@@ -191,14 +191,16 @@ static void forget_settled(lj_shipper *s)
     s->revoked_count = kept;
 }
 
-lj_code lj_takeback_work(lj_shipper *s, lj_error *err)
+static bool is_looked_at(const lj_sent_object *o)
 {
-    LJ_TRY(take_note(s, err));
-    forget_settled(s);
+    return o->looks <= LJ_ARRAY_LEN(look_again_ns);
+}
+
+static lj_code look(lj_shipper *s, lj_error *err)
+{
     bool due = false;
     for (unsigned i = 0; i < s->revoked_count; i++)
-        due = due || (s->revoked[i].looks <= LJ_ARRAY_LEN(look_again_ns) &&
-                      s->revoked[i].look_ns <= lj_clock_mono_ns());
+        due = due || (is_looked_at(&s->revoked[i]) && s->revoked[i].look_ns <= lj_clock_mono_ns());
     if (!due)
         return LJ_OK;
     bool removed = false;
@@ -212,13 +214,25 @@ lj_code lj_takeback_work(lj_shipper *s, lj_error *err)
     return LJ_OK;
 }
 
+lj_code lj_takeback_work(lj_shipper *s, lj_error *err)
+{
+    LJ_TRY(take_note(s, err));
+    forget_settled(s);
+    LJ_TRY(look(s, err));
+    bool open = s->revoked_before;
+    for (unsigned i = 0; i < s->revoked_count; i++)
+        open = open || is_looked_at(&s->revoked[i]);
+    if (!open)
+        lj_db_pending_settled(s->db);
+    return LJ_OK;
+}
+
 int64_t lj_takeback_due(const lj_shipper *s)
 {
     int64_t due_ns = LJ_TASK_IDLE;
     for (unsigned i = 0; i < s->revoked_count; i++) {
         const lj_sent_object *o = &s->revoked[i];
-        if (o->looks <= LJ_ARRAY_LEN(look_again_ns) &&
-            (due_ns == LJ_TASK_IDLE || o->look_ns < due_ns))
+        if (is_looked_at(o) && (due_ns == LJ_TASK_IDLE || o->look_ns < due_ns))
             due_ns = o->look_ns;
     }
     return due_ns;

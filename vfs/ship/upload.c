@@ -272,8 +272,10 @@ lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header, ui
         s->unknown_at = s->saved.at;
         s->unknown_to = to;
     }
-    if (code == LJ_OK)
+    if (code == LJ_OK) {
         move_position(s, &chain, to, created_ns);
+        s->revoked_before = false;
+    }
     lj_segment_free(&segment);
     return code;
 }
