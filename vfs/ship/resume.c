@@ -17,8 +17,7 @@ static bool nothing_left(lj_db *db, const lj_position *at)
     pthread_mutex_lock(&db->mutex);
     const lj_life *life = &db->life;
     const lj_chain *chain = &db->chain;
-    bool more =
-        db->spool_bytes > 0 || db->pending.state != LJ_PENDING_NONE || at->index < chain->index;
+    bool more = db->spool_bytes > 0 || db->pending.state != LJ_PENDING_NONE;
     if (chain->has_life && life->known && !chain->unused && at->index == chain->index)
         more = more || lj_wal_frame_offset(life->page_size, life->frames + 1) > at->offset;
     pthread_mutex_unlock(&db->mutex);
