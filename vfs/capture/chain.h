@@ -35,6 +35,23 @@ static inline bool lj_identity_eq(const lj_identity *a, const lj_identity *b)
            a->ctime_ns == b->ctime_ns;
 }
 
+/*
+ * What tells a state folder from a copy of it: inode and time of birth of its lock file (0 where the file system has none). A
+ * copy by files has others; a volume that was copied by blocks has the same.
+ */
+typedef struct {
+    uint64_t inode;
+    int64_t born_ns;
+} lj_home;
+
+static inline bool lj_home_eq(const lj_home *a, const lj_home *b)
+{
+    return a->inode == b->inode && a->born_ns == b->born_ns;
+}
+
+/* Of the file at `path`; all 0 when it cannot be told. */
+lj_home lj_home_of(const char *path);
+
 /* stat(2) of a path (never open: closing a descriptor of a database drops its locks). false = not there. */
 bool lj_identity_of(const char *path, lj_identity *ret_identity);
 
@@ -57,11 +74,6 @@ typedef struct {
     bool
         has_next; /* the header of the next life was written, and nothing was committed under it yet */
     lj_wal_salt next_salt;
-    /*
-     * A transaction of the current life that was sent was withdrawn (pending.h), and may still arrive at the position: the next
-     * object has to go there. A life that ends before breaks the chain: at the end of its index it could never be refused.
-     */
-    bool revoked;
 } lj_chain;
 
 typedef struct lj_shared lj_shared;

@@ -66,14 +66,8 @@ static void revoke_locked(lj_db *db, uint64_t number)
 {
     lj_pending *p = &db->pending;
     p->state = LJ_PENDING_NONE;
-    if (p->sent != number)
-        return;
-    p->sent_revoked = true;
-    /* the first object of another life goes to the same place as the next life's */
-    if (db->chain.active && db->life.known && lj_wal_salt_eq(db->life.salt, p->end.salt)) {
-        db->chain.revoked = true;
-        lj_db_chain_store_locked(db);
-    }
+    if (p->sent == number)
+        p->sent_revoked = true;
 }
 
 /* The first commit that does not wait any more says so. */
@@ -215,8 +209,6 @@ static lj_code begin_life(lj_chain *chain, lj_life *life, const lj_wal_end *end,
         if (!chain->sealed || chain->sealed_frames != old_frames)
             return lj_error_set(err, LJ_CONFLICT,
                                 "the WAL was restarted by a process without this VFS");
-        if (lj_db_chain_stuck(chain))
-            return lj_error_set(err, LJ_CONFLICT, LJ_DB_STUCK_TEXT);
         if (!chain->unused) {
             chain->prev_end = lj_wal_frame_offset(end->page_size, old_frames + 1);
             chain->index++;
@@ -312,16 +304,6 @@ bool lj_db_pending_take_revoked(lj_db *db)
     }
     pthread_mutex_unlock(&db->mutex);
     return revoked;
-}
-
-void lj_db_pending_settled(lj_db *db)
-{
-    pthread_mutex_lock(&db->mutex);
-    if (db->chain.revoked && db->pending.sent == 0) {
-        db->chain.revoked = false;
-        lj_db_chain_store_locked(db);
-    }
-    pthread_mutex_unlock(&db->mutex);
 }
 
 void lj_db_caught_up(lj_db *db)

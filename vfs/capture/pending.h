@@ -113,8 +113,6 @@ void lj_db_pending_ack(lj_db *db, uint64_t number);
 void lj_db_pending_refuse(lj_db *db, uint64_t number, const lj_error *err);
 /* True once for each revocation of a transaction that was sent. */
 bool lj_db_pending_take_revoked(lj_db *db);
-/* No withdrawn transaction can be at the position, or come there, any more. */
-void lj_db_pending_settled(lj_db *db);
 /* Everything is in the replica: commits wait again. */
 void lj_db_caught_up(lj_db *db);
 

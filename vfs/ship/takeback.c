@@ -178,14 +178,22 @@ static lj_code take_note(lj_shipper *s, lj_error *err)
     return LJ_OK;
 }
 
+/* The next object goes there: a segment, or the mark that the index has ended (endmark.c). */
+static bool is_free(const lj_shipper *s, const lj_position *at)
+{
+    const lj_saved_position *saved = &s->saved;
+    return strcmp(at->generation, saved->at.generation) == 0 &&
+           (lj_position_compare(at, &saved->at) == 0 ||
+            (saved->mark_end != 0 && at->index + 1 == saved->at.index &&
+             at->offset == saved->mark_end));
+}
+
 /* Where an object of ours is, or where a generation was given up, nothing is to be done any more. */
 static void forget_settled(lj_shipper *s)
 {
     unsigned kept = 0;
     for (unsigned i = 0; i < s->revoked_count; i++) {
-        const lj_position *at = &s->revoked[i].at;
-        if (strcmp(at->generation, s->saved.at.generation) == 0 &&
-            lj_position_compare(at, &s->saved.at) == 0)
+        if (is_free(s, &s->revoked[i].at))
             s->revoked[kept++] = s->revoked[i];
     }
     s->revoked_count = kept;
@@ -196,34 +204,20 @@ static bool is_looked_at(const lj_sent_object *o)
     return o->looks <= LJ_ARRAY_LEN(look_again_ns);
 }
 
-static lj_code look(lj_shipper *s, lj_error *err)
-{
-    bool due = false;
-    for (unsigned i = 0; i < s->revoked_count; i++)
-        due = due || (is_looked_at(&s->revoked[i]) && s->revoked[i].look_ns <= lj_clock_mono_ns());
-    if (!due)
-        return LJ_OK;
-    bool removed = false;
-    LJ_TRY(lj_takeback_remove(s, &s->saved.at, &removed, err));
-    for (unsigned i = 0; i < s->revoked_count; i++) {
-        lj_sent_object *o = &s->revoked[i];
-        if (o->looks < LJ_ARRAY_LEN(look_again_ns))
-            o->look_ns = lj_clock_mono_ns() + look_again_ns[o->looks];
-        o->looks++;
-    }
-    return LJ_OK;
-}
-
 lj_code lj_takeback_work(lj_shipper *s, lj_error *err)
 {
     LJ_TRY(take_note(s, err));
     forget_settled(s);
-    LJ_TRY(look(s, err));
-    bool open = s->revoked_before;
-    for (unsigned i = 0; i < s->revoked_count; i++)
-        open = open || is_looked_at(&s->revoked[i]);
-    if (!open)
-        lj_db_pending_settled(s->db);
+    for (unsigned i = 0; i < s->revoked_count; i++) {
+        lj_sent_object *o = &s->revoked[i];
+        if (!is_looked_at(o) || o->look_ns > lj_clock_mono_ns())
+            continue;
+        bool removed = false;
+        LJ_TRY(lj_takeback_remove(s, &o->at, &removed, err));
+        if (o->looks < LJ_ARRAY_LEN(look_again_ns))
+            o->look_ns = lj_clock_mono_ns() + look_again_ns[o->looks];
+        o->looks++;
+    }
     return LJ_OK;
 }
 

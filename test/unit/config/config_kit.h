@@ -114,6 +114,8 @@ static inline void kit_show(const lj_config *c, const char *name, char out[KIT_S
         {"io_timeout", NULL, c->io_timeout_ns},
         {"upload_workers", NULL, c->upload_workers},
         {"fsync_before_ship", c->fsync_before_ship ? "true" : "false", 0},
+        {"auto_wal", c->auto_wal ? "true" : "false", 0},
+        {"guard", c->guard ? "true" : "false", 0},
         {"durability",
          c->durability == LJ_DURABILITY_REMOTE ? "remote"
          : c->durability == LJ_DURABILITY_ACK  ? "ack"
