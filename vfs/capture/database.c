@@ -220,6 +220,7 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
     char told[sizeof(db->last_break)];
     pthread_mutex_lock(&db->mutex);
     bool was_active = db->chain.active;
+    db->life.emptied = false;
     db->touched = db->touched || !db->attached;
     db->disturbed =
         db->disturbed || db->freezing; /* a generation that is about to begin must not miss it */
@@ -274,6 +275,7 @@ static void extend_life_locked(lj_db *db, uint64_t frames)
 {
     lj_chain *chain = &db->chain;
     bool changed = false;
+    db->life.emptied = false;
     if (chain->active && chain->sealed && frames > chain->sealed_frames) {
         chain->sealed = false; /* the restart did not come about, the writer went on appending */
         chain->emptied = false;
@@ -580,6 +582,8 @@ static void state_text_locked(const lj_db *db, lj_db_status *s)
         text = "degraded";
     else if (current_error_locked(db)->code != LJ_OK)
         text = "retrying";
+    else if (db->snapshots_only)
+        text = "snapshots only: run wal_checkpoint(TRUNCATE)";
     else if (db->state == LJ_DB_IDLE)
         text = "idle";
     else if (!db->established)

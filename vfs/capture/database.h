@@ -86,6 +86,8 @@ struct lj_db {
     char broken_reason[192];
     /* why a generation was given up last, with both positions; "" = none was */
     char last_break[400];
+    bool
+        snapshots_only; /* the WAL does not verify: until it restarts, generations are snapshots alone */
     lj_life life;
     lj_chain chain;
     lj_shared *shared; /* NULL until ready */

@@ -162,6 +162,7 @@ static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *
     if (fresh)
         *ret_freeze = (lj_freeze){.page_size = p->end.page_size, .backfilled = true};
     bool sealed = db->chain.active && db->chain.sealed && db->chain.sealed_frames == life.frames;
+    sealed = sealed || life.emptied;
     pthread_mutex_unlock(&db->mutex);
     if (fresh)
         return LJ_OK;
