@@ -178,10 +178,30 @@ void lj_db_chain_store_locked(lj_db *db)
         lj_shared_store(db->shared, &db->chain);
 }
 
+/* The reason, with what the replica has and where the local database stands, unless it says so itself. */
+static void tell_both_positions_locked(lj_db *db, const char *reason)
+{
+    if (strstr(reason, db->chain.generation) != NULL) {
+        snprintf(db->last_break, sizeof(db->last_break), "%s", reason);
+        return;
+    }
+    char replica[LJ_POSITION_TEXT_MAX];
+    char local[LJ_POSITION_TEXT_MAX];
+    lj_position at = {.index = db->chain.index};
+    memcpy(at.generation, db->chain.generation, sizeof(at.generation));
+    if (db->life.known)
+        at.offset = lj_wal_frame_offset(db->life.page_size, db->life.frames + 1);
+    lj_position_format(&db->pos, replica);
+    lj_position_format(&at, local);
+    snprintf(db->last_break, sizeof(db->last_break),
+             "%s (the replica is at %s, the local database at %s)", reason, replica, local);
+}
+
 static void break_locked(lj_db *db, const char *reason)
 {
     if (!db->chain.active)
         return;
+    tell_both_positions_locked(db, reason);
     db->chain.active = false;
     db->safe_frames = 0;
     db->established = false;
@@ -197,15 +217,17 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(reason, sizeof(reason), fmt, ap);
     va_end(ap);
+    char told[sizeof(db->last_break)];
     pthread_mutex_lock(&db->mutex);
     bool was_active = db->chain.active;
     db->touched = db->touched || !db->attached;
     db->disturbed =
         db->disturbed || db->freezing; /* a generation that is about to begin must not miss it */
     break_locked(db, reason);
+    memcpy(told, db->last_break, sizeof(told));
     pthread_mutex_unlock(&db->mutex);
     if (was_active) {
-        lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, reason);
+        lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, told);
         db->wake(db, 0);
     }
 }
@@ -269,7 +291,7 @@ static void extend_life_locked(lj_db *db, uint64_t frames)
 typedef struct {
     bool broke;
     int64_t due_ns; /* wake the shipper, -1 = no need */
-    char reason[sizeof(((lj_db *)NULL)->broken_reason)];
+    char reason[sizeof(((lj_db *)NULL)->last_break)];
 } aftermath;
 
 static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
@@ -281,8 +303,10 @@ static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
     if (!same_life && !begin_life_locked(db, end->salt, end->page_size)) {
         after->broke = true;
         after->due_ns = 0;
-        memcpy(after->reason, db->broken_reason, sizeof(after->reason));
+        memcpy(after->reason, db->last_break, sizeof(after->reason));
     }
+    if (!same_life && db->broken)
+        after->due_ns = 0; /* what kept the last life from being shipped is over with it */
     extend_life_locked(db, end->frames);
     life->frames = end->frames;
     life->db_pages = end->db_pages;
@@ -579,8 +603,12 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
     s.snapshots = db->snapshots;
     s.shipped_bytes = db->shipped_bytes;
     s.last_snapshot_ns = db->last_snapshot_ns;
+    memcpy(s.last_break, db->last_break, sizeof(s.last_break));
     if (current_error_locked(db)->code != LJ_OK)
         lj_error_format(current_error_locked(db), s.last_error, sizeof(s.last_error));
+    else if (!db->established && db->broken && db->saved.at.generation[0] != 0)
+        snprintf(s.last_error, sizeof(s.last_error), "a new generation is due: %s",
+                 db->broken_reason);
     pthread_mutex_unlock(&db->mutex);
     *ret_status = s;
 }

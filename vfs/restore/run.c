@@ -125,6 +125,13 @@ static lj_code apply(restore *r, lj_error *err)
         return lj_error_set(err, LJ_CORRUPT,
                             "the WAL has pages of %" PRIu32 " bytes, the snapshot of %" PRIu32,
                             state.page_size, r->snapshot.page_size);
+    /* the snapshot of an encrypted database does not say its page size: its own size has to agree */
+    if (state.page_size != 0 && r->snapshot.page_size == 0 &&
+        r->snapshot.bytes % state.page_size != 0)
+        return lj_error_set(err, LJ_CORRUPT,
+                            "the WAL has pages of %" PRIu32 " bytes, the snapshot %" PRIu64
+                            " bytes, which is not a whole number of them",
+                            state.page_size, r->snapshot.bytes);
     return lj_fold_apply(r->fold, r->output.db_fd, err);
 }
 
@@ -209,6 +216,8 @@ static lj_code verify_result(restore *r, uint64_t *ret_bytes, uint32_t *ret_page
         return lj_error_context(err, "the restored database");
     lj_fold_state state;
     lj_fold_get_state(r->fold, &state);
+    if (page_size == 0)
+        page_size = state.page_size; /* encrypted: only the WAL says it, if there is one */
     if (state.db_pages != 0 && page_size != state.page_size)
         return lj_error_set(err, LJ_CORRUPT,
                             "the restored database says its pages have %" PRIu32

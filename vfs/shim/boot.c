@@ -47,6 +47,23 @@ static bool has_journal(const char *path)
     return journal != NULL && stat(journal, &st) == 0 && st.st_size > 0;
 }
 
+/*
+ * What this folder's databases owned stays owned. The generation that is continued is not among it unless it was before: its
+ * writer may still be alive, and only our first object in it shows that it is not (ship/upload.c).
+ */
+static void keep_lineage(const char *position_path, lj_saved_position *saved)
+{
+    lj_saved_position before;
+    lj_error ignored = LJ_ERROR_INIT;
+    if (lj_saved_position_load(position_path, &before, &ignored) != LJ_OK)
+        return;
+    memcpy(saved->lineage, before.lineage, sizeof(saved->lineage));
+    saved->lineage_count = before.lineage_count;
+    saved->home = before.home;
+    if (strcmp(before.at.generation, saved->at.generation) != 0)
+        lj_saved_position_leave(saved, &before);
+}
+
 static lj_code continue_generation(const char *path, const char *state_dir,
                                    const lj_restore_result *result, lj_error *err)
 {
@@ -58,13 +75,14 @@ static lj_code continue_generation(const char *path, const char *state_dir,
     if (result->has_wal) {
         saved.prev_end = result->position.offset;
         saved.at.index++;
+        saved.mark_end = result->position.offset;
     }
+    keep_lineage(position_path, &saved);
     saved.has_identity = lj_identity_of(path, &saved.identity);
     saved.last_object_ns = result->time_ns;
     saved.snapshot_ns = lj_clock_wall_ns();
     saved.snapshot_at = result->position;
     saved.snapshot_at.index = result->snapshot_index;
-    lj_saved_position_own(&saved, saved.at.generation);
     return lj_saved_position_store(position_path, &saved, err);
 }
 

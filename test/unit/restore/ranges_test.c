@@ -177,19 +177,14 @@ static void listed_but_not_there_yet(void **state)
     checker c = {.want = f.data};
     lj_sink sink = {.ctx = &c, .write = check_write};
     f.m.late_gets = 2;
-    assert_ok(lj_fetch_bytes(&f.fetch, KEY, 0, -1, &sink, &(lj_label){.size_bytes = 0}, &err),
-              &err);
+    assert_ok(lj_fetch_bytes(&f.fetch, KEY, 0, -1, &sink, NULL, &err), &err);
     assert_int_equal(c.pos, SIZE);
     assert_int_equal(f.m.gets, 3);
     f.m.late_gets = 100;
-    assert_int_equal(
-        lj_fetch_bytes(&f.fetch, KEY, 0, -1, &sink, &(lj_label){.size_bytes = 0}, &err),
-        LJ_NOTFOUND);
+    assert_int_equal(lj_fetch_bytes(&f.fetch, KEY, 0, -1, &sink, NULL, &err), LJ_NOTFOUND);
     f.ops.features = 0;
     f.m.gets = 0;
-    assert_int_equal(
-        lj_fetch_bytes(&f.fetch, KEY, 0, -1, &sink, &(lj_label){.size_bytes = 0}, &err),
-        LJ_NOTFOUND);
+    assert_int_equal(lj_fetch_bytes(&f.fetch, KEY, 0, -1, &sink, NULL, &err), LJ_NOTFOUND);
     assert_int_equal(f.m.gets, 1);
     end(&f);
 }
