@@ -174,7 +174,7 @@ class Order:
         self.present = {}     # index -> offsets that are there
         self.kept = {s.index for s in generation.snapshots}
         self.deleted = 0
-        for segment in generation.segments:
+        for segment in generation.segments + generation.marks:
             self.present.setdefault(segment.index, set()).add(segment.offset)
 
     def follow(self):
