@@ -22,7 +22,7 @@ talk to servers and wait for what replication does use little of it, so more of 
 What computes (unit, sqlite, lint) has the second group.
 
 A Python script may say in a comment line of its head `# run-alone` (nothing else runs beside it: for tests that measure
-time) and `# timeout: SECONDS` (default 600, four times that with --long).
+time) and `# timeout: SECONDS` (default 1200, four times that with --long).
 """
 
 import concurrent.futures
@@ -43,7 +43,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 LOGS = ROOT / ".cache" / "test-logs"
 PYTHON = "/usr/bin/python3"
 STAGE_FOLDERS = ("integration", "clients", "storage", "interop", "crash")
-TIMEOUT_SECONDS = 600
+TIMEOUT_SECONDS = 1200
 WAITING_AT_ONCE = 3  # scripts per core
 UNIT_PATIENCE = 4  # times meson's timeout, which is meant for a machine that does nothing else
 FUZZ_SECONDS = int(os.environ.get("LJ_FUZZ_SECONDS", "120"))
