@@ -42,7 +42,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LOGS = ROOT / ".cache" / "test-logs"
 PYTHON = "/usr/bin/python3"
-STAGE_FOLDERS = ("integration", "clients", "storage", "interop", "crash")
+STAGE_FOLDERS = ("integration", "clients", "storage", "interop", "crash", "fault")
 TIMEOUT_SECONDS = 1200
 WAITING_AT_ONCE = 3  # scripts per core
 UNIT_PATIENCE = 4  # times meson's timeout, which is meant for a machine that does nothing else

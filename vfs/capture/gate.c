@@ -7,16 +7,39 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
 #include "vfs/capture/database.h"
+#include "vfs/capture/moved.h"
 #include "vfs/capture/spool.h"
+
+/* SQLite's own WAL of 1,000 pages */
+#define LINK_SURPLUS_BYTES (UINT64_C(8) << 20)
 
 static bool all_safe_locked(const lj_db *db)
 {
     return !db->chain.active || !db->life.known || db->safe_frames >= db->life.frames ||
            (db->chain.sealed && db->chain.sealed_frames >= db->life.frames);
+}
+
+void lj_db_hurry(lj_db *db)
+{
+    pthread_mutex_lock(&db->mutex);
+    db->urgent = true;
+    pthread_mutex_unlock(&db->mutex);
+    db->wake(db, 0);
+}
+
+bool lj_db_all_shipped(lj_db *db, lj_wal_salt salt, uint64_t frames)
+{
+    pthread_mutex_lock(&db->mutex);
+    bool all = db->chain.active && db->established && !db->freezing && db->life.known &&
+               lj_wal_salt_eq(db->life.salt, salt) && db->life.frames == frames &&
+               db->shipped_life == db->life.number && db->shipped_frames == frames;
+    pthread_mutex_unlock(&db->mutex);
+    return all;
 }
 
 lj_gate lj_db_gate(lj_db *db, bool checkpoint)
@@ -46,9 +69,25 @@ static lj_code spool_rest(lj_db *db, const lj_spool_entry *entry, bool going, lj
 {
     LJ_CLEANUP(lj_closep) int fd = -1;
     LJ_TRY(lj_io_open(db->wal_path, O_RDONLY, 0, &fd, err));
-    if (going)
-        return lj_spool_link(db->spool_dir, entry, db->wal_path, fd, err);
-    return lj_spool_copy(db->spool_dir, entry, fd, err);
+    if (!going)
+        return lj_spool_copy(db->spool_dir, entry, fd, err);
+    /* a link keeps all of the file: only where it is not much more than what is needed, or a copy finds no room */
+    struct stat st;
+    uint64_t surplus = 0;
+    if (fstat(fd, &st) == 0 && (uint64_t)st.st_size > entry->end - entry->start.offset)
+        surplus = (uint64_t)st.st_size - (entry->end - entry->start.offset);
+    if (surplus > LINK_SURPLUS_BYTES && lj_spool_copy(db->spool_dir, entry, fd, err) == LJ_OK)
+        return LJ_OK;
+    return lj_spool_link(db->spool_dir, entry, db->wal_path, fd, err);
+}
+
+/* Frames that no segment could bring to the replica: see upload.c. */
+static bool past_layout_locked(const lj_db *db, const lj_spool_entry *entry)
+{
+    uint64_t base = db->chain.base_frames > 0
+                        ? lj_wal_frame_offset(db->life.page_size, db->chain.base_frames + 1)
+                        : 0;
+    return LJ_MAX(entry->start.offset, base) > LJ_OFFSET_MAX;
 }
 
 static void seal_locked(lj_db *db)
@@ -79,11 +118,14 @@ void lj_db_seal(lj_db *db, bool going)
     entry.start.offset = behind ? 0 : db->pos.offset;
     uint64_t bytes = entry.end - entry.start.offset;
     bool fits = db->spool_bytes + bytes <= db->options.max_spool_size_bytes;
+    bool past_layout = past_layout_locked(db, &entry);
     db->spooling = true;
     pthread_mutex_unlock(&db->mutex);
 
     lj_code code = LJ_OK;
-    if (!fits) {
+    if (past_layout) {
+        code = lj_error_set(&err, LJ_UNSUPPORTED, LJ_PAST_LAYOUT_TEXT);
+    } else if (!fits) {
         code = lj_error_set(&err, LJ_NOSPACE,
                             "%" PRIu64 " unshipped bytes do not fit into max_spool_size", bytes);
         lj_error_hint(&err, "find out why the replica is behind, or raise max_spool_size");
@@ -117,7 +159,7 @@ void lj_db_seal(lj_db *db, bool going)
 void lj_db_wal_emptied(lj_db *db)
 {
     lj_identity identity;
-    bool there = lj_identity_of(db->path, &identity);
+    bool there = lj_db_identity(db, &identity);
     pthread_mutex_lock(&db->mutex);
     if (db->chain.active && there && (db->chain.sealed || !db->chain.has_life)) {
         db->chain.emptied = true;

@@ -7,7 +7,7 @@
  *     VFS) makes SQLite's checkpointer stop at M by itself. When the application needs the mark gone (an explicit FULL,
  *     RESTART or TRUNCATE checkpoint, a close, a WAL past max_wal_size), or when no mark can be held (exclusive locking
  *     mode), the image switches to copying: lj_image_before_write saves the old content of a page before it is
- *     overwritten (copy on checkpoint), into an unlinked file in the state folder.
+ *     overwritten (copy on checkpoint), into an unlinked file in the state folder, up to a limit.
  *   - a restart of the WAL. It implies that every frame up to M is in the database file by then, so from that moment
  *     on pages are read from there (or from what was saved).
  *
@@ -52,6 +52,8 @@ typedef struct {
     lj_code (*size)(void *ctx, uint64_t *ret_bytes, lj_error *err);
     /* The image is over; called once for each freeze, also for one that failed. */
     void (*close)(void *ctx);
+    /* Called by the shipping task once per sync_interval, also when nothing was committed here; NULL: nobody asks for it. */
+    void (*tick)(void *ctx);
 } lj_dbfile;
 
 typedef struct lj_image lj_image;
@@ -62,8 +64,9 @@ typedef struct {
     atomic_bool copying; /* lj_image_before_write has work */
     atomic_bool active;  /* an image exists */
     lj_image *image;     /* guarded by mutex */
-    uint64_t
-        memory_bytes; /* images up to this size are copied into memory by lj_image_begin; set by the owner */
+    /* set by the owner */
+    uint64_t memory_bytes; /* images up to this size are copied into memory by lj_image_begin */
+    uint64_t saved_bytes;  /* the most that saved pages may take on disk: past it the image is given up */
 } lj_image_guard;
 
 #define LJ_IMAGE_GUARD_INIT                                                                        \

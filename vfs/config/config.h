@@ -49,6 +49,8 @@ typedef struct {
     char *base_vfs;                /* NULL = the default VFS at registration */
     bool default_vfs;              /* only from LITEJOIN_DEFAULT_VFS: register as the default VFS */
     bool fsync_before_ship;        /* false */
+    bool auto_wal;                 /* false */
+    bool guard;                    /* false */
     lj_origin replica_url_origin;
     uint8_t
         origins[LJ_CONFIG_OPTION_MAX]; /* lj_origin of each option, in table order; config/ only */

@@ -6,11 +6,11 @@
 #define ENV_NAMES                                                                                  \
     "enabled, mode, replica_url, sync_interval, restore_on_boot, snapshot_interval, retention, "   \
     "max_wal_size, max_spool_size, shutdown_timeout, io_timeout, upload_workers, "                 \
-    "fsync_before_ship, log_level, log_file, base_vfs, default_vfs"
+    "fsync_before_ship, auto_wal, guard, log_level, log_file, base_vfs, default_vfs"
 #define URI_NAMES                                                                                  \
     "enabled, litejoin_mode, replica_url, replica_name, sync_interval, restore_on_boot, "          \
     "snapshot_interval, retention, max_wal_size, max_spool_size, shutdown_timeout, io_timeout, "   \
-    "upload_workers, fsync_before_ship"
+    "upload_workers, fsync_before_ship, auto_wal, guard"
 
 static void environment(void **state)
 {
