@@ -265,12 +265,15 @@ def idle_costs_nothing(t):
     time.sleep(1.5)
     wait_caught_up(con)
     for label in ("first idle", "idle with a status query"):
-        time.sleep(0.3)
-        before, switches = shard.replica.files(), wakeups()
-        time.sleep(2.0)
-        check_equal(shard.replica.files(), before, "files of the replica, " + label)
-        more = wakeups() - switches
-        check(more <= 3, "%s: background threads woke %d times in 2 s" % (label, more))
+        # on a slow machine the last of the work may still be going on; what polls is never idle
+        for left in reversed(range(8)):
+            time.sleep(0.3)
+            before, switches = shard.replica.files(), wakeups()
+            time.sleep(2.0)
+            more = wakeups() - switches
+            if more <= 3 and shard.replica.files() == before:
+                break
+            check(left, "%s: background threads woke %d times in 2 s, or objects came" % (label, more))
         shim.status(con)
     reader.close()
     con.close()
@@ -282,17 +285,30 @@ def the_first_commit_after_idle_ships_at_once(t):
     shard = Shard(t, sync_interval="1s")
     con = shard.open()
     shim.sync(con)
-    time.sleep(1.2)
-    before = shard.replica.counts()[2]
-    shard.write(con, 1)
-    wait_for(lambda: shard.replica.counts()[2] > before, "a segment right after the first commit", 0.5)
+
+    def seconds_to_ship():
+        before = shard.replica.counts()[2]
+        start = time.monotonic()
+        shard.write(con, 1)
+        wait_for(lambda: shard.replica.counts()[2] > before, "a segment", 30, 0.01)
+        return time.monotonic() - start
+
+    best = 1e9
+    for _ in range(10):  # one that comes with the interval never takes less than it; a slow machine does not always take more
+        time.sleep(1.2)
+        best = min(best, seconds_to_ship())
+        if best < 0.5:
+            break
+    check(best < 0.5, "the first commit after idle took %.2f s to ship" % best)
     start = time.monotonic()
     before = shard.replica.counts()[2]
-    while time.monotonic() < start + 3.0:
+    made = 0
+    while time.monotonic() < start + 3.0 or (made < 2 and time.monotonic() < start + 60):
         shard.write(con, 1)
         time.sleep(0.02)
-    made = shard.replica.counts()[2] - before
-    check(2 <= made <= 4, "%d segments in 3 s with sync_interval=1s" % made)
+        made = shard.replica.counts()[2] - before
+    seconds = time.monotonic() - start
+    check(2 <= made <= seconds + 1, "%d segments in %.1f s with sync_interval=1s" % (made, seconds))
     con.close()
 
 
