@@ -15,9 +15,6 @@
 #include "vfs/shim/handle.h"
 #include "vfs/shim/walindex.h"
 
-/* how large the WAL may get while a snapshot holds its read mark */
-#define SNAPSHOT_WAL_BYTES (UINT64_C(64) << 20)
-
 /* false: the wal-index is being written at this moment. */
 static bool publish_index(lj_file *file)
 {
@@ -191,10 +188,27 @@ void lj_event_wal_emptying(lj_open *open, bool going)
 
 /* ------------------------------------------------------------------ the database file */
 
+/* In the thread of the connection that is about to write. */
+static lj_code read_before_write(void *ctx, uint64_t off, void *out, size_t len, lj_error *err)
+{
+    sqlite3_file *lower = ((lj_file *)ctx)->lower;
+    int rc = lower->pMethods->xRead(lower, out, (int)len, (sqlite3_int64)off);
+    if (rc == SQLITE_OK || rc == SQLITE_IOERR_SHORT_READ)
+        return LJ_OK; /* what is missing was zeroed */
+    return lj_error_set(err, LJ_IO, "cannot read a page before it is overwritten: SQLite error %d",
+                        rc);
+}
+
+void lj_event_db_overwritten(lj_file *file, uint64_t off, uint64_t len)
+{
+    lj_image_reader reader = {.ctx = file, .read = read_before_write};
+    lj_image_before_write(&file->open->guard, off, len, &reader);
+}
+
 void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off)
 {
     lj_open *open = file->open;
-    lj_image_before_write(&open->guard, (uint64_t)off, (uint64_t)len);
+    lj_event_db_overwritten(file, (uint64_t)off, (uint64_t)len);
     if (file->checkpointing)
         return;
     /* rollback-journal mode: creating a database, leaving or entering WAL mode, or staying outside of it */
@@ -205,12 +219,13 @@ void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 o
 
 /* ------------------------------------------------------------------ wal-index locks */
 
-static bool wal_reaches(lj_db *db, uint64_t bytes)
+static bool wal_is_large(lj_db *db)
 {
     pthread_mutex_lock(&db->mutex);
     lj_life life = db->life;
     pthread_mutex_unlock(&db->mutex);
-    return life.known && lj_wal_frame_offset(life.page_size, life.frames + 1) >= bytes;
+    return life.known &&
+           lj_wal_frame_offset(life.page_size, life.frames + 1) >= db->options.max_wal_size_bytes;
 }
 
 /* Lock 4..7: somebody restarts the WAL, or makes sure that the next writer will. */
@@ -222,7 +237,7 @@ int lj_event_restart_lock(lj_file *file, int flags)
     if (lj_db_gate(open->db, checkpoint) == LJ_GATE_VETO)
         return SQLITE_BUSY;
     int rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
-    if (rc == SQLITE_BUSY && (checkpoint || wal_reaches(open->db, open->db->options.max_wal_size_bytes))) {
+    if (rc == SQLITE_BUSY && (checkpoint || wal_is_large(open->db))) {
         (void)lj_image_convert(&open->guard);
         rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
     }
@@ -232,22 +247,13 @@ int lj_event_restart_lock(lj_file *file, int flags)
 }
 
 /*
- * An explicit checkpoint (it holds WRITE and CKPT) must not see a snapshot's read mark. A passive one stops short at it, as at
- * any reader's; but a snapshot that takes long must not make the WAL grow without end.
+ * A checkpoint must not see a snapshot's read mark. A passive one neither, although it says nothing of it: it would stop short,
+ * the next reader would read from the WAL where it would not have without us, and then be in the way of a RESTART.
  */
-static bool needs_the_mark_gone(lj_file *file)
-{
-    const unsigned both = (1u << LJ_LOCK_WRITE) | (1u << LJ_LOCK_CKPT);
-    if ((file->exclusive & both) == both)
-        return true;
-    lj_db *db = file->open->db;
-    return (file->exclusive & (1u << LJ_LOCK_CKPT)) != 0 &&
-           wal_reaches(db, LJ_MAX(db->options.max_wal_size_bytes, SNAPSHOT_WAL_BYTES));
-}
-
 int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc)
 {
-    if (rc != SQLITE_BUSY || ofst < LJ_LOCK_READ0 || !needs_the_mark_gone(file))
+    if (rc != SQLITE_BUSY || ofst < LJ_LOCK_READ0 ||
+        (file->exclusive & (1u << LJ_LOCK_CKPT)) == 0)
         return rc;
     (void)lj_image_convert(&file->open->guard); /* tried again in any case, as in file_lock */
     return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);

@@ -71,7 +71,7 @@ static int file_truncate(sqlite3_file *f, sqlite3_int64 size)
     if (!file->is_wal) {
         sqlite3_int64 now = 0;
         if (METHODS(f)->xFileSize(LOWER(f), &now) == SQLITE_OK && now > size)
-            lj_image_before_write(&file->open->guard, (uint64_t)size, (uint64_t)(now - size));
+            lj_event_db_overwritten(file, (uint64_t)size, (uint64_t)(now - size));
         return METHODS(f)->xTruncate(LOWER(f), size);
     }
     /* a larger size only cuts frames of former lives off (journal_size_limit) */

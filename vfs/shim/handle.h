@@ -121,6 +121,8 @@ void lj_event_wal_opened(lj_file *wal);
 void lj_event_first_open(lj_open *open, bool wal_mode);
 void lj_event_wal_write(lj_file *wal, const void *data, int len, sqlite3_int64 off);
 void lj_event_wal_failed(lj_file *wal);
+/* These bytes of the database file are about to be overwritten or cut off: a snapshot may need them. */
+void lj_event_db_overwritten(lj_file *file, uint64_t off, uint64_t len);
 void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off);
 int lj_event_restart_lock(lj_file *file, int flags);
 int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc);
