@@ -17,6 +17,7 @@
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
 #include "vfs/capture/attach.h"
+#include "vfs/capture/spool.h"
 
 static void free_db(lj_db *db)
 {
@@ -127,6 +128,7 @@ static void attach_once(lj_db *db)
         return;
     }
     lj_saved_position saved;
+    lj_spool_sweep(db->spool_dir);
     lj_attach(db, &saved);
     pthread_mutex_lock(&db->mutex);
     db->saved = saved;

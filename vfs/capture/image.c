@@ -29,6 +29,8 @@ struct lj_image {
     lj_pagemap frames; /* page -> frame number <= M */
     int saved_fd;      /* unlinked file of saved pages */
     lj_pagemap saved;  /* page -> slot in saved_fd */
+    bool has_known;    /* the mark was given back, and since then ... */
+    lj_image_place known; /* ... nobody but this process should have gone on from here */
     lj_error failure;  /* saving failed: the image is lost */
     uint32_t next;     /* first page not yet read */
     uint8_t *chunk;    /* what was read and not handed out yet */
@@ -176,6 +178,30 @@ static lj_code read_file(lj_image *image, uint8_t *to, uint32_t *ret_pages, lj_e
     return code;
 }
 
+static bool place_eq(const lj_image_place *a, const lj_image_place *b)
+{
+    return lj_wal_salt_eq(a->salt, b->salt) && a->attempted == b->attempted;
+}
+
+/* Somebody whose writes nobody saved. */
+static void give_up_if_moved(lj_image *image, const lj_image_place *now)
+{
+    if (!image->has_known || place_eq(&image->known, now) || image->failure.code != LJ_OK)
+        return;
+    lj_error_set(&image->failure, LJ_BUSY,
+                 "the snapshot was given up: another process wrote a checkpoint meanwhile");
+    lj_error_retryable(&image->failure, true);
+}
+
+/* The last pages were read; is all of it still of one commit? */
+static void check_end(lj_image *image)
+{
+    lj_image_place now;
+    if (image->has_known && atomic_load(&image->guard->inside) == 0 &&
+        image->dbfile.place != NULL && image->dbfile.place(image->dbfile.ctx, &now))
+        give_up_if_moved(image, &now);
+}
+
 /*
  * What read_file read, as of M: whatever was overwritten meanwhile was saved before, and is found here. Under the guard, and
  * quickly done: an application's checkpoint must not wait for the disk, nor for this thread's turn to read from it.
@@ -196,7 +222,11 @@ static lj_code correct_pages(lj_image *image, uint8_t *to, uint32_t pages, lj_er
         LJ_TRY(read_elsewhere(image, image->next + i, to + (size_t)i * page_size, &done, err));
     }
     image->next += pages;
-    return LJ_OK;
+    if (image->next > image->freeze.db_pages)
+        check_end(image);
+    if (image->failure.code != LJ_OK)
+        *err = image->failure;
+    return image->failure.code;
 }
 
 /* Reads all of a small image and gives the locks back. */
@@ -415,7 +445,7 @@ void lj_image_before_write(lj_image_guard *guard, uint64_t off, uint64_t len,
     pthread_mutex_unlock(&guard->mutex);
 }
 
-bool lj_image_convert(lj_image_guard *guard)
+bool lj_image_convert(lj_image_guard *guard, const lj_image_place *now)
 {
     if (!atomic_load(&guard->active))
         return false;
@@ -426,6 +456,9 @@ bool lj_image_convert(lj_image_guard *guard)
         was_held = true;
         atomic_store(&guard->copying, true);
         image->freeze.held = false;
+        image->has_known = now != NULL;
+        if (now != NULL)
+            image->known = *now;
         pthread_mutex_lock(&image->file_mutex);
         image->dbfile.release(image->dbfile.ctx);
         pthread_mutex_unlock(&image->file_mutex);
@@ -442,4 +475,26 @@ void lj_image_wal_restarts(lj_image_guard *guard)
     if (guard->image != NULL)
         guard->image->wal_gone = true;
     pthread_mutex_unlock(&guard->mutex);
+}
+
+void lj_image_enter(lj_image_guard *guard, const lj_image_place *now)
+{
+    atomic_fetch_add(&guard->inside, 1);
+    if (!atomic_load(&guard->active))
+        return;
+    pthread_mutex_lock(&guard->mutex);
+    if (guard->image != NULL)
+        give_up_if_moved(guard->image, now);
+    pthread_mutex_unlock(&guard->mutex);
+}
+
+void lj_image_leave(lj_image_guard *guard, const lj_image_place *now)
+{
+    if (atomic_load(&guard->active)) {
+        pthread_mutex_lock(&guard->mutex);
+        if (guard->image != NULL && guard->image->has_known)
+            guard->image->known = *now;
+        pthread_mutex_unlock(&guard->mutex);
+    }
+    atomic_fetch_sub(&guard->inside, 1);
 }

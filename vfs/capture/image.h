@@ -9,6 +9,8 @@
  *     on, or from the start when no mark can be held (exclusive locking mode), the image copies: lj_image_before_write saves
  *     the old content of a page before it is overwritten (copy on checkpoint), into an unlinked file in the state folder, up
  *     to a limit.
+ *     What another process checkpoints then is not saved: it is noticed (lj_image_enter, and before the last page is handed
+ *     out), and the image is given up.
  *   - a restart of the WAL. It implies that every frame up to M is in the database file by then, so from that moment
  *     on pages are read from there (or from what was saved).
  *
@@ -41,6 +43,12 @@ typedef struct {
     bool held;       /* a read mark is held; else the image copies from the start */
 } lj_freeze;
 
+/* What changes in the wal-index when anybody in any process begins to write into the database file or restarts the WAL. */
+typedef struct {
+    lj_wal_salt salt;
+    uint32_t attempted; /* frames that checkpoints have begun to copy (nBackfillAttempted) */
+} lj_image_place;
+
 /* How the image reaches the database file: implemented by the shim over the base VFS. */
 typedef struct {
     void *ctx;
@@ -51,6 +59,8 @@ typedef struct {
     /* Reads len bytes at off; what is behind the end of the file is zero. */
     lj_code (*read)(void *ctx, uint64_t off, void *out, size_t len, lj_error *err);
     lj_code (*size)(void *ctx, uint64_t *ret_bytes, lj_error *err);
+    /* The place of this moment, under guard.mutex; false = it cannot be told (NULL: never). */
+    bool (*place)(void *ctx, lj_image_place *ret_place);
     /* The image is over; called once for each freeze, also for one that failed. */
     void (*close)(void *ctx);
 } lj_dbfile;
@@ -63,6 +73,7 @@ typedef struct {
     atomic_bool copying; /* lj_image_before_write has work */
     atomic_bool active;  /* an image exists */
     lj_image *image;     /* guarded by mutex */
+    atomic_int inside;   /* connections of this process that checkpoint or restart the WAL: nobody else can then */
     /* set by the owner */
     uint64_t memory_bytes; /* images up to this size are copied into memory by lj_image_begin */
     uint64_t saved_bytes;  /* the most that saved pages may take on disk: past it the image is given up */
@@ -100,8 +111,17 @@ typedef struct {
 /* Before bytes off..off+len-1 of the database file are overwritten or cut off. Cost without a copying image: one load. */
 void lj_image_before_write(lj_image_guard *guard, uint64_t off, uint64_t len,
                            const lj_image_reader *reader);
-/* Gives the read mark back and goes on copying. true if a mark was held (the caller's lock may work now). */
-bool lj_image_convert(lj_image_guard *guard);
+/*
+ * Gives the read mark back and goes on copying. true if a mark was held (the caller's lock may work now). `now`: NULL where
+ * there is no wal-index, and so no other process.
+ */
+bool lj_image_convert(lj_image_guard *guard, const lj_image_place *now);
+/*
+ * A connection of this process has got, or is about to give back, the lock to checkpoint or to restart the WAL. What changed
+ * since the last one gave it back was done by another process. Cost without an image: one atomic addition.
+ */
+void lj_image_enter(lj_image_guard *guard, const lj_image_place *now);
+void lj_image_leave(lj_image_guard *guard, const lj_image_place *now);
 /* The WAL is about to be restarted, truncated or deleted. */
 void lj_image_wal_restarts(lj_image_guard *guard);
 

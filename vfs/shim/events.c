@@ -228,6 +228,47 @@ static bool wal_is_large(lj_db *db)
            lj_wal_frame_offset(life.page_size, life.frames + 1) >= db->options.max_wal_size_bytes;
 }
 
+static lj_image_place place_of(const volatile void *index)
+{
+    uint32_t frames;
+    lj_image_place place = {.attempted = lj_walindex_attempted(index)};
+    lj_walindex_peek(index, &place.salt, &frames);
+    return place;
+}
+
+bool lj_event_give_way(lj_file *file)
+{
+    lj_image_guard *guard = &file->open->guard;
+    if (file->index == NULL)
+        return lj_image_convert(guard, NULL);
+    lj_image_place now = place_of(file->index);
+    return lj_image_convert(guard, &now);
+}
+
+/* The locks under which the database file is written, or the WAL begun anew. */
+static bool moves_the_place(int ofst, int n)
+{
+    return ofst == LJ_LOCK_CKPT || (ofst == LJ_LOCK_READ0 + 1 && n == LJ_WALINDEX_READERS - 1);
+}
+
+void lj_event_locked(lj_file *file, int ofst, int n)
+{
+    if (!moves_the_place(ofst, n) || file->index == NULL)
+        return;
+    lj_image_place now = place_of(file->index);
+    file->inside |= 1u << ofst;
+    lj_image_enter(&file->open->guard, &now);
+}
+
+void lj_event_unlocking(lj_file *file, int ofst)
+{
+    if ((file->inside & (1u << ofst)) == 0 || file->index == NULL)
+        return;
+    lj_image_place now = place_of(file->index);
+    file->inside &= ~(1u << ofst);
+    lj_image_leave(&file->open->guard, &now);
+}
+
 /* Lock 4..7: somebody restarts the WAL, or makes sure that the next writer will. */
 int lj_event_restart_lock(lj_file *file, int flags)
 {
@@ -238,7 +279,7 @@ int lj_event_restart_lock(lj_file *file, int flags)
         return SQLITE_BUSY;
     int rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
     if (rc == SQLITE_BUSY && (checkpoint || wal_is_large(open->db))) {
-        (void)lj_image_convert(&open->guard);
+        (void)lj_event_give_way(file);
         rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
     }
     if (rc == SQLITE_OK)
@@ -255,6 +296,6 @@ int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc)
     if (rc != SQLITE_BUSY || ofst < LJ_LOCK_READ0 ||
         (file->exclusive & (1u << LJ_LOCK_CKPT)) == 0)
         return rc;
-    (void)lj_image_convert(&file->open->guard); /* tried again in any case, as in file_lock */
+    (void)lj_event_give_way(file); /* tried again in any case, as in file_lock */
     return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
 }

@@ -105,7 +105,7 @@ static int file_lock(sqlite3_file *f, int level)
      * there still is a lock to give back: it may just have gone.
      */
     if (rc == SQLITE_BUSY && level == SQLITE_LOCK_EXCLUSIVE && live(file)) {
-        (void)lj_image_convert(&file->open->guard);
+        (void)lj_event_give_way(file);
         rc = METHODS(f)->xLock(LOWER(f), level);
     }
     if (rc == SQLITE_OK && level > file->lock_level)
@@ -216,6 +216,8 @@ static int file_shm_lock(sqlite3_file *f, int ofst, int n, int flags)
     const bool exclusive = (flags & SQLITE_SHM_EXCLUSIVE) != 0;
     if (!locking && exclusive && ofst == LJ_LOCK_WRITE)
         lj_event_publish(file); /* the commit is visible, and nobody else can write yet */
+    if (!locking && exclusive)
+        lj_event_unlocking(file, ofst);
     if (locking && exclusive && ofst == LJ_LOCK_READ0 + 1 && n == LJ_WALINDEX_READERS - 1)
         rc = lj_event_restart_lock(file, flags);
     else
@@ -224,6 +226,8 @@ static int file_shm_lock(sqlite3_file *f, int ofst, int n, int flags)
         rc = lj_event_retry_lock(file, ofst, n, flags, rc);
     if (rc == SQLITE_OK) {
         note_shm_lock(file, ofst, n, flags);
+        if (locking && exclusive)
+            lj_event_locked(file, ofst, n);
         if (locking && !exclusive && ofst >= LJ_LOCK_READ0)
             lj_event_read_lock(file);
     }

@@ -12,6 +12,7 @@
 #define AT_SALT      32u
 #define AT_BACKFILL  96u
 #define AT_MARKS     100u
+#define AT_ATTEMPTED 128u
 
 static uint32_t load(const volatile void *region, size_t at)
 {
@@ -84,6 +85,11 @@ void lj_walindex_peek(const volatile void *region, lj_wal_salt *ret_salt, uint32
 uint32_t lj_walindex_backfilled(const volatile void *region)
 {
     return load(region, AT_BACKFILL);
+}
+
+uint32_t lj_walindex_attempted(const volatile void *region)
+{
+    return load(region, AT_ATTEMPTED);
 }
 
 uint32_t lj_walindex_mark(const volatile void *region, int reader)

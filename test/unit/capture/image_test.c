@@ -20,6 +20,7 @@ typedef struct {
     uint32_t reading;                  /* page of the read that is going on */
     void (*during_read)(void *fixture); /* called in the middle of a read, may be NULL */
     atomic_bool cancel;
+    lj_image_place place;
 } fixture;
 
 static lj_code fake_freeze(void *ctx, lj_freeze *ret_freeze, lj_error *err)
@@ -59,6 +60,12 @@ static lj_code fake_size(void *ctx, uint64_t *ret_bytes, lj_error *err)
     return LJ_OK;
 }
 
+static bool fake_place(void *ctx, lj_image_place *ret_place)
+{
+    *ret_place = ((fixture *)ctx)->place;
+    return true;
+}
+
 static void fake_close(void *ctx)
 {
     (void)ctx;
@@ -72,6 +79,7 @@ static const lj_dbfile *dbfile_of(fixture *f)
                        .release = fake_release,
                        .read = fake_read,
                        .size = fake_size,
+                       .place = fake_place,
                        .close = fake_close};
     return &file;
 }
@@ -175,9 +183,9 @@ static void the_mark_is_given_back(void **state)
     uint8_t first[PAGE];
     size_t n = 0;
     assert_ok(source.read(source.ctx, first, sizeof(first), &n, &err), &err);
-    assert_true(lj_image_convert(&f.guard));
+    assert_true(lj_image_convert(&f.guard, NULL));
     assert_int_equal(f.released, 1);
-    assert_false(lj_image_convert(&f.guard));
+    assert_false(lj_image_convert(&f.guard, NULL));
     overwrite(&f, 3000, 2);
     f.during_read = give_back_and_write;
     uint8_t page[PAGE];
@@ -190,6 +198,38 @@ static void the_mark_is_given_back(void **state)
     lj_image_end(image);
     assert_int_equal(f.released, 1);
     end(&f);
+}
+
+/* What connections of this process checkpoint is saved; what another process does there is not, and is noticed. */
+static void checkpoints_of_another_process(void **state)
+{
+    (void)state;
+    enum { NOBODY, BEHIND_ONE_OF_OURS, AT_THE_END, RESTARTED, CASES };
+    for (int foreign = NOBODY; foreign < CASES; foreign++) {
+        lj_error err = LJ_ERROR_INIT;
+        fixture f;
+        begin(&f, true);
+        f.place = (lj_image_place){.salt = {1, 2}, .attempted = 10};
+        lj_image *image = image_of(&f);
+        lj_image_enter(&f.guard, &f.place);
+        assert_true(lj_image_convert(&f.guard, &f.place));
+        overwrite(&f, 3000, 2);
+        f.place.attempted = 20;
+        lj_image_leave(&f.guard, &f.place);
+        if (foreign == BEHIND_ONE_OF_OURS)
+            f.place.attempted = 21;
+        lj_image_enter(&f.guard, &f.place);
+        f.place.attempted = 30;
+        lj_image_leave(&f.guard, &f.place);
+        if (foreign == AT_THE_END)
+            f.place.attempted = 31;
+        if (foreign == RESTARTED)
+            f.place.salt.salt1++;
+        assert_int_equal(read_all(image, &err), foreign == NOBODY ? LJ_OK : LJ_BUSY);
+        assert_true(foreign == NOBODY || strstr(err.message, "another process") != NULL);
+        lj_image_end(image);
+        end(&f);
+    }
 }
 
 /* Ten pages may be saved: with the eleventh the snapshot is lost, and nothing else. */
@@ -223,6 +263,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_checkpoint_around_the_reader),
         cmocka_unit_test(the_mark_is_given_back),
+        cmocka_unit_test(checkpoints_of_another_process),
         cmocka_unit_test(saved_pages_have_a_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
