@@ -5,17 +5,18 @@ What is measured: memory of the process that replicates and of one that restores
 state folder. The application's commits must succeed throughout. With LJ_LONG=1 the large transaction has more than 4 GiB.
 """
 
+import json
 import os
+import re
 import resource
 import sqlite3
 import subprocess
 
-from shard import Shard, python, timed, wait_caught_up
+from shard import Shard, foreign, python, timed, wait_caught_up
 
 from ljtest import chain, cli, fasts3, harness, pages, shim
 from ljtest.broken import FileInTheWay, Tmpfs
 from ljtest.harness import LONG, check, check_equal, test, wait_for
-from ljtest.replica import Replica
 
 NEEDS = ("shim", "load_extension")
 MIB = 1 << 20
@@ -58,7 +59,6 @@ def one_large_transaction(t):
     shard = Shard(t)
     code, out, errors = python(LARGE_TRANSACTION, timeout=3000, arguments=(shard.path, shard.base, mib, page_size))
     check_equal(code, 0, "status; " + errors[-800:])
-    import json
     seen = json.loads(out)
     above = seen["peak"] - seen["before"] - seen["shm"]
     map_kib = 33 * (mib << 20) // page_size // 1024
@@ -112,6 +112,56 @@ def a_slow_snapshot_does_not_make_the_wal_grow(t):
         cli.ours().restore(store.url("bucket", "slow/shard_0"), out, timeout=120)
         pages.check_same(out, shard.path, "restored")
         check_equal(chain.verify_file(out, "restored"), n, "last link")
+
+
+def snapshot_objects(store, prefix):
+    """(key, content) of every snapshot below the prefix."""
+    _, _, listing = store.request("GET", "/bucket?list-type=2&prefix=" + prefix)
+    keys = [key for key in re.findall("<Key>([^<]*)</Key>", listing.decode()) if "/snapshots/" in key]
+    return [(key, store.request("GET", "/bucket/" + key)[2]) for key in keys]
+
+
+@test(*NEEDS, "lz4", timeout=300)
+def a_foreign_checkpoint_ends_a_snapshot(t):
+    """Another process overwrites pages that a snapshot has yet to read, and nobody saves them: that snapshot must not come to be."""
+    with fasts3.FastS3(delay_ms=1) as store:
+        os.environ.update(store.env)
+        shard = Shard(t, base=store.url("bucket", "foreign"))
+        con = shard.open(sync_interval="100ms", pragmas=("wal_autocheckpoint=0",))
+        con.execute("CREATE TABLE bulk(id INTEGER PRIMARY KEY, who TEXT, body BLOB)")
+        con.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) "
+                    "INSERT INTO bulk SELECT i, 'first', randomblob(3800) FROM n")
+        con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        shim.sync(con, "60s")
+        shard.write(con, 1)
+        snapshots = shim.status(con)["snapshots"]
+        uploads = store.stats()["requests"]["create_upload"]
+        store.control(delay_ms=1500)
+        try:
+            shim.snapshot(con, "1ms")
+        except sqlite3.OperationalError:
+            pass  # it goes on without us
+        wait_for(lambda: store.stats()["requests"]["create_upload"] > uploads, "the snapshot's upload", 60)
+        con.execute("UPDATE bulk SET who = 'second' WHERE id = 7")
+        con.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # the read mark goes
+        foreign(shard.path, "UPDATE bulk SET who = 'third' WHERE id < 500 OR id > 19500", "PRAGMA wal_checkpoint(PASSIVE)")
+        check_equal(shim.status(con)["snapshots"], snapshots, "snapshots: this one was over before the other process wrote")
+        store.control(delay_ms=1)
+        wait_for(lambda: shim.status(con)["snapshots"] > snapshots, lambda: "snapshot: %s" % shim.status(con), 120)
+        con.close()
+        found = snapshot_objects(store, "foreign/shard_0/")
+        check(len(found) >= 2, "snapshots: %s" % [key for key, _ in found])
+        for key, packed in found:
+            with open(t.path("alone.lz4"), "wb") as file:
+                file.write(packed)
+            subprocess.run(["lz4", "-dqf", t.path("alone.lz4"), t.path("alone.db")], check=True)
+            pages.check_integrity(t.path("alone.db"), key)
+            alone = shim.plain(t.path("alone.db"))
+            third = 0
+            if alone.execute("SELECT count(*) FROM sqlite_master WHERE name = 'bulk'").fetchone()[0]:  # not in the first one
+                third = alone.execute("SELECT count(*) FROM bulk WHERE who = 'third'").fetchone()[0]
+            alone.close()
+            check(third in (0, 999), "%s has %d of 999 rows of one transaction" % (key, third))
 
 
 def used(folder):
