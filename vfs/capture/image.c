@@ -19,21 +19,22 @@
 
 struct lj_image {
     lj_image_guard *guard;
-    pthread_mutex_t file_mutex; /* the calls of dbfile once it is frozen; inside of guard->mutex or alone */
+    pthread_mutex_t
+        file_mutex; /* the calls of dbfile once it is frozen; inside of guard->mutex or alone */
     lj_dbfile dbfile;
     lj_freeze freeze;
     const atomic_bool *cancel;
-    int wal_fd;        /* own descriptor, -1 when no frame is needed */
-    bool wal_gone;     /* restarted: every frame up to M is in the database file */
-    bool gone_seen;    /* the reader knew that when it read the database file last */
-    lj_pagemap frames; /* page -> frame number <= M */
-    int saved_fd;      /* unlinked file of saved pages */
-    lj_pagemap saved;  /* page -> slot in saved_fd */
-    bool has_known;    /* the mark was given back, and since then ... */
+    int wal_fd;           /* own descriptor, -1 when no frame is needed */
+    bool wal_gone;        /* restarted: every frame up to M is in the database file */
+    bool gone_seen;       /* the reader knew that when it read the database file last */
+    lj_pagemap frames;    /* page -> frame number <= M */
+    int saved_fd;         /* unlinked file of saved pages */
+    lj_pagemap saved;     /* page -> slot in saved_fd */
+    bool has_known;       /* the mark was given back, and since then ... */
     lj_image_place known; /* ... nobody but this process should have gone on from here */
-    lj_error failure;  /* saving failed: the image is lost */
-    uint32_t next;     /* first page not yet read */
-    uint8_t *chunk;    /* what was read and not handed out yet */
+    lj_error failure;     /* saving failed: the image is lost */
+    uint32_t next;        /* first page not yet read */
+    uint8_t *chunk;       /* what was read and not handed out yet */
     size_t chunk_len, chunk_pos;
     uint8_t *memory; /* the whole image, when it is small; NULL otherwise */
     size_t memory_pos;
@@ -170,9 +171,8 @@ static lj_code read_file(lj_image *image, uint8_t *to, uint32_t *ret_pages, lj_e
     uint32_t left = image->freeze.db_pages - (image->next - 1);
     uint32_t pages = LJ_MIN(CHUNK_BYTES / page_size, left);
     pthread_mutex_lock(&image->file_mutex);
-    lj_code code =
-        image->dbfile.read(image->dbfile.ctx, (uint64_t)(image->next - 1) * page_size, to,
-                           (size_t)pages * page_size, err);
+    lj_code code = image->dbfile.read(image->dbfile.ctx, (uint64_t)(image->next - 1) * page_size,
+                                      to, (size_t)pages * page_size, err);
     pthread_mutex_unlock(&image->file_mutex);
     *ret_pages = pages;
     return code;
@@ -238,7 +238,8 @@ static lj_code copy_to_memory(lj_image *image, lj_error *err)
         return lj_error_nomem(err);
     lj_code code = LJ_OK;
     uint32_t pages = 0;
-    for (size_t at = 0; at < bytes && code == LJ_OK; at += (size_t)pages * image->freeze.page_size) {
+    for (size_t at = 0; at < bytes && code == LJ_OK;
+         at += (size_t)pages * image->freeze.page_size) {
         code = read_file(image, memory + at, &pages, err);
         if (code == LJ_OK)
             code = correct_pages(image, memory + at, pages, err);
@@ -404,10 +405,11 @@ static lj_code save_page(lj_image *image, uint32_t pgno, uint8_t *page,
     uint64_t slot = image->saved.count;
     bool done = false;
     if ((slot + 1) * page_size > image->guard->saved_bytes)
-        return lj_error_set(err, LJ_NOSPACE,
-                            "the snapshot was given up: pages that changed meanwhile take more than "
-                            "max_spool_size (%" PRIu64 " bytes)",
-                            image->guard->saved_bytes);
+        return lj_error_set(
+            err, LJ_NOSPACE,
+            "the snapshot was given up: pages that changed meanwhile take more than "
+            "max_spool_size (%" PRIu64 " bytes)",
+            image->guard->saved_bytes);
     LJ_TRY(read_elsewhere(image, pgno, page, &done, err));
     if (!done)
         LJ_TRY(reader->read(reader->ctx, (uint64_t)(pgno - 1) * page_size, page, page_size, err));

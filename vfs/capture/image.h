@@ -73,10 +73,12 @@ typedef struct {
     atomic_bool copying; /* lj_image_before_write has work */
     atomic_bool active;  /* an image exists */
     lj_image *image;     /* guarded by mutex */
-    atomic_int inside;   /* connections of this process that checkpoint or restart the WAL: nobody else can then */
+    atomic_int
+        inside; /* connections of this process that checkpoint or restart the WAL: nobody else can then */
     /* set by the owner */
     uint64_t memory_bytes; /* images up to this size are copied into memory by lj_image_begin */
-    uint64_t saved_bytes;  /* the most that saved pages may take on disk: past it the image is given up */
+    uint64_t
+        saved_bytes; /* the most that saved pages may take on disk: past it the image is given up */
 } lj_image_guard;
 
 #define LJ_IMAGE_GUARD_INIT                                                                        \

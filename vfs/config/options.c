@@ -105,9 +105,10 @@ static const lj_option options[] = {
      .offset = offsetof(lj_config, max_wal_size_bytes),
      .max = GIB * 1024,
      .origins = FROM_ALL},
-    {.info = {"max_spool_size", "size", "4GiB", "0 to 1024GiB", ANYWHERE,
-              "Limit of the spool per database; past it a new generation is started. Also of what a "
-              "snapshot saves on disk."},
+    {.info =
+         {"max_spool_size", "size", "4GiB", "0 to 1024GiB", ANYWHERE,
+          "Limit of the spool per database; past it a new generation is started. Also of what a "
+          "snapshot saves on disk."},
      .type = LJ_OPTION_SIZE,
      .offset = offsetof(lj_config, max_spool_size_bytes),
      .max = GIB * 1024,

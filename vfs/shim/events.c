@@ -293,8 +293,7 @@ int lj_event_restart_lock(lj_file *file, int flags)
  */
 int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc)
 {
-    if (rc != SQLITE_BUSY || ofst < LJ_LOCK_READ0 ||
-        (file->exclusive & (1u << LJ_LOCK_CKPT)) == 0)
+    if (rc != SQLITE_BUSY || ofst < LJ_LOCK_READ0 || (file->exclusive & (1u << LJ_LOCK_CKPT)) == 0)
         return rc;
     (void)lj_event_give_way(file); /* tried again in any case, as in file_lock */
     return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);

@@ -60,7 +60,7 @@ struct lj_shipper {
     lj_position noted_at;
     int64_t snapshot_not_before_ns; /* monotonic: backoff of the snapshot task */
     int64_t rest_until_ns;          /* monotonic: no snapshot of the same life before ... */
-    uint64_t rest_life;             /* ... 0 = none: its frames can be replicated by snapshots alone */
+    uint64_t rest_life; /* ... 0 = none: its frames can be replicated by snapshots alone */
     int64_t
         store_not_before_ns;  /* monotonic: the store asked for no request before (Retry-After) */
     int64_t newest_object_ns; /* copy of saved.last_object_ns for the snapshot task */

@@ -27,7 +27,8 @@ static bool possible_locked(const lj_shipper *s)
     return db->established && db->chain.active && db->chain.has_life && !db->chain.unused &&
            db->life.known && db->spool_bytes == 0 && !db->spooling &&
            s->saved.at.index == db->chain.index && s->saved.at.offset > 0 &&
-           s->saved.at.offset <= LJ_OFFSET_MAX && /* behind it nothing more can follow in this life */
+           s->saved.at.offset <=
+               LJ_OFFSET_MAX && /* behind it nothing more can follow in this life */
            db->chain.index < LJ_INDEX_MAX;
 }
 

@@ -61,9 +61,9 @@ int64_t lj_snapshot_due_locked(const lj_shipper *s)
     if (!db->established || db->options.snapshot_interval_ns <= 0 ||
         !changed_since_snapshot_locked(s))
         return LJ_TASK_IDLE;
-    return LJ_MAX(s->snapshot_not_before_ns,
-                  mono_of_wall((s->snapshot_noted ? s->noted_ns : db->saved.snapshot_ns) +
-                               interval_ns(db)));
+    return LJ_MAX(
+        s->snapshot_not_before_ns,
+        mono_of_wall((s->snapshot_noted ? s->noted_ns : db->saved.snapshot_ns) + interval_ns(db)));
 }
 
 /* A request is over; `failed` tells the waiters which way. */

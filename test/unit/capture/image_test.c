@@ -17,7 +17,7 @@ typedef struct {
     uint8_t *file; /* PAGES pages; each byte of a page is its version */
     lj_freeze freeze;
     int released;
-    uint32_t reading;                  /* page of the read that is going on */
+    uint32_t reading;                   /* page of the read that is going on */
     void (*during_read)(void *fixture); /* called in the middle of a read, may be NULL */
     atomic_bool cancel;
     lj_image_place place;
@@ -49,7 +49,9 @@ static lj_code fake_read(void *ctx, uint64_t off, void *out, size_t len, lj_erro
     lj_code code = plain_read(ctx, off, out, len / 2, err);
     if (f->during_read != NULL)
         f->during_read(f);
-    return code != LJ_OK ? code : plain_read(ctx, off + len / 2, (uint8_t *)out + len / 2, len - len / 2, err);
+    return code != LJ_OK
+               ? code
+               : plain_read(ctx, off + len / 2, (uint8_t *)out + len / 2, len - len / 2, err);
 }
 
 static lj_code fake_size(void *ctx, uint64_t *ret_bytes, lj_error *err)
@@ -92,8 +94,7 @@ static void begin(fixture *f, bool held)
     f->guard.saved_bytes = UINT64_MAX;
     f->file = malloc((size_t)PAGES * PAGE);
     memset(f->file, 1, (size_t)PAGES * PAGE);
-    f->freeze = (lj_freeze){
-        .page_size = PAGE, .db_pages = PAGES, .backfilled = true, .held = held};
+    f->freeze = (lj_freeze){.page_size = PAGE, .db_pages = PAGES, .backfilled = true, .held = held};
 }
 
 static void end(fixture *f)
@@ -108,7 +109,8 @@ static lj_image *image_of(fixture *f)
     lj_error err = LJ_ERROR_INIT;
     lj_image *image = NULL;
     assert_ok(lj_io_mkdirs(f->dir.state_dir, 0700, &err), &err);
-    assert_ok(lj_image_begin(&f->guard, dbfile_of(f), f->dir.wal_path, f->dir.state_dir, &f->cancel, &image, &err),
+    assert_ok(lj_image_begin(&f->guard, dbfile_of(f), f->dir.wal_path, f->dir.state_dir, &f->cancel,
+                             &image, &err),
               &err);
     return image;
 }
@@ -142,12 +144,21 @@ static lj_code read_all(lj_image *image, lj_error *err)
     return code;
 }
 
-/* Pages behind the reader, under it and in front of it. */
-static void write_around(void *ctx)
+static void *checkpoint_around(void *ctx)
 {
     fixture *f = ctx;
-    for (uint32_t pgno = f->reading > 50 ? f->reading - 50 : 1; pgno < f->reading + 700 && pgno <= PAGES; pgno += 3)
+    for (uint32_t pgno = f->reading > 50 ? f->reading - 50 : 1;
+         pgno < f->reading + 700 && pgno <= PAGES; pgno += 3)
         overwrite(f, pgno, 2);
+    return NULL;
+}
+
+/* Pages behind the reader, under it and in front of it, by another thread. */
+static void write_around(void *ctx)
+{
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, checkpoint_around, ctx), 0);
+    pthread_join(thread, NULL);
 }
 
 static void a_checkpoint_around_the_reader(void **state)

@@ -236,9 +236,11 @@ static void unfinished_copies_are_swept(void **state)
     touch(kit, GEN "-00000002-000000000000-000000000418.wal.tmp");
     touch(kit, GEN "-00000003-000000000000-000000000418.wal");
     struct timespec times[2] = {{.tv_sec = time(NULL) - 3600}, {.tv_sec = time(NULL) - 3600}};
-    snprintf(path, sizeof(path), "%s/" GEN "-00000001-000000000000-000000000418.wal.tmp", kit->spool_dir);
+    snprintf(path, sizeof(path), "%s/" GEN "-00000001-000000000000-000000000418.wal.tmp",
+             kit->spool_dir);
     assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
-    snprintf(path, sizeof(path), "%s/" GEN "-00000003-000000000000-000000000418.wal", kit->spool_dir);
+    snprintf(path, sizeof(path), "%s/" GEN "-00000003-000000000000-000000000418.wal",
+             kit->spool_dir);
     assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
     lj_spool_sweep(kit->spool_dir);
     assert_int_equal(files_in(kit->spool_dir), 2);
