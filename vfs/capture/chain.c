@@ -43,6 +43,21 @@ bool lj_identity_of(const char *path, lj_identity *ret_identity)
     return true;
 }
 
+lj_home lj_home_of(const char *path)
+{
+    lj_home home = {.inode = 0};
+    struct stat st;
+    if (stat(path, &st) == 0)
+        home.inode = (uint64_t)st.st_ino;
+#ifdef STATX_BTIME
+    struct statx stx;
+    if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_BTIME, &stx) == 0 &&
+        (stx.stx_mask & STATX_BTIME) != 0)
+        home.born_ns = (int64_t)stx.stx_btime.tv_sec * LJ_NS_PER_S + (int64_t)stx.stx_btime.tv_nsec;
+#endif
+    return home;
+}
+
 /* FNV-1a: the slot is small and the enemy is a torn store, not a forger. */
 static uint64_t slot_check(const shared_slot *slot)
 {

@@ -19,6 +19,9 @@
 #include "vfs/capture/attach.h"
 #include "vfs/capture/spool.h"
 
+#define READY_PAUSE_NS     (100 * LJ_NS_PER_MS)
+#define READY_PAUSE_MAX_NS (5 * LJ_NS_PER_S)
+
 static void free_db(lj_db *db)
 {
     lj_ring_free(&db->ring);
@@ -92,8 +95,12 @@ static lj_code prepare_state(lj_db *db, int *ret_lock_fd, lj_shared **ret_shared
         return lj_error_nomem(err);
     LJ_CLEANUP(lj_closep) int fd = -1;
     LJ_TRY(lj_io_open(lock_path, O_RDWR | O_CREAT, 0600, &fd, err));
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0)
-        return lj_error_set(err, LJ_BUSY, "another process replicates this database");
+    while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        if (errno == EWOULDBLOCK)
+            return lj_error_set(err, LJ_BUSY, "another process replicates this database");
+        if (errno != EINTR)
+            return lj_error_errno(err, errno, "cannot lock %s", lock_path);
+    }
     LJ_TRY(lj_shared_open(shared_path, ret_shared, err));
     *ret_lock_fd = fd;
     fd = -1;
@@ -107,7 +114,18 @@ static void stop_locked(lj_db *db, const lj_error *err)
     db->ship_error = *err;
 }
 
-static void attach_once(lj_db *db)
+/* A failure may pass (no descriptor free, a full disk): every so often another look tries again. */
+static void try_later_locked(lj_db *db)
+{
+    int64_t pause_ns = db->ready_failures < 6 ? READY_PAUSE_NS << db->ready_failures : 0;
+    db->ready_failures++;
+    if (pause_ns == 0 || pause_ns > READY_PAUSE_MAX_NS)
+        pause_ns = READY_PAUSE_MAX_NS;
+    atomic_store(&db->ready_not_before_ns, lj_clock_mono_ns() + pause_ns);
+}
+
+/* false: try again later. */
+static bool attach_once(lj_db *db)
 {
     lj_error err = LJ_ERROR_INIT;
     int lock_fd = -1;
@@ -120,12 +138,16 @@ static void attach_once(lj_db *db)
         db->state = LJ_DB_STARTING;
     } else {
         stop_locked(db, &err);
+        if (code != LJ_BUSY)
+            try_later_locked(db);
     }
+    bool first = db->ready_failures <= 1;
     pthread_cond_broadcast(&db->cond);
     pthread_mutex_unlock(&db->mutex);
     if (code != LJ_OK) {
-        lj_log_error(LJ_LOG_ERROR, db->path, &err);
-        return;
+        if (first)
+            lj_log_error(LJ_LOG_ERROR, db->path, &err);
+        return code == LJ_BUSY;
     }
     lj_saved_position saved;
     lj_spool_sweep(db->spool_dir);
@@ -135,17 +157,20 @@ static void attach_once(lj_db *db)
     db->attached = true;
     pthread_mutex_unlock(&db->mutex);
     db->wake(db, 0);
+    return true;
 }
 
 void lj_db_ready(lj_db *db, lj_db_first_look_fn look, void *ctx)
 {
     if (atomic_load_explicit(&db->ready, memory_order_acquire))
         return;
+    int64_t not_before_ns = atomic_load(&db->ready_not_before_ns);
+    if (not_before_ns != 0 && lj_clock_mono_ns() < not_before_ns)
+        return;
     pthread_mutex_lock(&db->ready_mutex);
-    if (!atomic_load_explicit(&db->ready, memory_order_relaxed) && (look == NULL || look(ctx))) {
-        attach_once(db);
+    if (!atomic_load_explicit(&db->ready, memory_order_relaxed) && (look == NULL || look(ctx)) &&
+        attach_once(db))
         atomic_store_explicit(&db->ready, true, memory_order_release);
-    }
     pthread_mutex_unlock(&db->ready_mutex);
 }
 
@@ -155,10 +180,30 @@ void lj_db_chain_store_locked(lj_db *db)
         lj_shared_store(db->shared, &db->chain);
 }
 
+/* The reason, with what the replica has and where the local database stands, unless it says so itself. */
+static void tell_both_positions_locked(lj_db *db, const char *reason)
+{
+    if (strstr(reason, db->chain.generation) != NULL) {
+        snprintf(db->last_break, sizeof(db->last_break), "%s", reason);
+        return;
+    }
+    char replica[LJ_POSITION_TEXT_MAX];
+    char local[LJ_POSITION_TEXT_MAX];
+    lj_position at = {.index = db->chain.index};
+    memcpy(at.generation, db->chain.generation, sizeof(at.generation));
+    if (db->life.known)
+        at.offset = lj_wal_frame_offset(db->life.page_size, db->life.frames + 1);
+    lj_position_format(&db->pos, replica);
+    lj_position_format(&at, local);
+    snprintf(db->last_break, sizeof(db->last_break),
+             "%s (the replica is at %s, the local database at %s)", reason, replica, local);
+}
+
 static void break_locked(lj_db *db, const char *reason)
 {
     if (!db->chain.active)
         return;
+    tell_both_positions_locked(db, reason);
     db->chain.active = false;
     db->safe_frames = 0;
     db->established = false;
@@ -174,15 +219,17 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(reason, sizeof(reason), fmt, ap);
     va_end(ap);
+    char told[sizeof(db->last_break)];
     pthread_mutex_lock(&db->mutex);
     bool was_active = db->chain.active;
     db->touched = db->touched || !db->attached;
     db->disturbed =
         db->disturbed || db->freezing; /* a generation that is about to begin must not miss it */
     break_locked(db, reason);
+    memcpy(told, db->last_break, sizeof(told));
     pthread_mutex_unlock(&db->mutex);
     if (was_active) {
-        lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, reason);
+        lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, told);
         db->wake(db, 0);
     }
 }
@@ -246,7 +293,7 @@ static void extend_life_locked(lj_db *db, uint64_t frames)
 typedef struct {
     bool broke;
     int64_t due_ns; /* wake the shipper, -1 = no need */
-    char reason[sizeof(((lj_db *)NULL)->broken_reason)];
+    char reason[sizeof(((lj_db *)NULL)->last_break)];
 } aftermath;
 
 static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
@@ -258,7 +305,7 @@ static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
     if (!same_life && !begin_life_locked(db, end->salt, end->page_size)) {
         after->broke = true;
         after->due_ns = 0;
-        memcpy(after->reason, db->broken_reason, sizeof(after->reason));
+        memcpy(after->reason, db->last_break, sizeof(after->reason));
     }
     if (!same_life && db->broken)
         after->due_ns = 0; /* what kept the last life from being shipped is over with it */
@@ -558,6 +605,7 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
     s.snapshots = db->snapshots;
     s.shipped_bytes = db->shipped_bytes;
     s.last_snapshot_ns = db->last_snapshot_ns;
+    memcpy(s.last_break, db->last_break, sizeof(s.last_break));
     if (current_error_locked(db)->code != LJ_OK)
         lj_error_format(current_error_locked(db), s.last_error, sizeof(s.last_error));
     else if (!db->established && db->broken && db->saved.at.generation[0] != 0)

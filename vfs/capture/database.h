@@ -69,8 +69,12 @@ struct lj_db {
     lj_identity
         opened_identity; /* of the database file before SQLite touched it; valid if has_opened_identity */
     bool has_opened_identity;
+    uint64_t inode; /* of the database file; 0 = not known (moved.h) */
 
     atomic_bool ready; /* the attach is over */
+    atomic_llong
+        ready_not_before_ns; /* monotonic: it failed, and is not tried again before; 0 = now */
+    unsigned ready_failures; /* in a row; under the mutex */
     pthread_mutex_t
         ready_mutex; /* rank 1, held once, during the attach: no connection gets past its first read before */
 
@@ -80,6 +84,7 @@ struct lj_db {
     /* below: guarded by mutex */
     lj_db_state state;
     char reason[192]; /* why STOPPED, or what STARTING waits for */
+    bool moved;       /* the file under this name is another one (moved.h): STOPPED for good */
     bool not_wal;     /* journal mode is not WAL: reason says which */
     bool attached;    /* decided whether to continue (attach.h) */
     bool established; /* the generation's first snapshot is in the replica */
@@ -89,6 +94,8 @@ struct lj_db {
     bool touched;     /* written outside of WAL mode before the attach */
     bool broken;      /* the chain was given up: the shipper has to begin a new generation */
     char broken_reason[192];
+    /* why a generation was given up last, with both positions; "" = none was */
+    char last_break[400];
     lj_life life;
     lj_chain chain;
     lj_shared *shared; /* NULL until ready */
@@ -130,7 +137,8 @@ void lj_db_free(lj_db *db);
  * false = not now, somebody will try again), creates the state folder, elects the uploader, maps the shared page, decides
  * whether the replica is continued (attach.h), wakes the shipper. Some local I/O once per open, for which other connections
  * wait (they could commit or restart the WAL before it is decided); cheap when called again. A failure is kept in state and
- * reason; the application goes on.
+ * reason; the application goes on, and a later look tries again (after 0.1 s first and 5 s at most). What was committed or
+ * restarted meanwhile counts like what another program did: the attach finds out whether the replica can be continued.
  */
 typedef bool (*lj_db_first_look_fn)(void *ctx);
 void lj_db_ready(lj_db *db, lj_db_first_look_fn look, void *ctx);
@@ -169,6 +177,8 @@ typedef enum { LJ_GATE_ALLOW, LJ_GATE_VETO } lj_gate;
 lj_gate lj_db_gate(lj_db *db, bool checkpoint);
 /* Ships what there is without waiting for the next tick. */
 void lj_db_hurry(lj_db *db);
+/* Everything committed is in the replica, and it is `frames` frames of the life with this salt. */
+bool lj_db_all_shipped(lj_db *db, lj_wal_salt salt, uint64_t frames);
 /*
  * The current life ends now. Unshipped frames go to the spool first; if that fails or the spool is full, the chain is given
  * up (logged, visible, a new generation follows). `going` = the file itself is about to be deleted (a hard link will do).
@@ -223,6 +233,7 @@ typedef struct {
     uint64_t spool_bytes, segments, snapshots, shipped_bytes;
     int64_t last_snapshot_ns;
     char last_error[LJ_ERROR_TEXT_MAX];
+    char last_break[400];
 } lj_db_status;
 void lj_db_get_status(lj_db *db, lj_db_status *ret_status);
 

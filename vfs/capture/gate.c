@@ -12,6 +12,7 @@
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
 #include "vfs/capture/database.h"
+#include "vfs/capture/moved.h"
 #include "vfs/capture/spool.h"
 
 /* SQLite's own WAL of 1,000 pages */
@@ -29,6 +30,16 @@ void lj_db_hurry(lj_db *db)
     db->urgent = true;
     pthread_mutex_unlock(&db->mutex);
     db->wake(db, 0);
+}
+
+bool lj_db_all_shipped(lj_db *db, lj_wal_salt salt, uint64_t frames)
+{
+    pthread_mutex_lock(&db->mutex);
+    bool all = db->chain.active && db->established && !db->freezing && db->life.known &&
+               lj_wal_salt_eq(db->life.salt, salt) && db->life.frames == frames &&
+               db->shipped_life == db->life.number && db->shipped_frames == frames;
+    pthread_mutex_unlock(&db->mutex);
+    return all;
 }
 
 lj_gate lj_db_gate(lj_db *db, bool checkpoint)
@@ -148,7 +159,7 @@ void lj_db_seal(lj_db *db, bool going)
 void lj_db_wal_emptied(lj_db *db)
 {
     lj_identity identity;
-    bool there = lj_identity_of(db->path, &identity);
+    bool there = lj_db_identity(db, &identity);
     pthread_mutex_lock(&db->mutex);
     if (db->chain.active && there && (db->chain.sealed || !db->chain.has_life)) {
         db->chain.emptied = true;

@@ -63,6 +63,8 @@ typedef struct {
     bool (*place)(void *ctx, lj_image_place *ret_place);
     /* The image is over; called once for each freeze, also for one that failed. */
     void (*close)(void *ctx);
+    /* Called by the shipping task once per sync_interval, also when nothing was committed here; NULL: nobody asks for it. */
+    void (*tick)(void *ctx);
 } lj_dbfile;
 
 typedef struct lj_image lj_image;

@@ -50,7 +50,12 @@ void lj_event_read_lock(lj_file *file)
 {
     if (file->index == NULL)
         return;
+    lj_readguard_take(
+        file->open); /* before it is decided how to go on: what was decided must stay true */
+    bool before = atomic_load(&file->open->db->ready);
     lj_db_ready(file->open->db, first_look, file);
+    if (!before)
+        lj_readguard_settle(file->open);
     lj_event_publish(file);
 }
 
@@ -205,6 +210,40 @@ void lj_event_db_overwritten(lj_file *file, uint64_t off, uint64_t len)
     lj_image_before_write(&file->open->guard, off, len, &reader);
 }
 
+static const char sqlite_magic[16] = "SQLite format 3";
+
+/* Bytes 18 and 19 of the header are 2 in WAL mode, 1 otherwise. */
+int lj_file_journal_mode(lj_file *file)
+{
+    uint8_t head[100];
+    sqlite3_int64 size = 0;
+    const sqlite3_io_methods *m = file->lower->pMethods;
+    if (m->xFileSize(file->lower, &size) != SQLITE_OK || size < (sqlite3_int64)sizeof(head) ||
+        m->xRead(file->lower, head, sizeof(head), 0) != SQLITE_OK)
+        return LJ_JOURNAL_NONE;
+    if (memcmp(head, sqlite_magic, sizeof(sqlite_magic)) != 0)
+        return LJ_JOURNAL_UNKNOWN;
+    return head[18] == 2 ? LJ_JOURNAL_WAL : LJ_JOURNAL_ROLLBACK;
+}
+
+/* Page 1 is being written outside of a checkpoint: what journal mode does that mean? */
+static void note_first_page(const lj_file *file, const uint8_t *data)
+{
+    lj_db *db = file->open->db;
+    if (memcmp(data, sqlite_magic, sizeof(sqlite_magic)) == 0) {
+        /* about to be switched (autowal.c): not worth a warning */
+        if (data[18] != 1 || !file->auto_wal)
+            lj_db_journal_mode(db, data[18] == 1 ? "delete" : NULL);
+        return;
+    }
+    /* encrypted: one that had a WAL is leaving it; any other is being created, or on its way into WAL mode */
+    pthread_mutex_lock(&db->mutex);
+    bool had_wal = db->life.known;
+    pthread_mutex_unlock(&db->mutex);
+    if (had_wal)
+        lj_db_journal_mode(db, "delete");
+}
+
 void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off)
 {
     lj_open *open = file->open;
@@ -214,7 +253,7 @@ void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 o
     /* rollback-journal mode: creating a database, leaving or entering WAL mode, or staying outside of it */
     lj_db_break(open->db, "the database was written outside of WAL mode");
     if (off == 0 && len >= 20)
-        lj_db_journal_mode(open->db, ((const uint8_t *)data)[18] == 1 ? "delete" : NULL);
+        note_first_page(file, data);
 }
 
 /* ------------------------------------------------------------------ wal-index locks */
@@ -277,6 +316,7 @@ int lj_event_restart_lock(lj_file *file, int flags)
     lj_event_publish(file);
     if (lj_db_gate(open->db, checkpoint) == LJ_GATE_VETO)
         return SQLITE_BUSY;
+    lj_readguard_step_aside(open);
     int rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
     if (rc == SQLITE_BUSY && (checkpoint || wal_is_large(open->db))) {
         (void)lj_event_give_way(file);
@@ -284,6 +324,8 @@ int lj_event_restart_lock(lj_file *file, int flags)
     }
     if (rc == SQLITE_OK)
         lj_event_wal_emptying(open, false);
+    else
+        lj_readguard_return(open); /* else behind the unlock: file_shm_lock */
     return rc;
 }
 
@@ -291,9 +333,23 @@ int lj_event_restart_lock(lj_file *file, int flags)
  * A checkpoint must not see a snapshot's read mark. A passive one neither, although it says nothing of it: it would stop short,
  * the next reader would read from the WAL where it would not have without us, and then be in the way of a RESTART.
  */
+static bool checkpoints(const lj_file *file)
+{
+    return (file->exclusive & (1u << LJ_LOCK_CKPT)) != 0;
+}
+
+/*
+ * And a first reader must not see that a snapshot is just making the wal-index (freeze.c): to SQLite that lock says that
+ * somebody else recovers the WAL.
+ */
 int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc)
 {
-    if (rc != SQLITE_BUSY || ofst < LJ_LOCK_READ0 || (file->exclusive & (1u << LJ_LOCK_CKPT)) == 0)
+    bool exclusive = (flags & SQLITE_SHM_EXCLUSIVE) != 0;
+    if (rc == SQLITE_BUSY && exclusive && (ofst == LJ_LOCK_WRITE || ofst == LJ_LOCK_CKPT) &&
+        lj_readguard_wait(file->open))
+        return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
+    bool mine = exclusive ? ofst >= LJ_LOCK_READ0 && checkpoints(file) : ofst == LJ_LOCK_RECOVER;
+    if (rc != SQLITE_BUSY || !mine)
         return rc;
     (void)lj_event_give_way(file); /* tried again in any case, as in file_lock */
     return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);

@@ -12,6 +12,7 @@
  * Layer: shim.
  */
 #include <pthread.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -20,6 +21,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
+#include "vfs/capture/moved.h"
 #include "vfs/shim/handle.h"
 #include "vfs/storage/storage.h"
 
@@ -69,13 +71,14 @@ static void in_child(void)
 }
 
 /*
- * Is there something that only this process could ship? Without a commit in this session there is not; a first snapshot
- * can wait for the next.
+ * Is there something that only this process could ship? Without a commit in this session, or a change of the file outside of
+ * WAL mode (creating it, switching the journal mode), there is not; a first snapshot can wait for the next.
  */
 static bool has_work(lj_db *db)
 {
     pthread_mutex_lock(&db->mutex);
-    bool work = db->attached && (db->commits > 0 || db->spool_bytes > 0) && !db->not_wal &&
+    bool changed = db->commits > 0 || db->spool_bytes > 0 || (db->touched && !db->established);
+    bool work = db->attached && changed && !db->not_wal &&
                 (db->state == LJ_DB_REPLICATING || db->state == LJ_DB_STARTING);
     pthread_mutex_unlock(&db->mutex);
     return work;
@@ -131,7 +134,9 @@ static void free_content(lj_open *open)
     /* what could not be shipped in time is shipped by the next open; a store that hangs must not hold up this close */
     __atomic_store_n(&open->io_cancel, true, __ATOMIC_RELAXED);
     lj_shipper_free(open->shipper);
+    lj_readguard_close(open);
     lj_db_free(open->db);
+    pthread_mutex_destroy(&open->guard_mutex);
     pthread_mutex_destroy(&open->guard.mutex);
     free(open->base_name);
 }
@@ -151,6 +156,8 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
     open->base = base;
     open->epoch = lj_process_epoch;
     open->reader_slot = -1;
+    open->guarded = config->guard;
+    pthread_mutex_init(&open->guard_mutex, NULL);
     pthread_mutex_init(&open->guard.mutex, NULL);
     open->guard.memory_bytes = SMALL_IMAGE_BYTES;
     open->guard.saved_bytes = config->max_spool_size_bytes;
@@ -210,10 +217,28 @@ static lj_open *join_locked(const struct stat *st)
     return open;
 }
 
+/* Two names of one file in the same process. A path alone does not say so: a folder may be mounted twice. */
+static void warn_of_hard_links(const lj_open *open, const char *path, const struct stat *st)
+{
+    if (st->st_nlink < 2)
+        return;
+    if (strcmp(open->db->path, path) == 0)
+        lj_log(LJ_LOG_WARN,
+               "%s has %lu names (hard links): every program has to open it by the same one, since "
+               "SQLite finds the WAL by the name",
+               path, (unsigned long)st->st_nlink);
+    else
+        lj_log(LJ_LOG_ERROR,
+               "%s is the same file as %s, which is open (hard links): each name has a WAL of its "
+               "own, and writing through both corrupts the database; its replica is %s",
+               path, open->db->path, open->db->replica_url);
+}
+
 static void link_locked(lj_open *open, const struct stat *st)
 {
     open->device = (uint64_t)st->st_dev;
     open->inode = (uint64_t)st->st_ino;
+    open->db->inode = open->inode;
     open->next = registry.opens;
     if (open->next != NULL)
         open->next->previous = open;
@@ -240,7 +265,9 @@ lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config
 {
     struct stat st;
     if (stat(path, &st) != 0)
-        return lj_error_set(err, LJ_NOTFOUND, "%s disappeared while it was being opened", path);
+        return errno == ENOENT ? lj_error_set(err, LJ_NOTFOUND,
+                                              "%s disappeared while it was being opened", path)
+                               : lj_error_errno(err, errno, "cannot stat %s", path);
     pthread_mutex_lock(&registry.mutex);
     lj_open *open = join_locked(&st);
     pthread_mutex_unlock(&registry.mutex);
@@ -259,11 +286,28 @@ lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config
     }
     *ret_first = open == fresh;
     *ret_open = open;
+    if (*ret_first || strcmp(open->db->path, path) != 0)
+        warn_of_hard_links(open, path, &st);
     if (fresh != NULL && open != fresh) {
         free_content(fresh);
         free(fresh);
     }
     return LJ_OK;
+}
+
+void lj_registry_path_opens(const char *path)
+{
+    pthread_mutex_lock(&registry.mutex);
+    lj_open *open = registry.opens;
+    while (open != NULL && (open->ending || strcmp(open->db->path, path) != 0))
+        open = open->next;
+    if (open != NULL)
+        open->handles++;
+    pthread_mutex_unlock(&registry.mutex);
+    if (open == NULL)
+        return;
+    (void)lj_db_in_place(open->db);
+    lj_registry_release(open); /* it may be the last by now */
 }
 
 /*

@@ -137,11 +137,8 @@ static int64_t tidy(lj_shipper *s)
         return LJ_TASK_IDLE;
     if (lj_clock_mono_ns() < s->retention_not_before_ns)
         return s->retention_not_before_ns;
-    pthread_mutex_lock(&db->mutex);
-    lj_saved_position owned = db->saved;
-    pthread_mutex_unlock(&db->mutex);
     lj_error err = LJ_ERROR_INIT;
-    lj_code code = lj_retention_enforce(s, &owned, &err);
+    lj_code code = lj_retention_enforce(s, &err);
     if (code == LJ_CANCELLED)
         return LJ_TASK_IDLE;
     if (code == LJ_OK) {
@@ -178,7 +175,8 @@ int64_t lj_snapshot_run(lj_task *task)
     lj_db *db = s->db;
     pthread_mutex_lock(&db->mutex);
     bool first = s->want_generation;
-    bool may = db->attached && !db->not_wal && !db->closing && (first || db->established);
+    bool may =
+        db->attached && !db->not_wal && !db->closing && !db->moved && (first || db->established);
     uint64_t requests = db->snapshot_requests;
     bool asked = lj_db_snapshot_asked_locked(db);
     int64_t due_ns = lj_snapshot_due_locked(s);

@@ -67,10 +67,10 @@ static void a_generation_nobody_heard_of_is_removed(void **state)
     lj_saved_position saved;
     assert_ok(lj_saved_position_load(kit.db->position_path, &saved, &err), &err);
     assert_true(saved.lineage_count >= 2); /* retention would find it too */
-    assert_string_equal(saved.lineage[saved.lineage_count - 1], saved.at.generation);
+    assert_string_equal(saved.lineage[saved.lineage_count - 1].generation, saved.at.generation);
     char key[LJ_NAME_MAX];
     int64_t end_ns = lj_clock_mono_ns() + 20 * LJ_NS_PER_S;
-    lj_name_snapshot(saved.lineage[0], 0, key);
+    lj_name_snapshot(saved.lineage[0].generation, 0, key);
     while (ship_kit_has(&kit, key) && lj_clock_mono_ns() < end_ns)
         lj_clock_sleep_ns(LJ_NS_PER_MS);
     assert_false(ship_kit_has(&kit, key));
