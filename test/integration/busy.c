@@ -231,8 +231,8 @@ int main(int argc, char **argv)
     host.folder = argv[2];
     uint64_t first = strtoull(argv[3], NULL, 10);
     uint64_t count = strtoull(argv[4], NULL, 10);
-    host.rows = atoi(argv[5]);
-    host.autocheckpoint = atoi(argv[6]);
+    host.rows = (int)strtol(argv[5], NULL, 10);
+    host.autocheckpoint = (int)strtol(argv[6], NULL, 10);
     host.options = argv[7];
     if (strcmp(host.extension, "-") != 0)
         load_extension();
