@@ -17,6 +17,7 @@
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
 #include "vfs/capture/attach.h"
+#include "vfs/capture/spool.h"
 
 #define READY_PAUSE_NS     (100 * LJ_NS_PER_MS)
 #define READY_PAUSE_MAX_NS (5 * LJ_NS_PER_S)
@@ -149,6 +150,7 @@ static bool attach_once(lj_db *db)
         return code == LJ_BUSY;
     }
     lj_saved_position saved;
+    lj_spool_sweep(db->spool_dir);
     lj_attach(db, &saved);
     pthread_mutex_lock(&db->mutex);
     db->saved = saved;
