@@ -88,7 +88,7 @@ static void check_rows(sqlite3 *db, int want)
 {
     char got[40];
     text(db, "SELECT count(*) FROM t", got, sizeof(got));
-    CHECK(atoi(got) == want, "%s rows, want %d", got, want);
+    CHECK(strtol(got, NULL, 10) == want, "%s rows, want %d", got, want);
     text(db, "PRAGMA integrity_check", got, sizeof(got));
     CHECK(strcmp(got, "ok") == 0, "integrity_check: %s", got);
 }
