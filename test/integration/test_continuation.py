@@ -74,8 +74,9 @@ def a_thousand_opens_and_closes(t):
     check_equal(n, count, "last link")
     check_equal(shard.replica.counts()[:2], (1, 1), "generations and snapshots")
     generation = shard.replica.newest()
-    check_equal(len(generation.indexes()), count, "one index for each life of the WAL")
-    check_equal(len(generation.marks), count - 1, "end marks")
+    # one for each life of the WAL, but for the first, which can be in the snapshot
+    check(count - 1 <= len(generation.indexes()) <= count, "%d indexes" % len(generation.indexes()))
+    check_equal(len(generation.marks), len(generation.indexes()) - 1, "end marks")
     check_equal(log_lines(), [], "log lines about a generation that was given up")
     check_equal(shard.check_restores("closed", snapshots=1), n, "last link in the replica")
 
@@ -183,13 +184,14 @@ def begins_anew(t, label, prepare, change):
             check_equal(chain.verify_file(out, tool.name), before, "old generation, by " + tool.name)
 
 
-def expect_told(status, lines, old):
-    """One line in the log, the same in the status: what the replica has, and where the local database stands."""
-    text = status["last_break"]
-    check(re.search(old + "/[0-9a-f]{8}:[0-9]+", text), "the replica's position in %r" % text)
-    check(re.search("local (WAL|database|file)", text), "the local position in %r" % text)
-    check_equal(len(lines), 1, "log lines: %s" % lines)
-    check(re.search(PLACE, lines[0]) and "local" in lines[0], "both positions in %r" % lines[0])
+def expect_told(status, lines, old, most=1):
+    """A line in the log, and the last one in the status: what the replica has, and where the local database stands."""
+    check(1 <= len(lines) <= most, "log lines: %s" % lines)
+    texts = lines + [status["last_break"]]
+    check(old + "/" in texts[0], "the position in generation %s in %r" % (old, texts[0]))
+    for text in texts:
+        check(re.search(PLACE, text), "the replica's position in %r" % text)
+        check(re.search("local (WAL|database|file)", text), "the local position in %r" % text)
 
 
 def closed_life(shard):
@@ -287,7 +289,8 @@ def a_new_generation_while_it_is_open(t):
             shim.sync(con, "20s")
             status = shim.status(con)
             check(shard.generation() != old, "generation %s went on" % old)
-            expect_told(status, log_lines()[told:], old)
+            # a snapshot may come in the middle of the way back to WAL, and is then followed by another
+            expect_told(status, log_lines()[told:], old, most=2)
             check_equal(shard.restore_now("after " + label), n, "last link in the replica")
             con.close()
             check_equal(shard.check_restores("closed", one_generation=False), n, "last link")
