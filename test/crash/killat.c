@@ -6,6 +6,8 @@
  * counted call is appended as "N NAME PATH"). To die at a step that has a name: LJ_KILL_MATCH (only calls whose "NAME PATH"
  * match this fnmatch pattern count), LJ_KILL_BEHIND=1 (when the call has returned), LJ_KILL_ARM (nothing counts before a call
  * that matches this pattern; "-": before killat_arm()).
+ *
+ * Or not to die, but to be slow: LJ_SLOW_US is how long each call that matches LJ_SLOW_MATCH waits ("pread" is one then too).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -63,9 +65,17 @@ static bool below(const char *path)
     return folder && path && !strncmp(path, folder, strlen(folder)) && path[strlen(folder)] == '/';
 }
 
+static void dawdle(const char *name, const char *path)
+{
+    const char *us = getenv("LJ_SLOW_US");
+    if (us != NULL && below(path) && matches("LJ_SLOW_MATCH", name, path))
+        usleep((useconds_t)strtoul(us, NULL, 10));
+}
+
 /* Counts one call on `path` (absolute); does not return from the fatal one, or returns true if that may be made yet. */
 static bool step(const char *name, const char *path)
 {
+    dawdle(name, path);
     if (!below(path) || !is_armed(name, path) ||
         (getenv("LJ_KILL_MATCH") != NULL && !matches("LJ_KILL_MATCH", name, path)))
         return false;
@@ -90,15 +100,21 @@ static bool step(const char *name, const char *path)
     return fatal;
 }
 
-static bool step_fd(const char *name, int fd)
+static bool path_of(int fd, char path[4096])
 {
-    char link[64], path[4096];
+    char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t size = readlink(link, path, sizeof path - 1);
+    ssize_t size = readlink(link, path, 4095);
     if (size <= 0)
         return false;
     path[size] = '\0';
-    return step(name, path);
+    return true;
+}
+
+static bool step_fd(const char *name, int fd)
+{
+    char path[4096];
+    return path_of(fd, path) && step(name, path);
 }
 
 /* A path relative to a folder's descriptor, made absolute. */
@@ -116,6 +132,14 @@ static bool step_at(const char *name, int folder, const char *path)
 }
 
 #define NEXT(type, name, ...) ((type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name))
+
+ssize_t pread64(int fd, void *data, size_t size, off64_t at)
+{
+    char path[4096];
+    if (getenv("LJ_SLOW_US") != NULL && path_of(fd, path))
+        dawdle("pread", path);
+    return NEXT(ssize_t, pread64, int, void *, size_t, off64_t)(fd, data, size, at);
+}
 
 ssize_t write(int fd, const void *data, size_t size)
 {
@@ -210,8 +234,8 @@ int rename(const char *from, const char *to)
 int renameat(int from_folder, const char *from, int to_folder, const char *to)
 {
     bool last = step_at("rename", to_folder, to);
-    int rc = NEXT(int, renameat, int, const char *, int, const char *)(from_folder, from, to_folder,
-                                                                     to);
+    int rc =
+        NEXT(int, renameat, int, const char *, int, const char *)(from_folder, from, to_folder, to);
     if (last)
         die();
     return rc;
@@ -221,7 +245,7 @@ int renameat2(int from_folder, const char *from, int to_folder, const char *to, 
 {
     bool last = step_at("rename", to_folder, to);
     int rc = NEXT(int, renameat2, int, const char *, int, const char *,
-                unsigned)(from_folder, from, to_folder, to, flags);
+                  unsigned)(from_folder, from, to_folder, to, flags);
     if (last)
         die();
     return rc;
@@ -240,7 +264,7 @@ int linkat(int from_folder, const char *from, int to_folder, const char *to, int
 {
     bool last = step_at("link", to_folder, to);
     int rc = NEXT(int, linkat, int, const char *, int, const char *, int)(from_folder, from,
-                                                                        to_folder, to, flags);
+                                                                          to_folder, to, flags);
     if (last)
         die();
     return rc;

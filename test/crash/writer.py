@@ -40,6 +40,9 @@ DEFAULTS = {
     "transactions": 0,        # end by closing after so many; 0 = go on until killed
     "page_size": 4096,
     "ledger": False,          # ledger.py in the place of chain.py: many tables; `big` and `payload` mean nothing
+    "checkpointer": False,    # one more thread and connection that checkpoints in every mode, all the time
+    "snapshots": 0.0,         # share of transactions followed by litejoin_snapshot
+    "ballast_bytes": 0,       # size of the database from the begin
     "options": {},            # of the URI
 }
 
@@ -72,7 +75,7 @@ class Writer:
     def write(self, con, number):
         s = self.settings
         rng = random.Random("%s/%d" % (s["seed"], number))
-        book = ledger.Writer(con, rng, "w%d" % number, rollback_to=s["cache_size"] != 5) if s["ledger"] else None
+        book = ledger.Writer(con, rng, "w%d" % number, rollback_to=True) if s["ledger"] else None
         count = 0
         while not s["transactions"] or count < s["transactions"]:
             count += 1
@@ -90,6 +93,8 @@ class Writer:
                             rng.choice(("PASSIVE", "FULL", "RESTART", "TRUNCATE"))).fetchall()
             if rng.random() < s["sync"]:
                 self.sync(con)
+            if s["snapshots"] and rng.random() < s["snapshots"]:
+                shim.snapshot(con, "5m")
             if rng.random() < 0.01:
                 time.sleep(0.03)
 
@@ -134,8 +139,12 @@ class Writer:
         if not self.book.exists(con):
             self.book.create(con)
             con.execute("CREATE TABLE bulk(a INTEGER, b BLOB)")
+            for _ in range(self.settings["ballast_bytes"] // 1000000):
+                con.execute("INSERT INTO bulk VALUES(-1, randomblob(1000000))")
         self.last = self.book.verify(con, "database at open")
         say("R", self.last, shim.status(con)["generation"] or "-")
+        if self.settings["checkpointer"]:
+            threading.Thread(target=self.checkpoints, daemon=True).start()
         threads = [threading.Thread(target=self.thread, args=(i,), daemon=True)
                    for i in range(1, self.settings["connections"])]
         for thread in threads:
@@ -146,6 +155,19 @@ class Writer:
         say("X")
         con.close()
         say("Z")
+
+    def checkpoints(self):
+        """Until the process is killed."""
+        try:
+            con = self.connect()
+            rng = random.Random("checkpoints/%s" % self.settings["seed"])
+            while True:
+                con.execute("PRAGMA wal_checkpoint(%s)" %
+                            rng.choice(("PASSIVE", "FULL", "RESTART", "TRUNCATE"))).fetchall()
+                time.sleep(rng.random() * 0.01)
+        except Exception as error:
+            print("checkpoints: %s" % error, file=sys.stderr, flush=True)
+            os._exit(3)
 
     def thread(self, number):
         try:

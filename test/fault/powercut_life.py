@@ -49,7 +49,7 @@ class Life:
             ledger.create(self.con)
         self.last = ledger.last(self.con)
         self.mark("O", self.last)
-        self.writer = ledger.Writer(self.con, self.rng, "life", rollback_to=cache_pages > 5,
+        self.writer = ledger.Writer(self.con, self.rng, "life", rollback_to=True,
                                     blob_bytes=(2000, 9000))
 
     def commit(self, g):

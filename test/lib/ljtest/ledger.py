@@ -83,7 +83,7 @@ class Writer:
     """
     One connection's transactions. `rng` decides all; `spilling` makes some so large that a cache of 5 pages spills.
     `rollback_to`: rolls back to savepoints, too. With a cache that small SQLite before 3.50.2 then leaves frames without
-    checksums, and loses the commit in a recovery.
+    checksums, and would lose the commit in a recovery; the shim puts them right.
     """
 
     def __init__(self, con, rng, name="w", spilling=True, rollback_to=False, blob_bytes=(3000, 30000)):

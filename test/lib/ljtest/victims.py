@@ -45,13 +45,14 @@ class Heard:
 
 
 class Victim:
-    """A writer process with its output in a file."""
+    """A writer process with its output in a file; `env` is added to its environment."""
 
-    def __init__(self, t, settings, name="writer"):
+    def __init__(self, t, settings, name="writer", env=None):
         self.out = t.path(name + ".out")
         self.err = t.path(name + ".err")
         with open(self.out, "wb") as out, open(self.err, "wb") as err:
-            self.process = subprocess.Popen([sys.executable, WRITER, json.dumps(settings)], stdout=out, stderr=err)
+            self.process = subprocess.Popen([sys.executable, WRITER, json.dumps(settings)], stdout=out, stderr=err,
+                                            env=dict(os.environ, **(env or {})))
 
     def text(self):
         with open(self.out, "rb") as file:
@@ -89,8 +90,9 @@ class Victim:
 class Bench:
     """One database, its replica, and the writers that die on it."""
 
-    def __init__(self, t, name, **settings):
+    def __init__(self, t, name, env=None, **settings):
         self.t = t
+        self.env = env
         self.name = name
         self.rng = random.Random("%s/%d" % (name, t.seed))
         base = t.path(name, "replica")
@@ -120,7 +122,7 @@ class Bench:
         options = dict(settings.get("options", {}))
         options.setdefault("sync_interval", self.rng.choice(("10ms", "50ms", "1s")))
         settings["options"] = options
-        return Victim(self.t, settings, name)
+        return Victim(self.t, settings, name, self.env)
 
     def heard(self, heard, floor=None):
         """
