@@ -112,8 +112,8 @@ struct lj_db {
     bool spooling;         /* frames are being copied to the spool: the index must not change */
     bool want_wake;        /* the shipper sleeps: the next commit wakes it */
     int64_t not_before_ns; /* monotonic: the next tick is not due before */
-    bool urgent;           /* ... unless the WAL is growing towards max_wal_size, or the process ends */
-    uint64_t attempts;     /* shipping attempts ended */
+    bool urgent;       /* ... unless the WAL is growing towards max_wal_size, or the process ends */
+    uint64_t attempts; /* shipping attempts ended */
     uint64_t
         failures; /* of those a flush waits for: failed for a reason that does not pass within seconds */
     int64_t shipped_ns; /* monotonic: the newest acknowledgement */

@@ -359,10 +359,11 @@ static lj_code save_page(lj_image *image, uint32_t pgno, uint8_t *page, lj_error
     uint64_t slot = image->saved.count;
     bool done = false;
     if ((slot + 1) * page_size > image->guard->saved_bytes)
-        return lj_error_set(err, LJ_NOSPACE,
-                            "the snapshot was given up: pages that changed meanwhile take more than "
-                            "max_spool_size (%" PRIu64 " bytes)",
-                            image->guard->saved_bytes);
+        return lj_error_set(
+            err, LJ_NOSPACE,
+            "the snapshot was given up: pages that changed meanwhile take more than "
+            "max_spool_size (%" PRIu64 " bytes)",
+            image->guard->saved_bytes);
     LJ_TRY(read_elsewhere(image, pgno, page, &done, err));
     if (!done)
         LJ_TRY(image->dbfile.read(image->dbfile.ctx, (uint64_t)(pgno - 1) * page_size, page,

@@ -66,7 +66,8 @@ typedef struct {
     lj_image *image;     /* guarded by mutex */
     /* set by the owner */
     uint64_t memory_bytes; /* images up to this size are copied into memory by lj_image_begin */
-    uint64_t saved_bytes;  /* the most that saved pages may take on disk: past it the image is given up */
+    uint64_t
+        saved_bytes; /* the most that saved pages may take on disk: past it the image is given up */
 } lj_image_guard;
 
 #define LJ_IMAGE_GUARD_INIT                                                                        \
