@@ -180,30 +180,11 @@ void lj_db_chain_store_locked(lj_db *db)
         lj_shared_store(db->shared, &db->chain);
 }
 
-/* The reason, with what the replica has and where the local database stands, unless it says so itself. */
-static void tell_both_positions_locked(lj_db *db, const char *reason)
-{
-    if (strstr(reason, db->chain.generation) != NULL) {
-        snprintf(db->last_break, sizeof(db->last_break), "%s", reason);
-        return;
-    }
-    char replica[LJ_POSITION_TEXT_MAX];
-    char local[LJ_POSITION_TEXT_MAX];
-    lj_position at = {.index = db->chain.index};
-    memcpy(at.generation, db->chain.generation, sizeof(at.generation));
-    if (db->life.known)
-        at.offset = lj_wal_frame_offset(db->life.page_size, db->life.frames + 1);
-    lj_position_format(&db->pos, replica);
-    lj_position_format(&at, local);
-    snprintf(db->last_break, sizeof(db->last_break),
-             "%s (the replica is at %s, the local database at %s)", reason, replica, local);
-}
-
 static void break_locked(lj_db *db, const char *reason)
 {
     if (!db->chain.active)
         return;
-    tell_both_positions_locked(db, reason);
+    lj_attach_tell_break_locked(db, reason);
     db->chain.active = false;
     db->safe_frames = 0;
     db->established = false;
