@@ -495,24 +495,41 @@ void lj_image_wal_restarts(lj_image_guard *guard)
     pthread_mutex_unlock(&guard->mutex);
 }
 
-void lj_image_enter(lj_image_guard *guard, const lj_image_place *now)
+void lj_image_enter(lj_image_guard *guard, const lj_image_place *now, bool restart)
 {
-    atomic_fetch_add(&guard->inside, 1);
-    if (!atomic_load(&guard->active))
-        return;
+    bool alone = atomic_fetch_add(&guard->inside, 1) == 0;
+    if (restart)
+        atomic_fetch_add(&guard->restarting, 1);
+    if (!alone || !atomic_load(&guard->active))
+        return; /* another one of ours is at it, and tells when it leaves */
     pthread_mutex_lock(&guard->mutex);
     if (guard->image != NULL)
         give_up_if_moved(guard->image, now);
     pthread_mutex_unlock(&guard->mutex);
 }
 
-void lj_image_leave(lj_image_guard *guard, const lj_image_place *now)
+/* Who restarts the WAL knows all; who checkpoints, only how far: the WAL may be restarted by another process meanwhile. */
+static void note_place(lj_image *image, const lj_image_place *now, bool restart)
+{
+    if (!image->has_known)
+        return;
+    if (restart)
+        image->known = *now;
+    else if (lj_wal_salt_eq(image->known.salt, now->salt))
+        image->known.attempted = now->attempted;
+    else if (atomic_load(&image->guard->restarting) == 0)
+        give_up_if_moved(image, now);
+}
+
+void lj_image_leave(lj_image_guard *guard, const lj_image_place *now, bool restart)
 {
     if (atomic_load(&guard->active)) {
         pthread_mutex_lock(&guard->mutex);
-        if (guard->image != NULL && guard->image->has_known)
-            guard->image->known = *now;
+        if (guard->image != NULL)
+            note_place(guard->image, now, restart);
         pthread_mutex_unlock(&guard->mutex);
     }
+    if (restart)
+        atomic_fetch_sub(&guard->restarting, 1);
     atomic_fetch_sub(&guard->inside, 1);
 }

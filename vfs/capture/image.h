@@ -72,11 +72,11 @@ typedef struct lj_image lj_image;
 /* One per database: where application threads find the image that is being taken. */
 typedef struct {
     pthread_mutex_t mutex;
-    atomic_bool copying; /* lj_image_before_write has work */
-    atomic_bool active;  /* an image exists */
-    lj_image *image;     /* guarded by mutex */
-    atomic_int
-        inside; /* connections of this process that checkpoint or restart the WAL: nobody else can then */
+    atomic_bool copying;   /* lj_image_before_write has work */
+    atomic_bool active;    /* an image exists */
+    lj_image *image;       /* guarded by mutex */
+    atomic_int inside;     /* connections of this process that checkpoint or restart the WAL ... */
+    atomic_int restarting; /* ... and of those the latter */
     /* set by the owner */
     uint64_t memory_bytes; /* images up to this size are copied into memory by lj_image_begin */
     uint64_t
@@ -121,11 +121,11 @@ void lj_image_before_write(lj_image_guard *guard, uint64_t off, uint64_t len,
  */
 bool lj_image_convert(lj_image_guard *guard, const lj_image_place *now);
 /*
- * A connection of this process has got, or is about to give back, the lock to checkpoint or to restart the WAL. What changed
- * since the last one gave it back was done by another process. Cost without an image: one atomic addition.
+ * A connection of this process has got, or is about to give back, the lock to checkpoint or (`restart`) to restart the WAL. What
+ * changed since the last one gave it back was done by another process. Cost without an image: one or two atomic additions.
  */
-void lj_image_enter(lj_image_guard *guard, const lj_image_place *now);
-void lj_image_leave(lj_image_guard *guard, const lj_image_place *now);
+void lj_image_enter(lj_image_guard *guard, const lj_image_place *now, bool restart);
+void lj_image_leave(lj_image_guard *guard, const lj_image_place *now, bool restart);
 /* The WAL is about to be restarted, truncated or deleted. */
 void lj_image_wal_restarts(lj_image_guard *guard);
 

@@ -373,7 +373,7 @@ void lj_event_locked(lj_file *file, int ofst, int n)
         return;
     lj_image_place now = place_of(file->index);
     file->inside |= 1u << ofst;
-    lj_image_enter(&file->open->guard, &now);
+    lj_image_enter(&file->open->guard, &now, ofst != LJ_LOCK_CKPT);
 }
 
 void lj_event_unlocking(lj_file *file, int ofst)
@@ -382,7 +382,7 @@ void lj_event_unlocking(lj_file *file, int ofst)
         return;
     lj_image_place now = place_of(file->index);
     file->inside &= ~(1u << ofst);
-    lj_image_leave(&file->open->guard, &now);
+    lj_image_leave(&file->open->guard, &now, ofst != LJ_LOCK_CKPT);
 }
 
 /* Lock 4..7: somebody restarts the WAL, or makes sure that the next writer will. */

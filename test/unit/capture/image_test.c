@@ -222,22 +222,49 @@ static void checkpoints_of_another_process(void **state)
         begin(&f, true);
         f.place = (lj_image_place){.salt = {1, 2}, .attempted = 10};
         lj_image *image = image_of(&f);
-        lj_image_enter(&f.guard, &f.place);
+        lj_image_enter(&f.guard, &f.place, false);
         assert_true(lj_image_convert(&f.guard, &f.place));
         overwrite(&f, 3000, 2);
         f.place.attempted = 20;
-        lj_image_leave(&f.guard, &f.place);
+        lj_image_leave(&f.guard, &f.place, false);
         if (foreign == BEHIND_ONE_OF_OURS)
             f.place.attempted = 21;
-        lj_image_enter(&f.guard, &f.place);
+        lj_image_enter(&f.guard, &f.place, false);
         f.place.attempted = 30;
-        lj_image_leave(&f.guard, &f.place);
+        lj_image_leave(&f.guard, &f.place, false);
         if (foreign == AT_THE_END)
             f.place.attempted = 31;
         if (foreign == RESTARTED)
             f.place.salt.salt1++;
         assert_int_equal(read_all(image, &err), foreign == NOBODY ? LJ_OK : LJ_BUSY);
         assert_true(foreign == NOBODY || strstr(err.message, "another process") != NULL);
+        lj_image_end(image);
+        end(&f);
+    }
+}
+
+/* Several connections of this process at once: one checkpoints, another restarts the WAL behind it, before the first is done. */
+static void several_of_ours_at_once(void **state)
+{
+    (void)state;
+    for (int foreign = 0; foreign < 2; foreign++) {
+        lj_error err = LJ_ERROR_INIT;
+        fixture f;
+        begin(&f, true);
+        f.place = (lj_image_place){.salt = {1, 2}, .attempted = 10};
+        lj_image *image = image_of(&f);
+        lj_image_enter(&f.guard, &f.place, false);
+        assert_true(lj_image_convert(&f.guard, &f.place));
+        f.place.attempted = 20;
+        if (foreign == 0)
+            lj_image_enter(&f.guard, &f.place, true);
+        f.place = (lj_image_place){.salt = {2, 7}, .attempted = 0};
+        if (foreign == 0)
+            lj_image_leave(&f.guard, &f.place, true);
+        lj_image_leave(&f.guard, &f.place, false); /* sees another WAL than it found */
+        assert_int_equal(read_all(image, &err), foreign == 0 ? LJ_OK : LJ_BUSY);
+        assert_int_equal(atomic_load(&f.guard.inside), 0);
+        assert_int_equal(atomic_load(&f.guard.restarting), 0);
         lj_image_end(image);
         end(&f);
     }
@@ -272,9 +299,8 @@ static void saved_pages_have_a_limit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_checkpoint_around_the_reader),
-        cmocka_unit_test(the_mark_is_given_back),
-        cmocka_unit_test(checkpoints_of_another_process),
+        cmocka_unit_test(a_checkpoint_around_the_reader), cmocka_unit_test(the_mark_is_given_back),
+        cmocka_unit_test(checkpoints_of_another_process), cmocka_unit_test(several_of_ours_at_once),
         cmocka_unit_test(saved_pages_have_a_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
