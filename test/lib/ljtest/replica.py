@@ -148,17 +148,23 @@ class Replica:
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def check(self, one_generation=False, leftovers_ok=False, page_size=None):
+    def check(self, one_generation=False, leftovers_ok=False, page_size=None, from_newest_snapshot=False):
         """
         Fails on anything a v0.3.13 or v0.5 reader would trip over, in any generation: form of the LZ4 frames, holes, wrong
         offsets, broken checksum chains, segments that end inside a transaction, times that run backwards. `page_size` says
-        what no header does: the database is encrypted.
+        what no header does: the database is encrypted. With from_newest_snapshot only what is not older than each
+        generation's newest snapshot has to be so.
         """
         found = self.generations()
         harness.check(found, "no generation in %s" % self.root)
         if one_generation:
             harness.check_equal(len(found), 1, "number of generations")
         for generation in found:
+            if from_newest_snapshot and generation.snapshots:
+                newest = generation.snapshots[-1].index
+                generation.snapshots = generation.snapshots[-1:]
+                generation.segments = [s for s in generation.segments if s.index >= newest]
+                generation.marks = [m for m in generation.marks if m.index >= newest]
             self._check_generation(generation, leftovers_ok, page_size)
 
     def _check_generation(self, generation, leftovers_ok, encrypted):
