@@ -17,6 +17,7 @@
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
 #include "vfs/capture/attach.h"
+#include "vfs/capture/spool.h"
 
 #define READY_PAUSE_NS     (100 * LJ_NS_PER_MS)
 #define READY_PAUSE_MAX_NS (5 * LJ_NS_PER_S)
@@ -149,6 +150,7 @@ static bool attach_once(lj_db *db)
         return code == LJ_BUSY;
     }
     lj_saved_position saved;
+    lj_spool_sweep(db->spool_dir);
     lj_attach(db, &saved);
     pthread_mutex_lock(&db->mutex);
     db->saved = saved;
@@ -178,30 +180,11 @@ void lj_db_chain_store_locked(lj_db *db)
         lj_shared_store(db->shared, &db->chain);
 }
 
-/* The reason, with what the replica has and where the local database stands, unless it says so itself. */
-static void tell_both_positions_locked(lj_db *db, const char *reason)
-{
-    if (strstr(reason, db->chain.generation) != NULL) {
-        snprintf(db->last_break, sizeof(db->last_break), "%s", reason);
-        return;
-    }
-    char replica[LJ_POSITION_TEXT_MAX];
-    char local[LJ_POSITION_TEXT_MAX];
-    lj_position at = {.index = db->chain.index};
-    memcpy(at.generation, db->chain.generation, sizeof(at.generation));
-    if (db->life.known)
-        at.offset = lj_wal_frame_offset(db->life.page_size, db->life.frames + 1);
-    lj_position_format(&db->pos, replica);
-    lj_position_format(&at, local);
-    snprintf(db->last_break, sizeof(db->last_break),
-             "%s (the replica is at %s, the local database at %s)", reason, replica, local);
-}
-
 static void break_locked(lj_db *db, const char *reason)
 {
     if (!db->chain.active)
         return;
-    tell_both_positions_locked(db, reason);
+    lj_attach_tell_break_locked(db, reason);
     db->chain.active = false;
     db->safe_frames = 0;
     db->established = false;
@@ -220,6 +203,7 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
     char told[sizeof(db->last_break)];
     pthread_mutex_lock(&db->mutex);
     bool was_active = db->chain.active;
+    db->life.emptied = false;
     db->touched = db->touched || !db->attached;
     db->disturbed =
         db->disturbed || db->freezing; /* a generation that is about to begin must not miss it */
@@ -274,6 +258,7 @@ static void extend_life_locked(lj_db *db, uint64_t frames)
 {
     lj_chain *chain = &db->chain;
     bool changed = false;
+    db->life.emptied = false;
     if (chain->active && chain->sealed && frames > chain->sealed_frames) {
         chain->sealed = false; /* the restart did not come about, the writer went on appending */
         chain->emptied = false;
@@ -583,6 +568,8 @@ static void state_text_locked(const lj_db *db, lj_db_status *s)
         text = "degraded";
     else if (current_error_locked(db)->code != LJ_OK)
         text = "retrying";
+    else if (db->snapshots_only)
+        text = "snapshots only: run wal_checkpoint(TRUNCATE)";
     else if (db->state == LJ_DB_IDLE)
         text = "idle";
     else if (!db->established)

@@ -86,6 +86,8 @@ struct lj_db {
     char broken_reason[192];
     /* why a generation was given up last, with both positions; "" = none was */
     char last_break[400];
+    bool
+        snapshots_only; /* the WAL does not verify: until it restarts, generations are snapshots alone */
     lj_life life;
     lj_chain chain;
     lj_shared *shared; /* NULL until ready */
@@ -162,10 +164,13 @@ typedef enum { LJ_GATE_ALLOW, LJ_GATE_VETO } lj_gate;
  * half of max_wal_size makes the shipper catch up at once, so that little is left to be spooled at the limit.
  */
 lj_gate lj_db_gate(lj_db *db, bool checkpoint);
+/*
+ * May the life with this salt, which has so many frames, be ended for a reason of ours? Not while a generation begins, nor when
+ * somebody else has ended it; else as the gate says (ALLOW can mean that lj_db_seal has something to copy).
+ */
+bool lj_db_may_restart(lj_db *db, lj_wal_salt salt, uint64_t frames);
 /* Ships what there is without waiting for the next tick. */
 void lj_db_hurry(lj_db *db);
-/* Everything committed is in the replica, and it is `frames` frames of the life with this salt. */
-bool lj_db_all_shipped(lj_db *db, lj_wal_salt salt, uint64_t frames);
 /*
  * The current life ends now. Unshipped frames go to the spool first; if that fails or the spool is full, the chain is given
  * up (logged, visible, a new generation follows). `going` = the file itself is about to be deleted (a hard link will do).

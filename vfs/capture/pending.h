@@ -39,6 +39,8 @@ typedef struct {
     uint64_t frames; /* committed */
     uint32_t page_size;
     uint32_t db_pages;
+    bool
+        emptied; /* restarted or truncated: all its frames are in the database file, and nothing else is */
 } lj_life;
 
 typedef enum {

@@ -97,7 +97,8 @@ static const lj_option options[] = {
      .offset = offsetof(lj_config, restore_on_boot),
      .origins = FROM_ALL},
     {.info = {"snapshot_interval", "duration", "1h", "0 to 87600h", ANYWHERE,
-              "Time between snapshots, when something changed. 0: none after the first."},
+              "Time between snapshots, when something changed; up to an eighth less, by database. "
+              "0: none after the first."},
      .type = LJ_OPTION_DURATION,
      .offset = offsetof(lj_config, snapshot_interval_ns),
      .max = TEN_YEARS,
@@ -115,8 +116,10 @@ static const lj_option options[] = {
      .offset = offsetof(lj_config, max_wal_size_bytes),
      .max = GIB * 1024,
      .origins = FROM_ALL},
-    {.info = {"max_spool_size", "size", "4GiB", "0 to 1024GiB", ANYWHERE,
-              "Limit of the spool per database. Past it a new generation is started."},
+    {.info =
+         {"max_spool_size", "size", "4GiB", "0 to 1024GiB", ANYWHERE,
+          "Limit of the spool per database; past it a new generation is started. Also of what a "
+          "snapshot saves on disk."},
      .type = LJ_OPTION_SIZE,
      .offset = offsetof(lj_config, max_spool_size_bytes),
      .max = GIB * 1024,

@@ -15,9 +15,6 @@
 #include "vfs/shim/handle.h"
 #include "vfs/shim/walindex.h"
 
-/* how large the WAL may get while a snapshot holds its read mark */
-#define SNAPSHOT_WAL_BYTES (UINT64_C(64) << 20)
-
 /* false: the wal-index is being written at this moment. */
 static bool publish_index(lj_file *file)
 {
@@ -273,6 +270,23 @@ void lj_event_wal_emptying(lj_open *open, bool going)
 
 /* ------------------------------------------------------------------ the database file */
 
+/* In the thread of the connection that is about to write. */
+static lj_code read_before_write(void *ctx, uint64_t off, void *out, size_t len, lj_error *err)
+{
+    sqlite3_file *lower = ((lj_file *)ctx)->lower;
+    int rc = lower->pMethods->xRead(lower, out, (int)len, (sqlite3_int64)off);
+    if (rc == SQLITE_OK || rc == SQLITE_IOERR_SHORT_READ)
+        return LJ_OK; /* what is missing was zeroed */
+    return lj_error_set(err, LJ_IO, "cannot read a page before it is overwritten: SQLite error %d",
+                        rc);
+}
+
+void lj_event_db_overwritten(lj_file *file, uint64_t off, uint64_t len)
+{
+    lj_image_reader reader = {.ctx = file, .read = read_before_write};
+    lj_image_before_write(&file->open->guard, off, len, &reader);
+}
+
 static const char sqlite_magic[16] = "SQLite format 3";
 
 /* Bytes 18 and 19 of the header are 2 in WAL mode, 1 otherwise. */
@@ -310,7 +324,7 @@ static void note_first_page(const lj_file *file, const uint8_t *data)
 void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off)
 {
     lj_open *open = file->open;
-    lj_image_before_write(&open->guard, (uint64_t)off, (uint64_t)len);
+    lj_event_db_overwritten(file, (uint64_t)off, (uint64_t)len);
     if (file->checkpointing)
         return;
     /* rollback-journal mode: creating a database, leaving or entering WAL mode, or staying outside of it */
@@ -321,12 +335,54 @@ void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 o
 
 /* ------------------------------------------------------------------ wal-index locks */
 
-static bool wal_reaches(lj_db *db, uint64_t bytes)
+static bool wal_is_large(lj_db *db)
 {
     pthread_mutex_lock(&db->mutex);
     lj_life life = db->life;
     pthread_mutex_unlock(&db->mutex);
-    return life.known && lj_wal_frame_offset(life.page_size, life.frames + 1) >= bytes;
+    return life.known &&
+           lj_wal_frame_offset(life.page_size, life.frames + 1) >= db->options.max_wal_size_bytes;
+}
+
+static lj_image_place place_of(const volatile void *index)
+{
+    uint32_t frames;
+    lj_image_place place = {.attempted = lj_walindex_attempted(index)};
+    lj_walindex_peek(index, &place.salt, &frames);
+    return place;
+}
+
+bool lj_event_give_way(lj_file *file)
+{
+    lj_image_guard *guard = &file->open->guard;
+    if (file->index == NULL)
+        return lj_image_convert(guard, NULL);
+    lj_image_place now = place_of(file->index);
+    return lj_image_convert(guard, &now);
+}
+
+/* The locks under which the database file is written, or the WAL begun anew. */
+static bool moves_the_place(int ofst, int n)
+{
+    return ofst == LJ_LOCK_CKPT || (ofst == LJ_LOCK_READ0 + 1 && n == LJ_WALINDEX_READERS - 1);
+}
+
+void lj_event_locked(lj_file *file, int ofst, int n)
+{
+    if (!moves_the_place(ofst, n) || file->index == NULL)
+        return;
+    lj_image_place now = place_of(file->index);
+    file->inside |= 1u << ofst;
+    lj_image_enter(&file->open->guard, &now, ofst != LJ_LOCK_CKPT);
+}
+
+void lj_event_unlocking(lj_file *file, int ofst)
+{
+    if ((file->inside & (1u << ofst)) == 0 || file->index == NULL)
+        return;
+    lj_image_place now = place_of(file->index);
+    file->inside &= ~(1u << ofst);
+    lj_image_leave(&file->open->guard, &now, ofst != LJ_LOCK_CKPT);
 }
 
 /* Lock 4..7: somebody restarts the WAL, or makes sure that the next writer will. */
@@ -339,9 +395,8 @@ int lj_event_restart_lock(lj_file *file, int flags)
         return SQLITE_BUSY;
     lj_readguard_step_aside(open);
     int rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
-    if (rc == SQLITE_BUSY &&
-        (checkpoint || wal_reaches(open->db, open->db->options.max_wal_size_bytes))) {
-        (void)lj_image_convert(&open->guard);
+    if (rc == SQLITE_BUSY && (checkpoint || wal_is_large(open->db))) {
+        (void)lj_event_give_way(file);
         rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
     }
     if (rc == SQLITE_OK)
@@ -352,17 +407,12 @@ int lj_event_restart_lock(lj_file *file, int flags)
 }
 
 /*
- * An explicit checkpoint (it holds WRITE and CKPT) must not see a snapshot's read mark. A passive one stops short at it, as at
- * any reader's; but a snapshot that takes long must not make the WAL grow without end.
+ * A checkpoint must not see a snapshot's read mark. A passive one neither, although it says nothing of it: it would stop short,
+ * the next reader would read from the WAL where it would not have without us, and then be in the way of a RESTART.
  */
-static bool needs_the_mark_gone(lj_file *file)
+static bool checkpoints(const lj_file *file)
 {
-    const unsigned both = (1u << LJ_LOCK_WRITE) | (1u << LJ_LOCK_CKPT);
-    if ((file->exclusive & both) == both)
-        return true;
-    lj_db *db = file->open->db;
-    return (file->exclusive & (1u << LJ_LOCK_CKPT)) != 0 &&
-           wal_reaches(db, LJ_MAX(db->options.max_wal_size_bytes, SNAPSHOT_WAL_BYTES));
+    return (file->exclusive & (1u << LJ_LOCK_CKPT)) != 0;
 }
 
 /*
@@ -375,10 +425,9 @@ int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc)
     if (rc == SQLITE_BUSY && exclusive && (ofst == LJ_LOCK_WRITE || ofst == LJ_LOCK_CKPT) &&
         lj_readguard_wait(file->open))
         return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
-    bool mine =
-        exclusive ? ofst >= LJ_LOCK_READ0 && needs_the_mark_gone(file) : ofst == LJ_LOCK_RECOVER;
+    bool mine = exclusive ? ofst >= LJ_LOCK_READ0 && checkpoints(file) : ofst == LJ_LOCK_RECOVER;
     if (rc != SQLITE_BUSY || !mine)
         return rc;
-    (void)lj_image_convert(&file->open->guard); /* tried again in any case, as in file_lock */
+    (void)lj_event_give_way(file); /* tried again in any case, as in file_lock */
     return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
 }

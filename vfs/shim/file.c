@@ -89,7 +89,7 @@ static int file_truncate(sqlite3_file *f, sqlite3_int64 size)
     if (!file->is_wal) {
         sqlite3_int64 now = 0;
         if (METHODS(f)->xFileSize(LOWER(f), &now) == SQLITE_OK && now > size)
-            lj_image_before_write(&file->open->guard, (uint64_t)size, (uint64_t)(now - size));
+            lj_event_db_overwritten(file, (uint64_t)size, (uint64_t)(now - size));
         return METHODS(f)->xTruncate(LOWER(f), size);
     }
     /* a larger size only cuts frames of former lives off (journal_size_limit) */
@@ -125,7 +125,7 @@ static int file_lock(sqlite3_file *f, int level)
      * there still is a lock to give back: it may just have gone.
      */
     if (rc == SQLITE_BUSY && level == SQLITE_LOCK_EXCLUSIVE && live(file)) {
-        (void)lj_image_convert(&file->open->guard);
+        (void)lj_event_give_way(file);
         rc = METHODS(f)->xLock(LOWER(f), level);
     }
     if (rc == SQLITE_OK && level == SQLITE_LOCK_EXCLUSIVE && live(file))
@@ -260,6 +260,8 @@ static int file_shm_lock(sqlite3_file *f, int ofst, int n, int flags)
             lj_repair_commit(file);
         lj_event_write_unlock(file); /* the commit is visible, and nobody else can write yet */
     }
+    if (!locking && exclusive)
+        lj_event_unlocking(file, ofst);
     if (locking && exclusive && ofst == LJ_LOCK_READ0 + 1 && n == LJ_WALINDEX_READERS - 1)
         rc = lj_event_restart_lock(file, flags);
     else
@@ -270,6 +272,8 @@ static int file_shm_lock(sqlite3_file *f, int ofst, int n, int flags)
         rc = lj_event_retry_lock(file, ofst, n, flags, rc);
     if (rc == SQLITE_OK) {
         note_shm_lock(file, ofst, n, flags);
+        if (locking && exclusive)
+            lj_event_locked(file, ofst, n);
         if (locking && !exclusive && ofst >= LJ_LOCK_READ0)
             lj_event_read_lock(file);
         if (locking && exclusive && ofst == LJ_LOCK_WRITE)

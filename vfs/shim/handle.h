@@ -44,6 +44,7 @@ struct lj_file {
     /* database handle */
     int lock_level;             /* SQLITE_LOCK_* held on the database file */
     unsigned exclusive;         /* bit per wal-index lock held EXCLUSIVE */
+    unsigned inside;            /* ... and of those the image's guard was told of */
     const volatile void *index; /* first region of the wal-index, NULL while not mapped */
     lj_wal_salt seen_salt;      /* what was published last through this handle */
     uint32_t seen_frames;
@@ -197,8 +198,15 @@ int lj_event_wal_write(lj_file *wal, const void *data, int len, sqlite3_int64 of
 /* The WAL write lock is about to be released. */
 void lj_event_write_unlock(lj_file *file);
 void lj_event_wal_failed(lj_file *wal);
+/* These bytes of the database file are about to be overwritten or cut off: a snapshot may need them. */
+void lj_event_db_overwritten(lj_file *file, uint64_t off, uint64_t len);
 void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off);
 int lj_event_restart_lock(lj_file *file, int flags);
+/* A snapshot gives its locks back: this connection needs them. true = it had some. */
+bool lj_event_give_way(lj_file *file);
+/* Wal-index locks taken and about to be given back EXCLUSIVE, by their first number: tells snapshots of checkpoints. */
+void lj_event_locked(lj_file *file, int ofst, int n);
+void lj_event_unlocking(lj_file *file, int ofst);
 int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc);
 void lj_event_wal_emptying(lj_open *open, bool going);
 

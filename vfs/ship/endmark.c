@@ -86,6 +86,12 @@ lj_code lj_end_mark(lj_shipper *s, lj_error *err)
     lj_saved_position *saved = &s->saved;
     if (saved->mark_end == 0)
         return LJ_OK;
+    if (saved->mark_end > LJ_OFFSET_MAX) {
+        /* no name of the layout says this place, and so nobody can go on there */
+        saved->mark_end = 0;
+        s->unsaved = true;
+        return LJ_OK;
+    }
     lj_position at = saved->at;
     at.index--;
     at.offset = saved->mark_end;

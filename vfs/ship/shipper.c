@@ -6,8 +6,8 @@
  *   2. a chain that was given up: ask the snapshot task for a new generation, and stop here
  *   3. write the position file if the last write of it failed
  *   4. once per open: compare the replica with the position (resume.c)
- *   5. go over to the next index if a snapshot needs one (rollover.c)
- *   6. ship: first what is in the spool, in order, then the WAL up to the last published commit
+ *   5. ship: first what is in the spool, in order, then the WAL up to the last published commit
+ *   6. go over to the next index if a snapshot needs one (rollover.c), and ship once more
  *   7. sleep until the next tick is allowed, or for good when everything is shipped
  *
  * Invariant I2 (database.h): an acknowledged object is written into the position file before lj_db_shipped lets the gate
@@ -353,7 +353,16 @@ static lj_code work(lj_shipper *s, lj_error *err)
         LJ_TRY(lj_resume_open(s, err));
         s->resumed = true;
     }
-    LJ_TRY(lj_rollover(s, err));
+    /* an index can only end behind a segment, so what there is goes first; the snapshot that asked is told in any case */
+    lj_error why = LJ_ERROR_INIT;
+    lj_code code = ship_all(s, err);
+    lj_code rolled = lj_rollover(s, &why);
+    if (code != LJ_OK)
+        return code;
+    if (rolled != LJ_OK) {
+        *err = why;
+        return rolled;
+    }
     return ship_all(s, err);
 }
 
