@@ -24,6 +24,7 @@ from ljtest import cli, harness, pages  # noqa: E402
 from ljtest.replica import Replica  # noqa: E402
 
 import disturb  # noqa: E402
+import durable  # noqa: E402
 import objects  # noqa: E402
 
 
@@ -268,8 +269,9 @@ def main():
     parser.add_argument("--synchronous", default="NORMAL,FULL")
     parser.add_argument("--sync-interval", default="1s")
     parser.add_argument("--dir", default=tempfile.gettempdir(), help="where the databases are (a real disk)")
-    parser.add_argument("--only", choices=("commits", "restore", "s3", "snapshot"),
-                        help="s3: object stores, snapshot: commits while one is taken; only when asked for")
+    parser.add_argument("--only", choices=("commits", "restore", "s3", "snapshot", "durability"),
+                        help="s3: object stores, snapshot: commits while one is taken, durability: commits that wait; only when "
+                             "asked for")
     parser.add_argument("--lag", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--delay-ms", type=int, default=20, help="s3: added to every request (default 20)")
     parser.add_argument("--large-mb", type=int, default=1000, help="s3: the large database (default 1000)")
@@ -290,6 +292,9 @@ def main():
         return
     if args.only == "s3":
         objects.main(args)
+        return
+    if args.only == "durability":
+        durable.main(args)
         return
     if args.only != "restore":
         commit_table(args)

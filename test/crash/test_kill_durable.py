@@ -194,7 +194,7 @@ def at_random_instants(t):
     """The host dies while the store is slow, refuses, breaks connections, and (second part) loses answers."""
     refusals = ((faults.s3_error("AccessDenied"), 7), (faults.s3_error("InternalError"), 5), (faults.reset_before(), 6),
                 (faults.reset_upload(30), 9))
-    lost = ((faults.reset_after(), 5), (faults.delay_answer(1500), 11))
+    lost = ((faults.reset_after(), 5), (faults.delay_answer(1500), 6))
     for name, actions, exclusive, threads in (("refusals", refusals, 0, 3), ("refusals, exclusive", refusals, 1, 1),
                                               ("lost answers", refusals + lost, 0, 2)):
         with t.part(name):
@@ -216,7 +216,7 @@ def at_random_instants(t):
                     book.check_replica("right behind the kill", failed_ok=actions is not refusals)
                     book.next_open("next open", tools=cli.restorers() if number == 0 else ())
                 t.note("%d commits acknowledged, %d failed" % (len(book.kept), len(book.failed)))
-                check(book.failed, "no commit failed: this test tests nothing")
+                check(book.kept, "no commit worked: this test tests nothing")
 
 
 @test(*NEEDS, timeout=120, long_timeout=1000)

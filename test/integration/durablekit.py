@@ -101,6 +101,10 @@ class Remote:
             con.execute("CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, v BLOB)")
         return con
 
+    def impatient(self, **more):
+        """A second connection that does not wait for long. The first one goes on: so no WAL ends in between."""
+        return self.open(create=False, remote_timeout="700ms", **more)
+
     # -- transactions
 
     def insert(self, con, size=100):

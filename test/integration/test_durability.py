@@ -228,10 +228,9 @@ def every_kind_of_failure(t):
     for name, action, timeout, text in cases:
         with t.part(name):
             with Remote(t, name.replace(" ", "-").replace(",", ""), remote_timeout=timeout) as remote:
-                con = remote.open(remote_timeout="20s")
-                remote.commit(con, 3)
-                con.close()
-                con = remote.open()
+                patient = remote.open(remote_timeout="20s")
+                remote.commit(patient, 3)
+                con = remote.open(create=False)
                 generation = shim.status(con)["generation"]
                 with remote.proxy.rule(action, method="PUT", path=SEGMENTS):
                     started = time.monotonic()
@@ -242,13 +241,11 @@ def every_kind_of_failure(t):
                     remote.check(con, "behind the failure", replica=False)
                     check_equal(counted(con), 1, "failed commits")
                 wait_for(lambda: remote.restored() == remote.good, "the failed row is out of the replica", PATIENCE, 0.1)
-                con.execute("PRAGMA litejoin_durability=remote").fetchall()
-                con.close()
-                con = remote.open(remote_timeout="20s")
-                remote.commit(con)
+                remote.commit(patient)
                 remote.check(con, "the next commit")
                 check_equal(shim.status(con)["generation"], generation, "generation")
-                remote.finish(con)
+                con.close()
+                remote.finish(patient)
 
 
 @test(*NEEDS, timeout=120)
@@ -288,8 +285,7 @@ def a_put_that_arrives_late(t):
             with Remote(t, "late%d" % next_first, remote_timeout="20s") as remote:
                 con = remote.open()
                 remote.commit(con, 2)
-                con.close()
-                con = remote.open(remote_timeout="500ms")
+                hasty = remote.impatient()
                 remote.proxy.forget()
                 late = threading.Event()
                 bodies = []
@@ -300,24 +296,20 @@ def a_put_that_arrives_late(t):
                     return faults.Response(503)
 
                 rule = remote.proxy.add(faults.answer(keep, "kept"), method="PUT", path=SEGMENTS, count=1)
-                remote.fails(con)
+                remote.fails(hasty)
                 check_equal(rule.fired, 1, "the PUT on its way")
                 late.set()
-                con.execute("SELECT 1").fetchall()
                 target, _, body = bodies[0]
                 if next_first:
-                    con.close()
-                    con = remote.open(remote_timeout="20s")
                     remote.commit(con)
                 status, _, _ = remote.store.request("PUT", target, body, {"If-None-Match": "*"})
                 check_equal(status, 412 if next_first else 200, "the late PUT")
                 wait_for(lambda: remote.restored() == remote.good, "the failed row is out of the replica", PATIENCE, 0.1)
                 if not next_first:
                     check(any("took back" in line for line in log_lines()), "the log does not tell")
-                    con.close()
-                    con = remote.open(remote_timeout="20s")
                     remote.commit(con)
                 remote.check(con, "afterwards")
+                hasty.close()
                 remote.finish(con)
 
 
@@ -338,19 +330,17 @@ def what_cannot_be_taken_back(t):
             with remote:
                 con = remote.open()
                 remote.commit(con, 2)
-                con.close()
-                con = remote.open(remote_timeout="700ms")
+                hasty = remote.impatient()
                 before = shim.status(con)["generation"]
                 for method, query in rules:
                     remote.proxy.add(faults.s3_error("AccessDenied"), method=method, query=query)
                 with remote.proxy.rule(action, method="PUT", path=SEGMENTS):
-                    remote.fails(con)
+                    remote.fails(hasty)
                 wait_for(lambda: shim.status(con)["generation"] not in ("", before) and
                          shim.status(con)["state"] == "replicating", lambda: "a new generation: %s" % shim.status(con), PATIENCE)
                 check(any("cannot be continued" in line and "COMMIT failed" in line for line in log_lines()), "the log does not tell")
                 check_equal(remote.restored(shim.status(con)["generation"]), remote.good, "rows in the new generation")
-                con.close()
-                con = remote.open()
+                hasty.close()
                 remote.commit(con)
                 generation = shim.status(con)["generation"]
                 check(generation != before, "the old generation goes on")
@@ -424,10 +414,9 @@ def before_the_replica_is_there(t):
 def degrading(t):
     """remote_on_failure=degrade: one commit waits in vain, later ones do not wait, until the replica has caught up."""
     with Remote(t, remote_on_failure="degrade") as remote:
-        con = remote.open()
-        remote.commit(con, 2)
-        con.close()
-        con = remote.open(remote_timeout="500ms")
+        patient = remote.open()
+        remote.commit(patient, 2)
+        con = remote.impatient()
         rule = remote.proxy.add(faults.black_hole(), method="PUT", path=SEGMENTS)
         remote.commit(con)
         state = shim.status(con)
@@ -444,12 +433,11 @@ def degrading(t):
         check(not shim.status(con)["degraded"], "still degraded")
         check(any("commits wait for it again" in line for line in log_lines()), "the log does not tell")
         con.close()
-        con = remote.open()
-        remote.commit(con)
-        state = shim.status(con)
+        remote.commit(patient)
+        state = shim.status(patient)
         check_equal(state["replica_position"], state["local_position"], "it waited")
-        remote.check(con, "afterwards")
-        remote.finish(con)
+        remote.check(patient, "afterwards")
+        remote.finish(patient)
 
 
 @test(*NEEDS, timeout=120)

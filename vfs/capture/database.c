@@ -417,7 +417,10 @@ static void note_attempt_locked(lj_db *db, const lj_error *err, bool awaited, lj
 void lj_db_attempt(lj_db *db, const lj_error *err)
 {
     pthread_mutex_lock(&db->mutex);
+    uint64_t failures = db->failures;
     note_attempt_locked(db, err, true, &db->ship_error);
+    if (db->failures != failures)
+        db->failed_run = db->runs;
     pthread_mutex_unlock(&db->mutex);
 }
 

@@ -110,7 +110,9 @@ struct lj_db {
     uint64_t attempts; /* shipping attempts ended */
     uint64_t
         failures; /* of those a flush waits for: failed for a reason that does not pass within seconds */
-    int64_t shipped_ns; /* monotonic: the newest acknowledgement */
+    uint64_t runs;       /* of the shipping task, begun ... */
+    uint64_t failed_run; /* ... and the newest that added to failures */
+    int64_t shipped_ns;  /* monotonic: the newest acknowledgement */
     uint64_t flush_waiters;
     uint64_t snapshot_requests;              /* numbered from 1 ... */
     uint64_t snapshot_done, snapshot_failed; /* ... and over, well or badly, up to here */

@@ -21,6 +21,7 @@ uint64_t lj_db_pending_offer(lj_db *db, const lj_wal_end *end)
     p->state = LJ_PENDING_OFFERED;
     p->number++;
     p->end = *end;
+    p->since = db->runs;
     lj_error_clear(&p->error);
     uint64_t number = p->number;
     db->flush_waiters++;
@@ -39,7 +40,7 @@ static const char *holdup_locked(const lj_db *db)
         return "the generation's first snapshot is not in the replica yet";
     if (db->pending.sending)
         return "the store has not answered";
-    return "still shipping what was committed before";
+    return "the store has not answered to what comes before it";
 }
 
 static bool stored_locked(const lj_pending *p)
@@ -52,9 +53,9 @@ static void stop_attempt_locked(lj_db *db, uint64_t number)
 {
     lj_pending *p = &db->pending;
     p->state = LJ_PENDING_STOPPED;
+    __atomic_store_n(&p->cancel, true, __ATOMIC_RELAXED);
     if (!p->sending || p->sent != number)
         return;
-    __atomic_store_n(&p->cancel, true, __ATOMIC_RELAXED);
     struct timespec deadline;
     lj_db_deadline(CANCEL_GRACE_NS, &deadline);
     int rc = 0;
@@ -85,6 +86,12 @@ static void say_degraded(const lj_db *db, const lj_error *err)
            db->path, err->message);
 }
 
+/* The store refused, or the first snapshot failed, since it was offered, and not in passing. */
+static bool has_failed_locked(const lj_db *db, uint64_t failures)
+{
+    return db->established ? db->failed_run > db->pending.since : db->failures != failures;
+}
+
 static lj_code wait_locked(lj_db *db, uint64_t failures, int64_t timeout_ns, lj_error *err)
 {
     lj_pending *p = &db->pending;
@@ -101,7 +108,7 @@ static lj_code wait_locked(lj_db *db, uint64_t failures, int64_t timeout_ns, lj_
             *err = p->error;
             return err->code;
         }
-        if (db->failures != failures || rc == ETIMEDOUT)
+        if (has_failed_locked(db, failures) || rc == ETIMEDOUT)
             return lj_db_told_why(err, rc == ETIMEDOUT ? LJ_TIMEOUT : LJ_UNAVAILABLE,
                                   "the replica did not take the transaction",
                                   lj_db_shipping_error_locked(db), holdup_locked(db));
@@ -239,6 +246,12 @@ lj_code lj_db_pending_view_locked(const lj_db *db, lj_chain *chain, lj_life *lif
     return LJ_OK;
 }
 
+const bool *lj_db_pending_cancel(lj_db *db)
+{
+    __atomic_store_n(&db->pending.cancel, false, __ATOMIC_RELAXED);
+    return &db->pending.cancel;
+}
+
 bool lj_db_pending_begin(lj_db *db, uint64_t number)
 {
     pthread_mutex_lock(&db->mutex);
@@ -248,7 +261,6 @@ bool lj_db_pending_begin(lj_db *db, uint64_t number)
         p->sent_unknown = p->sent_unknown && p->sent == number;
         p->sent = number;
         p->sending = true;
-        __atomic_store_n(&p->cancel, false, __ATOMIC_RELAXED);
     }
     pthread_mutex_unlock(&db->mutex);
     return may;

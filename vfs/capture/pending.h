@@ -56,6 +56,8 @@ typedef struct {
     lj_pending_state state;
     uint64_t number; /* counted from 1 */
     lj_wal_end end;
+    uint64_t
+        since; /* runs of the shipping task begun before it was offered: what those meet says nothing of it */
     lj_error error; /* it cannot be shipped as it is: its frames do not verify */
 
     /* the newest attempt that contains a pending end and has no good answer yet */
@@ -64,7 +66,7 @@ typedef struct {
     bool sent_unknown; /* an attempt with it ended without an answer */
     bool
         sent_revoked; /* the transaction was withdrawn or undone: for the shipper to take note of */
-    bool cancel;      /* ends the attempt on its way; atomic, as in base/cancel.h */
+    bool cancel;      /* ends what the shipping task waits for; atomic, as in base/cancel.h */
 
     bool degraded;   /* commits do not wait until the replica has caught up (remote_on_failure) */
     uint64_t failed; /* commits that waited in vain, since open */
@@ -102,6 +104,8 @@ void lj_db_pending_published_locked(lj_db *db, const lj_wal_end *end);
  */
 LJ_WARN_UNUSED lj_code lj_db_pending_view_locked(const lj_db *db, lj_chain *chain, lj_life *life,
                                                  uint64_t *ret_number, lj_error *err);
+/* The shipping task begins to work: the flag that a COMMIT ends its requests with, not set now. */
+const bool *lj_db_pending_cancel(lj_db *db);
 /* An attempt that contains it begins. false: it is not offered any more, or an earlier revocation is to be noted first. */
 bool lj_db_pending_begin(lj_db *db, uint64_t number);
 /*

@@ -6,13 +6,22 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "vfs/base/clock.h"
 #include "vfs/capture/database.h"
 
 lj_code lj_db_wait_commit(lj_db *db, uint64_t life, uint64_t frames, int64_t timeout_ns,
                           lj_error *err)
 {
+    int64_t until_ns = lj_clock_mono_ns() + timeout_ns;
+    int64_t left_ns = timeout_ns;
     pthread_mutex_lock(&db->mutex);
-    lj_code code = lj_db_wait_for_locked(db, life, frames, timeout_ns, true, err);
+    uint64_t since = db->runs;
+    lj_code code = LJ_OK;
+    do {
+        code = lj_db_wait_for_locked(db, life, frames, left_ns, true, err);
+        left_ns = until_ns - lj_clock_mono_ns();
+        /* an attempt that had begun before says nothing of this commit */
+    } while (code == LJ_UNAVAILABLE && db->established && db->failed_run <= since && left_ns > 0);
     pthread_mutex_unlock(&db->mutex);
     return code;
 }

@@ -138,6 +138,8 @@ LJ_WARN_UNUSED lj_code lj_end_mark(lj_shipper *s, lj_error *err);
  * generation is disowned).
  */
 LJ_WARN_UNUSED lj_code lj_resume_check(lj_shipper *s, lj_error *err);
+/* The same once per open, when nothing was shipped yet: an object at s->saved.at that nothing local can be is a conflict, too. */
+LJ_WARN_UNUSED lj_code lj_resume_open(lj_shipper *s, lj_error *err);
 /*
  * resume.c: before a put: the same, if nothing was heard of the generation for so long that another writer may have gone on and
  * deleted what would have told us. A few requests, whatever the generation's size; none when the last put is fresh.

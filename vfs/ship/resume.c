@@ -189,13 +189,13 @@ static lj_code check_tail(lj_shipper *s, const lj_generation_info *found, lj_err
     return ahead(&theirs, &s->saved, err);
 }
 
-lj_code lj_resume_check(lj_shipper *s, lj_error *err)
+static lj_code check(lj_shipper *s, bool tail, lj_error *err)
 {
     lj_inventory *inventory = NULL;
     LJ_TRY(lj_inventory_read(s->storage, s->saved.at.generation, &inventory, err));
     const lj_generation_info *found = lj_inventory_find(inventory, s->saved.at.generation);
     lj_code code = lj_resume_agree(found, &s->saved, err);
-    if (code == LJ_OK)
+    if (code == LJ_OK && tail)
         code = check_tail(s, found, err);
     if (code == LJ_OK) {
         note_newest_snapshot(s, found);
@@ -205,6 +205,16 @@ lj_code lj_resume_check(lj_shipper *s, lj_error *err)
     if (code == LJ_CONFLICT)
         disown_now(s);
     return code;
+}
+
+lj_code lj_resume_open(lj_shipper *s, lj_error *err)
+{
+    return check(s, true, err);
+}
+
+lj_code lj_resume_check(lj_shipper *s, lj_error *err)
+{
+    return check(s, false, err);
 }
 
 static lj_code take_entry(void *ctx, const lj_storage_entry *entry, lj_error *err)

@@ -23,6 +23,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
@@ -349,7 +350,7 @@ static lj_code work(lj_shipper *s, lj_error *err)
         return LJ_OK;
     }
     if (!s->resumed) {
-        LJ_TRY(lj_resume_check(s, err));
+        LJ_TRY(lj_resume_open(s, err));
         s->resumed = true;
     }
     /* an index can only end behind a segment, so what there is goes first; the snapshot that asked is told in any case */
@@ -434,6 +435,7 @@ static int64_t ship_run(lj_task *task)
     lj_shipper *s = task->owner;
     lj_db *db = s->db;
     pthread_mutex_lock(&db->mutex);
+    db->runs++;
     bool may =
         db->attached && !db->not_wal && db->state != LJ_DB_STOPPED && db->state != LJ_DB_STANDBY;
     bool early = db->flush_waiters == 0 && !db->urgent && s->loaded && db->established &&
@@ -454,7 +456,16 @@ static int64_t ship_run(lj_task *task)
         return not_before_ns;
     lj_error err = LJ_ERROR_INIT;
     int64_t start_ns = lj_clock_mono_ns();
+    /* a COMMIT that waited in vain ends what hangs (pending.c), so that the next one finds a new connection */
+    const bool *given_up = lj_db_pending_cancel(db);
+    const bool *outer = lj_cancel_swap(given_up);
     lj_code code = work(s, &err);
+    lj_cancel_swap(outer);
+    if (code == LJ_CANCELLED && lj_flag_is_set(given_up)) {
+        code = lj_error_set(&err, LJ_TIMEOUT,
+                            "a request was given up: the COMMIT that waited for it failed");
+        (void)lj_error_retryable(&err, true);
+    }
     if (code == LJ_CONFLICT || code == LJ_CORRUPT) {
         lj_db_break(db, "%s", err.message);
         return lj_clock_mono_ns();

@@ -10,7 +10,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/codec/lz4.h"
@@ -112,7 +111,7 @@ static void put_label(const lj_shipper *s, const lj_segment *segment, lj_lz4_enc
     lj_lz4_encoder_label(encoder, bytes, sizeof(bytes));
 }
 
-/* A put whose transaction may be withdrawn while it is on its way: it can be ended, and what it sent is known. */
+/* A put whose transaction may be withdrawn while it is on its way: what it sent is known. */
 static lj_code put_pending(lj_shipper *s, const char *key, lj_source *packed,
                            const lj_storage_put_options *options, lj_error *err)
 {
@@ -120,11 +119,8 @@ static lj_code put_pending(lj_shipper *s, const char *key, lj_source *packed,
     lj_source hashed;
     s->attempt.at = s->saved.at;
     lj_code code = lj_sent_source_begin(&hash, packed, &s->attempt, &hashed, err);
-    if (code == LJ_OK) {
-        const bool *outer = lj_cancel_swap(&s->db->pending.cancel);
+    if (code == LJ_OK)
         code = lj_storage_put(s->storage, key, &hashed, options, err);
-        lj_cancel_swap(outer);
-    }
     lj_sent_source_end(&hash);
     return code;
 }
@@ -243,7 +239,7 @@ static lj_code settle(lj_shipper *s, uint64_t pending, lj_code code, uint64_t to
     *unknown = false;
     if (code == LJ_OK && !stored)
         return LJ_OK; /* a part that was published before */
-    if (code == LJ_OK || code == LJ_CANCELLED) {
+    if (code == LJ_OK) {
         lj_error_set(err, LJ_TIMEOUT,
                      "an upload was given up: the COMMIT that waited for it failed");
         return lj_error_retryable(err, true);
