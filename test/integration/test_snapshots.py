@@ -209,6 +209,22 @@ class Order:
         return problems
 
 
+@test(*NEEDS)
+def asking_before_anything_of_the_index_is_shipped(t):
+    """The index has its snapshot and no segment yet: what was committed is shipped first, so that the next index can have one."""
+    shard = Shard(t, sync_interval="1h")
+    con = shard.open(pragmas=("wal_autocheckpoint=0",))
+    shim.sync(con)
+    for turn in range(3):
+        n = shard.write(con, 1)
+        before = shim.status(con)["snapshots"]
+        shim.snapshot(con)
+        check_equal(shim.status(con)["snapshots"], before + 1, "snapshots behind turn %d" % turn)
+        check_equal(shard.restore_now("turn %d" % turn), n, "last link")
+    con.close()
+    check_equal(shard.check_restores("closed"), n, "last link")
+
+
 @test(*NEEDS, timeout=90)
 def retention_deletes_in_order_and_never_too_much(t):
     shard = Shard(t, snapshot_interval="200ms", retention="800ms", sync_interval="20ms")

@@ -80,9 +80,12 @@ static lj_code map_verified(lj_image *image, const lj_walfile *file, lj_error *e
     lj_wal_verdict verdict = LJ_WAL_FRAME_OK;
     lj_wal_chain_start(&chain, &file->header);
     LJ_TRY(lj_walfile_walk(file->fd, &chain, f->frames, note_frame, image, &verdict, err));
-    if (chain.frames < f->frames)
-        return lj_error_set(err, LJ_CORRUPT, "frame %" PRIu64 " of the WAL is not valid: %s",
-                            chain.frames + 1, lj_wal_verdict_text(verdict));
+    if (chain.frames < f->frames) {
+        lj_error_set(err, LJ_CORRUPT, "frame %" PRIu64 " of the WAL is not valid: %s",
+                     chain.frames + 1, lj_wal_verdict_text(verdict));
+        return lj_error_hint(err, "SQLite before 3.50.2 writes such frames, and loses them in a "
+                                  "crash: run PRAGMA wal_checkpoint(TRUNCATE), and upgrade SQLite");
+    }
     if (f->has_cksum && !lj_wal_cksum_eq(chain.sum, f->cksum))
         return lj_error_set(err, LJ_CORRUPT, "the WAL does not match its index at frame %" PRIu64,
                             f->frames);

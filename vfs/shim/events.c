@@ -40,10 +40,32 @@ void lj_event_publish(lj_file *file)
         (void)publish_index(file);
 }
 
+/* What this connection published itself: it holds the write lock, so nobody else's commit can be newer. */
+static void note_own(lj_file *file, lj_wal_salt salt, uint64_t frames)
+{
+    if (file->durability == LJ_DURABILITY_LOCAL)
+        return;
+    file->own_life = lj_db_life_number(file->open->db, salt);
+    file->own_frames = frames;
+}
+
+void lj_event_write_unlock(lj_file *file)
+{
+    if (file->index != NULL && index_moved(file) && publish_index(file))
+        note_own(file, file->seen_salt, file->seen_frames);
+    lj_durable_published(file);
+}
+
 /* What is not seen cannot be decided upon: false while the wal-index is being written. */
 static bool first_look(void *ctx)
 {
     return publish_index(ctx);
+}
+
+void lj_event_ready(lj_file *file)
+{
+    /* without a wal-index, what stood in the WAL at open was published then */
+    lj_db_ready(file->open->db, file->index != NULL ? first_look : NULL, file);
 }
 
 void lj_event_read_lock(lj_file *file)
@@ -66,14 +88,17 @@ void lj_event_exclusive_commit(lj_file *file)
     lj_db *db = file->open->db;
     lj_file *wal = file->partner;
     if (file->index != NULL) {
-        lj_db_ready(db, first_look, file);
-        (void)publish_index(file);
+        lj_event_ready(file);
+        if (index_moved(file) && publish_index(file))
+            note_own(file, file->seen_salt, file->seen_frames);
     } else if (wal != NULL && wal->commit_frame != 0 && wal->wal_page_size != 0) {
-        /* what stood in the WAL at open was published then; this commit must not look like a part of it */
-        lj_db_ready(db, NULL, NULL);
+        /* this commit must not look like a part of what stood in the WAL at open */
+        lj_event_ready(file);
         lj_db_publish(db, wal->wal_salt, wal->commit_frame, wal->wal_page_size, wal->commit_pages);
+        note_own(file, wal->wal_salt, wal->commit_frame);
         wal->commit_frame = 0;
     }
+    lj_durable_published(file);
 }
 
 /* ------------------------------------------------------------------ the WAL file */
@@ -138,6 +163,23 @@ static void note_header(lj_file *wal, const uint8_t *data)
     wal->head_have = 0;
 }
 
+/* A header with a db size ends a transaction; one that is written again without is of another transaction. */
+static void note_frame_header(lj_file *wal, uint64_t frame)
+{
+    lj_wal_frame head;
+    lj_wal_frame_parse(wal->head, &head);
+    if (head.db_pages == 0) {
+        if (frame == wal->commit_frame)
+            wal->commit_frame = 0;
+        return;
+    }
+    if (frame != wal->commit_frame)
+        wal->commit_body = 0;
+    wal->commit_frame = frame;
+    wal->commit_pages = head.db_pages;
+    wal->commit_final = lj_wal_salt_eq(head.salt, wal->wal_salt);
+}
+
 /* Collects the part of a frame header that this write covers; a complete one with a db size may end a transaction. */
 static void note_frame_bytes(lj_file *wal, const uint8_t *data, uint64_t len, uint64_t off)
 {
@@ -147,7 +189,11 @@ static void note_frame_bytes(lj_file *wal, const uint8_t *data, uint64_t len, ui
         uint64_t frame = (at - LJ_WAL_HEADER_BYTES) / frame_bytes + 1;
         uint64_t inside = (at - LJ_WAL_HEADER_BYTES) % frame_bytes;
         if (inside >= LJ_WAL_FRAME_HEADER_BYTES) {
-            at += frame_bytes - inside;
+            uint64_t n = LJ_MIN(frame_bytes - inside, off + len - at);
+            if (frame == wal->commit_frame &&
+                inside == LJ_WAL_FRAME_HEADER_BYTES + wal->commit_body)
+                wal->commit_body += (uint32_t)n;
+            at += n;
             continue;
         }
         if (frame != wal->head_frame || inside == 0) {
@@ -158,24 +204,55 @@ static void note_frame_bytes(lj_file *wal, const uint8_t *data, uint64_t len, ui
         wal->head_have |= UINT32_C(1) << inside;
         at++;
         if (wal->head_have == (UINT32_C(1) << LJ_WAL_FRAME_HEADER_BYTES) - 1) {
-            uint32_t pages = lj_get_be32(wal->head + 4);
             wal->head_have = 0;
-            if (pages != 0) {
-                wal->commit_frame = frame;
-                wal->commit_pages = pages;
-            }
+            note_frame_header(wal, frame);
         }
     }
 }
 
-/* Frame headers matter only without a wal-index: with one, it says what was committed. */
-void lj_event_wal_write(lj_file *wal, const void *data, int len, sqlite3_int64 off)
+/* With a wal-index another connection may have begun the WAL anew since this one wrote last. */
+static void refresh_header(lj_file *wal)
 {
-    if (off == 0 && len >= (int)LJ_WAL_HEADER_BYTES)
+    lj_wal_salt salt;
+    uint32_t frames;
+    uint8_t raw[LJ_WAL_HEADER_BYTES];
+    lj_wal_header header;
+    lj_error err = LJ_ERROR_INIT;
+    const lj_file *file = wal->partner;
+    if (file->index == NULL)
+        return;
+    lj_walindex_peek(file->index, &salt, &frames);
+    if (wal->wal_page_size != 0 && lj_wal_salt_eq(salt, wal->index_salt))
+        return;
+    if (wal->lower->pMethods->xRead(wal->lower, raw, sizeof(raw), 0) != SQLITE_OK ||
+        lj_wal_header_parse(raw, &header, &err) != LJ_OK)
+        return;
+    wal->index_salt = salt;
+    wal->wal_salt = header.salt;
+    wal->wal_page_size = header.page_size;
+}
+
+/*
+ * Frame headers matter without a wal-index, which else says what was committed; and to a commit that waits, which must know
+ * its last frame before it is committed.
+ */
+int lj_event_wal_write(lj_file *wal, const void *data, int len, sqlite3_int64 off)
+{
+    if (off == 0 && len >= (int)LJ_WAL_HEADER_BYTES) {
         note_header(wal, data);
-    else if (wal->partner != NULL && wal->partner->index == NULL && wal->wal_page_size != 0 &&
-             off >= (sqlite3_int64)LJ_WAL_HEADER_BYTES)
-        note_frame_bytes(wal, data, (uint64_t)len, (uint64_t)off);
+        return SQLITE_OK;
+    }
+    const lj_file *file = wal->partner;
+    if (file == NULL || off < (sqlite3_int64)LJ_WAL_HEADER_BYTES ||
+        (file->index != NULL && !lj_durable_tracks(wal)))
+        return SQLITE_OK;
+    refresh_header(wal);
+    if (wal->wal_page_size == 0)
+        return SQLITE_OK;
+    note_frame_bytes(wal, data, (uint64_t)len, (uint64_t)off);
+    bool complete = wal->commit_frame != 0 && wal->commit_final &&
+                    wal->commit_body == wal->wal_page_size && lj_durable_tracks(wal);
+    return complete ? lj_durable_commit(wal) : SQLITE_OK;
 }
 
 void lj_event_wal_failed(lj_file *wal)

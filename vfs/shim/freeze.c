@@ -155,8 +155,17 @@ static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *
     lj_db *db = open->db;
     pthread_mutex_lock(&db->mutex);
     lj_life life = db->life;
+    const lj_pending *p = &db->pending;
+    /* the first transaction of a life waits for us: whatever was committed before is in the file */
+    bool fresh =
+        p->state == LJ_PENDING_OFFERED && (!life.known || !lj_wal_salt_eq(life.salt, p->end.salt));
+    if (fresh)
+        *ret_freeze = (lj_freeze){.page_size = p->end.page_size, .backfilled = true};
     bool sealed = db->chain.active && db->chain.sealed && db->chain.sealed_frames == life.frames;
+    sealed = sealed || life.emptied;
     pthread_mutex_unlock(&db->mutex);
+    if (fresh)
+        return LJ_OK;
     if (wal_emptied(open, life.known ? &life.salt : NULL)) {
         *ret_freeze = (lj_freeze){.backfilled = true, .held = false};
         return LJ_OK;
