@@ -3,6 +3,7 @@
  */
 #include "vfs/base/thread.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -31,8 +32,10 @@ unsigned lj_threads_start(pthread_t *threads, unsigned wanted, size_t stack_byte
 
 void lj_thread_give_way(void)
 {
-    /* on Linux the nice value is a thread's own; a thread that has a higher one keeps it */
+    /* on Linux the nice value is a thread's own, inherited from the host's thread that started it */
     id_t self = (id_t)syscall(SYS_gettid);
-    if (getpriority(PRIO_PROCESS, self) < WAY_NICE)
-        (void)setpriority(PRIO_PROCESS, self, WAY_NICE);
+    errno = 0;
+    int inherited = getpriority(PRIO_PROCESS, self);
+    if (errno == 0)
+        (void)setpriority(PRIO_PROCESS, self, inherited + WAY_NICE); /* 19 at most */
 }

@@ -1,6 +1,6 @@
 /*
- * scheduler.c - see scheduler.h. Two queues, each a binary heap by due time: one of the short tasks, one of the bulk ones, of
- * which only so many may run at a time.
+ * scheduler.c - see scheduler.h. Two crews of workers, one for the short tasks and one for the bulk ones, each with a queue: a
+ * binary heap by due time.
  */
 #include "vfs/ship/scheduler.h"
 
@@ -17,15 +17,16 @@
 typedef struct {
     lj_task **heap; /* 1-based: heap[1] is due first */
     size_t count, capacity;
-} task_queue;
+    unsigned workers, sleeping;
+    pthread_cond_t work; /* something became due earlier */
+} crew;
 
 static struct {
     pthread_mutex_t mutex;
-    pthread_cond_t work; /* something became due earlier */
     pthread_cond_t done; /* a task ended */
     bool ready;          /* the condition variables exist */
-    task_queue small, bulk;
-    unsigned workers_max, workers, sleeping, bulk_running;
+    crew small, bulk;
+    unsigned workers_max;
 } sched = {.mutex = PTHREAD_MUTEX_INITIALIZER, .workers_max = 16};
 
 static void prepare_locked(void)
@@ -35,86 +36,81 @@ static void prepare_locked(void)
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&sched.work, &attr);
+    pthread_cond_init(&sched.small.work, &attr);
+    pthread_cond_init(&sched.bulk.work, &attr);
     pthread_cond_init(&sched.done, &attr);
     pthread_condattr_destroy(&attr);
     sched.ready = true;
 }
 
-static task_queue *queue_of(const lj_task *task)
+static crew *crew_of(const lj_task *task)
 {
     return task->bulk ? &sched.bulk : &sched.small;
 }
 
-static void heap_put(task_queue *q, size_t at, lj_task *task)
+static unsigned most_workers(const crew *c)
 {
-    q->heap[at] = task;
+    return c == &sched.bulk ? lj_scheduler_bulk_max(sched.workers_max) : sched.workers_max;
+}
+
+static void heap_put(crew *c, size_t at, lj_task *task)
+{
+    c->heap[at] = task;
     task->heap_at = at;
 }
 
-static void heap_up(task_queue *q, size_t at)
+static void heap_up(crew *c, size_t at)
 {
-    lj_task *task = q->heap[at];
-    for (; at > 1 && q->heap[at / 2]->due_ns > task->due_ns; at /= 2)
-        heap_put(q, at, q->heap[at / 2]);
-    heap_put(q, at, task);
+    lj_task *task = c->heap[at];
+    for (; at > 1 && c->heap[at / 2]->due_ns > task->due_ns; at /= 2)
+        heap_put(c, at, c->heap[at / 2]);
+    heap_put(c, at, task);
 }
 
-static void heap_down(task_queue *q, size_t at)
+static void heap_down(crew *c, size_t at)
 {
-    lj_task *task = q->heap[at];
+    lj_task *task = c->heap[at];
     for (;;) {
         size_t child = at * 2;
-        if (child > q->count)
+        if (child > c->count)
             break;
-        if (child < q->count && q->heap[child + 1]->due_ns < q->heap[child]->due_ns)
+        if (child < c->count && c->heap[child + 1]->due_ns < c->heap[child]->due_ns)
             child++;
-        if (q->heap[child]->due_ns >= task->due_ns)
+        if (c->heap[child]->due_ns >= task->due_ns)
             break;
-        heap_put(q, at, q->heap[child]);
+        heap_put(c, at, c->heap[child]);
         at = child;
     }
-    heap_put(q, at, task);
+    heap_put(c, at, task);
 }
 
 static void heap_remove(lj_task *task)
 {
-    task_queue *q = queue_of(task);
+    crew *c = crew_of(task);
     size_t at = task->heap_at;
-    lj_task *last = q->heap[q->count--];
+    lj_task *last = c->heap[c->count--];
     task->heap_at = 0;
     if (last == task)
         return;
-    heap_put(q, at, last);
-    heap_up(q, at);
-    heap_down(q, last->heap_at);
+    heap_put(c, at, last);
+    heap_up(c, at);
+    heap_down(c, last->heap_at);
 }
 
 static bool heap_insert(lj_task *task)
 {
-    task_queue *q = queue_of(task);
-    if (q->count + 2 > q->capacity) {
-        size_t capacity = q->capacity == 0 ? 16 : q->capacity * 2;
-        lj_task **heap = realloc(q->heap, capacity * sizeof(*heap));
+    crew *c = crew_of(task);
+    if (c->count + 2 > c->capacity) {
+        size_t capacity = c->capacity == 0 ? 16 : c->capacity * 2;
+        lj_task **heap = realloc(c->heap, capacity * sizeof(*heap));
         if (heap == NULL)
             return false;
-        q->heap = heap;
-        q->capacity = capacity;
+        c->heap = heap;
+        c->capacity = capacity;
     }
-    heap_put(q, ++q->count, task);
-    heap_up(q, q->count);
+    heap_put(c, ++c->count, task);
+    heap_up(c, c->count);
     return true;
-}
-
-/* The task that is due first, of those that may run now; NULL = none. */
-static lj_task *first_locked(void)
-{
-    lj_task *small = sched.small.count > 0 ? sched.small.heap[1] : NULL;
-    bool room = sched.bulk_running < lj_scheduler_bulk_max(sched.workers_max);
-    lj_task *bulk = room && sched.bulk.count > 0 ? sched.bulk.heap[1] : NULL;
-    if (small == NULL || bulk == NULL)
-        return small != NULL ? small : bulk;
-    return bulk->due_ns < small->due_ns ? bulk : small;
 }
 
 static void queue_locked(lj_task *task, int64_t due_ns)
@@ -129,7 +125,7 @@ static void queue_locked(lj_task *task, int64_t due_ns)
     if (task->heap_at != 0) {
         if (due_ns < task->due_ns) {
             task->due_ns = due_ns;
-            heap_up(queue_of(task), task->heap_at);
+            heap_up(crew_of(task), task->heap_at);
         }
         return;
     }
@@ -138,31 +134,29 @@ static void queue_locked(lj_task *task, int64_t due_ns)
     (void)heap_insert(task);
 }
 
-static void start_worker_locked(void);
+static void start_worker_locked(crew *c);
 
 /* The worker that leaves the queue may stay away for long: somebody else has to watch what is left in it. */
-static void hand_over_locked(void)
+static void hand_over_locked(crew *c)
 {
-    if (first_locked() == NULL)
+    if (c->count == 0)
         return;
-    if (sched.sleeping > 0)
-        pthread_cond_signal(&sched.work); /* it may sleep until a later time, or for good */
-    else if (sched.workers < sched.workers_max)
-        start_worker_locked();
+    if (c->sleeping > 0)
+        pthread_cond_signal(&c->work); /* it may sleep until a later time, or for good */
+    else if (c->workers < most_workers(c))
+        start_worker_locked(c);
 }
 
 static void run_locked(lj_task *task)
 {
     heap_remove(task);
-    sched.bulk_running += task->bulk ? 1 : 0;
-    hand_over_locked();
+    hand_over_locked(crew_of(task));
     task->running = true;
     task->again = false;
     pthread_mutex_unlock(&sched.mutex);
     int64_t next_ns = task->run(task);
     pthread_mutex_lock(&sched.mutex);
     task->running = false;
-    sched.bulk_running -= task->bulk ? 1 : 0;
     if (next_ns != LJ_TASK_IDLE)
         queue_locked(task, next_ns);
     if (task->again)
@@ -170,37 +164,36 @@ static void run_locked(lj_task *task)
     pthread_cond_broadcast(&sched.done);
 }
 
-static void sleep_locked(void)
+static void sleep_locked(crew *c)
 {
-    const lj_task *first = first_locked();
-    sched.sleeping++;
-    if (first == NULL) {
-        pthread_cond_wait(&sched.work, &sched.mutex);
+    c->sleeping++;
+    if (c->count == 0) {
+        pthread_cond_wait(&c->work, &sched.mutex);
     } else {
-        int64_t due_ns = first->due_ns;
+        int64_t due_ns = c->heap[1]->due_ns;
         struct timespec at = {.tv_sec = (time_t)(due_ns / LJ_NS_PER_S),
                               .tv_nsec = (long)(due_ns % LJ_NS_PER_S)};
-        pthread_cond_timedwait(&sched.work, &sched.mutex, &at);
+        pthread_cond_timedwait(&c->work, &sched.mutex, &at);
     }
-    sched.sleeping--;
+    c->sleeping--;
 }
 
 static void *worker(void *arg)
 {
-    (void)arg;
-    lj_thread_give_way();
+    crew *c = arg;
+    if (c == &sched.bulk)
+        lj_thread_give_way();
     pthread_mutex_lock(&sched.mutex);
     for (;;) {
-        lj_task *first = first_locked();
-        if (first != NULL && first->due_ns <= lj_clock_mono_ns())
-            run_locked(first);
+        if (c->count > 0 && c->heap[1]->due_ns <= lj_clock_mono_ns())
+            run_locked(c->heap[1]);
         else
-            sleep_locked();
+            sleep_locked(c);
     }
     return NULL;
 }
 
-static void start_worker_locked(void)
+static void start_worker_locked(crew *c)
 {
     pthread_attr_t attr;
     pthread_attr_init(&attr);
@@ -211,8 +204,8 @@ static void start_worker_locked(void)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     pthread_t thread;
-    if (pthread_create(&thread, &attr, worker, NULL) == 0)
-        sched.workers++;
+    if (pthread_create(&thread, &attr, worker, c) == 0)
+        c->workers++;
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
 }
@@ -224,7 +217,7 @@ void lj_task_init(lj_task *task, lj_task_fn run, void *owner, bool bulk)
 
 unsigned lj_scheduler_bulk_max(unsigned workers)
 {
-    return LJ_MAX(workers * 3 / 4, 1u);
+    return LJ_MAX(workers / 2, 1u);
 }
 
 void lj_scheduler_set_workers(unsigned workers)
@@ -240,9 +233,10 @@ void lj_task_wake(lj_task *task, int64_t due_ns)
     prepare_locked();
     queue_locked(task, due_ns);
     if (!task->running) {
-        if (sched.sleeping == 0 && sched.workers < sched.workers_max)
-            start_worker_locked();
-        pthread_cond_signal(&sched.work);
+        crew *c = crew_of(task);
+        if (c->sleeping == 0 && c->workers < most_workers(c))
+            start_worker_locked(c);
+        pthread_cond_signal(&c->work);
     }
     pthread_mutex_unlock(&sched.mutex);
 }
@@ -264,9 +258,6 @@ void lj_scheduler_after_fork(void)
     pthread_mutex_init(&sched.mutex, NULL);
     sched.ready = false;
     /* the parent's queues: their tasks belong to databases this process does not replicate */
-    sched.small = (task_queue){.heap = NULL};
-    sched.bulk = (task_queue){.heap = NULL};
-    sched.bulk_running = 0;
-    sched.workers = 0;
-    sched.sleeping = 0;
+    sched.small = (crew){.heap = NULL};
+    sched.bulk = (crew){.heap = NULL};
 }

@@ -4,8 +4,8 @@
  * A task is embedded in its owner. It runs in one worker at a time; waking it while it runs makes it run again. With
  * nothing due the workers sleep without a timeout: an idle process is never woken by us.
  *
- * A bulk task may take minutes (a snapshot). At most three quarters of the threads run such tasks at a time, so that however
- * many databases take their snapshots at once, the segments of all the others go on.
+ * A bulk task may take minutes (a snapshot). Such tasks have threads of their own, half as many, which give way to those of the
+ * host (lj_thread_give_way): however many databases take their snapshots at once, segments go on, and so do commits.
  *
  * Layer: ship. Thread-safety: every function, from any thread. The mutex (rank 3) is never held while a task runs. Threads
  * start at the first wake-up, with all signals blocked. After fork() the child has no workers and no tasks:
@@ -36,7 +36,7 @@ struct lj_task {
 };
 
 void lj_task_init(lj_task *task, lj_task_fn run, void *owner, bool bulk);
-/* How many bulk tasks run at a time with so many threads: at least one. */
+/* How many threads there are for bulk tasks, besides so many for the others: at least one. */
 unsigned lj_scheduler_bulk_max(unsigned workers);
 /* Threads at most; takes effect for threads not yet started. Default 16. */
 void lj_scheduler_set_workers(unsigned workers);
