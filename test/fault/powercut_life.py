@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """powercut_life.py - a process that does everything to one database below powercut.c's journal, and marks in it what it knows.
 
-Argument: a JSON object: root (with the empty folders data/ and replica/), seed, steps, synchronous, exclusive, options,
+Argument: a JSON object: root (with the empty folders data/ and replica/), aside (a file elsewhere), seed, steps, synchronous, exclusive, options,
 mean ("how many commits between other things"). Marks, each at its place among the changes:
 
     B g     about to COMMIT link g
@@ -16,11 +16,18 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from ljtest import ledger, shim  # noqa: E402
+
+
+def sync_path(path):
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
 
 
 class Life:
@@ -84,15 +91,30 @@ class Life:
         self.mark("X")
         shutil.rmtree(self.data)
         os.mkdir(self.data)
-        folder = os.open(self.settings["root"], os.O_RDONLY)
-        os.fsync(folder)  # the new disk is mounted
-        os.close(folder)
+        sync_path(self.settings["root"])  # the new disk is mounted
+        self.open()
+
+    def lose_all_but_the_wal(self):
+        """Only the database is gone; a WAL with an old state of it lies there still."""
+        self.transactions()
+        if os.path.exists(self.db + "-wal"):
+            subprocess.run(["cp", self.db + "-wal", self.settings["aside"]], check=True)
+        self.transactions()
+        self.sync()
+        self.con.close()
+        self.mark("X")
+        os.unlink(self.db)
+        if os.path.exists(self.settings["aside"]):
+            with open(self.settings["aside"], "rb") as source, open(self.db + "-wal", "wb") as target:
+                target.write(source.read())  # not by sendfile, which powercut.c does not see
+            sync_path(self.db + "-wal")
+        sync_path(self.data)
         self.open()
 
     def run(self):
         self.open()
         kinds = {self.transactions: 8, self.checkpoint: 3, self.sync: 2, self.snapshot: 1, self.reopen: 1,
-                 self.lose: self.settings["losses"]}
+                 self.lose: self.settings["losses"], self.lose_all_but_the_wal: self.settings["losses"]}
         for _ in range(self.settings["steps"]):
             self.rng.choices(list(kinds), list(kinds.values()))[0]()
         self.con.close()

@@ -85,14 +85,23 @@ def life(t, name, seed, settings):
         t.folder(name, "life", folder)
     journal_disk = disk.Disk(root)
     journal = t.path(name, "journal")
-    run(t, "powercut_life.py", json.dumps(dict(settings, root=root, seed=seed)),
+    run(t, "powercut_life.py", json.dumps(dict(settings, root=root, seed=seed, aside=t.path(name, "aside"))),
         {"LJ_CUT_ROOT": root, "LJ_CUT_JOURNAL": journal})
     journal_disk.load(journal)
     return journal_disk
 
 
-def moments(random_, journal_disk, count):
-    """Where to cut: anywhere, and just before and behind what is rare and matters (names, lengths, syncs)."""
+def moments(random_, journal_disk, count, behind_restores=False):
+    """
+    Where to cut: anywhere, and just before and behind what is rare and matters (names, lengths, syncs); or only where a
+    restored database has just got its name, and an old WAL has lost its own.
+    """
+    if behind_restores:
+        records = journal_disk.records
+        named = [number + 1 for number, record in enumerate(records)
+                 if record[0][0] == disk.RENAME and record[2] == "shard_0.db" and
+                 any(r[0][0] == disk.UNLINK and r[1] == "shard_0.db-wal" for r in records[max(0, number - 4):number])]
+        return sorted(random_.choice(named) for _ in range(count)) if named else []
     rare = [number + random_.randint(0, 1) for number, record in enumerate(journal_disk.records)
             if record[0][0] not in (disk.WRITE, disk.MARK, disk.MAPPED)]
     anywhere = range(1, len(journal_disk.records) + 1)
@@ -117,7 +126,7 @@ def make_cut(folder, journal_disk, known, settings, same_disk, rng, tools):
     return flavour
 
 
-def cuts(t, name, same_disk, **settings):
+def cuts(t, name, same_disk, behind_restores=False, **settings):
     """Lives with these settings, cut many times each."""
     settings = {"synchronous": "FULL", "exclusive": False, "options": {"sync_interval": "20ms"}, "steps": 50, "mean": 5,
                 "losses": 0.4, **settings}
@@ -127,47 +136,55 @@ def cuts(t, name, same_disk, **settings):
             rng = random.Random("%s/%d/%d" % (name, t.seed, number))
             folder = "%s_%d" % (name.replace(" ", "_"), number)
             journal_disk = life(t, folder, "%d/%d" % (t.seed, number), settings)
-            one_life(t, folder, journal_disk, rng, same_disk, settings, counts)
+            one_life(t, folder, journal_disk, moments(rng, journal_disk, CUTS, behind_restores), rng, same_disk, settings,
+                     counts)
             shutil.rmtree(t.path(folder))
         t.note("%s: %d cuts, %d new generations, the replica was ahead %d times" %
                (name, counts["cuts"], counts["new"], counts["ahead"]))
 
 
-def one_life(t, name, journal_disk, rng, same_disk, settings, counts):
+def one_life(t, name, journal_disk, where, rng, same_disk, settings, counts):
     known = Known(journal_disk.marks())
     flavours = {}
-    for number, position in enumerate(moments(rng, journal_disk, CUTS)):
+    for number, position in enumerate(where):
         journal_disk.forward(position)
         cut = "%04d_at_%d" % (number, position)
         flavours[cut] = make_cut(t.path(name, "cuts", cut), journal_disk, known.at(position), settings, same_disk, rng,
                                  number % TOOLS_EVERY == 0)
     lines = run(t, "powercut_open.py", t.path(name, "cuts"), {"LJ_CUT_FAST": "1"}).splitlines()
     results = [json.loads(line) for line in lines]
-    check_equal(len(results), CUTS, "cuts that were tried")
+    check_equal(len(results), len(where), "cuts that were tried")
     wrong = [r for r in results if r["wrong"]]
     for result in wrong[:2]:
         t.note(result["trace"])
     check(not wrong, "%d of %d cuts; %s" %
-          (len(wrong), CUTS, "; ".join("%s (%s): %s" % (r["cut"], flavours[r["cut"]], r["wrong"]) for r in wrong[:3])))
+          (len(wrong), len(where), "; ".join("%s (%s): %s" % (r["cut"], flavours[r["cut"]], r["wrong"]) for r in wrong[:3])))
     counts["cuts"] += len(results)
     counts["new"] += sum(r["new"] for r in results)
     counts["ahead"] += sum((r["replica"] or 0) > (r["opened"] or 0) for r in results)
 
 
-@test("shim", "load_extension", timeout=240, long_timeout=3000)
+@test("shim", "load_extension", timeout=500, long_timeout=7200)
 def the_replica_is_elsewhere(t):
     for synchronous in ("FULL", "NORMAL", "OFF"):
         cuts(t, "synchronous " + synchronous, False, synchronous=synchronous)
     cuts(t, "exclusive locking", False, exclusive=True, synchronous="NORMAL")
 
 
-@test("shim", "load_extension", timeout=240, long_timeout=3000)
+@test("shim", "load_extension", timeout=500, long_timeout=7200)
+def a_restored_database_and_the_wal_of_the_lost_one(t):
+    """Whatever comes first on the disk: the restored database never has the old WAL beside it."""
+    for number in range(3):
+        cuts(t, "restored %d" % number, False, behind_restores=True, steps=16, losses=12)
+
+
+@test("shim", "load_extension", timeout=500, long_timeout=7200)
 def the_replica_is_on_the_same_disk(t):
     for synchronous in ("FULL", "NORMAL"):
         cuts(t, "same disk, synchronous " + synchronous, True, synchronous=synchronous)
 
 
-@test("shim", "load_extension", timeout=240, long_timeout=3000)
+@test("shim", "load_extension", timeout=500, long_timeout=7200)
 def frames_are_in_the_spool(t):
     """Nothing ships by itself, so what checkpoints destroy goes through the spool, which is never synced."""
     for synchronous in ("FULL", "NORMAL"):
@@ -175,14 +192,14 @@ def frames_are_in_the_spool(t):
              options={"sync_interval": "1h"}, losses=0.1)
 
 
-@test("shim", "load_extension", timeout=240, long_timeout=3000)
+@test("shim", "load_extension", timeout=500, long_timeout=7200)
 def snapshots_and_retention(t):
     """Objects are deleted on the disk that is cut: whatever of that is undone, the replica stays whole from its newest snapshot on."""
     cuts(t, "retention", True, synchronous="NORMAL", losses=0.2,
          options={"sync_interval": "5ms", "snapshot_interval": "20ms", "retention": "60ms"})
 
 
-@test("shim", "load_extension", timeout=240, long_timeout=3000)
+@test("shim", "load_extension", timeout=500, long_timeout=7200)
 def the_disk_is_never_behind_with_fsync_before_ship(t):
     cuts(t, "fsync_before_ship", False, synchronous="NORMAL",
          options={"sync_interval": "1ms", "fsync_before_ship": "on"})

@@ -91,16 +91,23 @@ lj_code lj_output_open_wal(lj_output *output, lj_error *err)
     return LJ_OK;
 }
 
-static lj_code remove_companions(const char *path, lj_error *err)
+/*
+ * Durably, before the restored file has its name: a power cut must not leave a WAL of the lost database beside it, and not every
+ * file system keeps two changes of names in order.
+ */
+static lj_code remove_companions(const char *path, const char *dir, lj_error *err)
 {
+    bool removed = false;
     for (size_t i = 0; i < LJ_ARRAY_LEN(companions); i++) {
         LJ_CLEANUP(lj_freep) char *name = lj_str_printf("%s%s", path, companions[i]);
         if (name == NULL)
             return lj_error_nomem(err);
-        if (unlink(name) != 0 && errno != ENOENT)
+        if (unlink(name) == 0)
+            removed = true;
+        else if (errno != ENOENT)
             return lj_error_errno(err, errno, "cannot remove the stale %s", name);
     }
-    return LJ_OK;
+    return removed ? lj_io_fsync_dir(dir, err) : LJ_OK;
 }
 
 /* Gives the file its name; whoever created that name meanwhile keeps it. */
@@ -130,7 +137,7 @@ lj_code lj_output_publish(lj_output *output, lj_error *err)
     if (lj_io_fsync(output->db_fd, err) != LJ_OK)
         return lj_error_context(err, "%s", output->temp);
     lj_closep(&output->db_fd);
-    LJ_TRY(output->remove_stale ? remove_companions(output->path, err)
+    LJ_TRY(output->remove_stale ? remove_companions(output->path, output->dir, err)
                                 : check_companions(output->path, err));
     LJ_TRY(rename_new(output, err));
     free(output->temp);
