@@ -132,12 +132,17 @@ class SkipList:
                 if row_version in ("*", version):
                     self.rows.append((pattern, reason))
 
-    def reason(self, name):
+    def row(self, name):
+        """(pattern, reason) or None"""
         for pattern, reason in self.rows:
             if fnmatch.fnmatchcase(name, pattern):
                 self.used.add(pattern)
-                return reason
+                return pattern, reason
         return None
+
+    def reason(self, name):
+        found = self.row(name)
+        return found[1] if found else None
 
     def unused(self):
         return [pattern for pattern, _ in self.rows if pattern not in self.used]
@@ -223,8 +228,9 @@ def compare(run, outcomes, plain_outcomes, whole):
     files, jobs = merged(outcomes)
     plain = merged(plain_outcomes)[0] if plain_outcomes else None
     for name, file in files.items():
-        for what in sorted({case for case in [name, *file["failed"]] if run.skips.reason(case)}):
-            print(f"skip - {run.label}{what}: {run.skips.reason(what)}")
+        excused = [run.skips.row(case) for case in [name, *file["failed"]]]
+        for row in sorted({row for row in excused if row}):
+            print(f"skip - {run.label}{name} {row[0]} ({excused.count(row)}): {row[1]}")
         if plain is not None:
             good = name in plain and worse(run, plain[name], file) == ([], [])
         else:
