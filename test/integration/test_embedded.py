@@ -165,38 +165,6 @@ def constraint_failures_with_full_text_triggers(t):
 
 
 @test(*NEEDS)
-def the_broken_chain_of_sqlite_is_noticed(t):
-    """
-    SQLite before 3.50.2 writes frames that its own recovery drops after: spill in a savepoint, ROLLBACK TO, COMMIT. They are
-    repaired at the commit (repair.c): what was committed so reaches the replica, in the same generation.
-    """
-    shard = Shard(t)
-    con = shard.open()
-    con.execute("CREATE TABLE bulk(id INTEGER PRIMARY KEY, a, b)")
-    con.executemany("INSERT INTO bulk(a, b) VALUES(?, zeroblob(900))", [(i,) for i in range(200)])
-    con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    shim.sync(con)
-    first = shard.generation()
-    con.execute("PRAGMA cache_size=5").fetchall()
-    con.execute("BEGIN")
-    chain.extend(con, t.random)
-    con.execute("SAVEPOINT a")
-    for _ in range(3):
-        con.execute("UPDATE bulk SET a = a + 1")
-    con.execute("ROLLBACK TO a")
-    n = chain.extend(con, t.random)
-    con.execute("COMMIT")
-    shim.sync(con)
-    check_equal(shard.restore_now("right after the broken commit"), n, "last link")
-    n = shard.write(con, 10)
-    shim.sync(con)
-    check_equal(shard.restore_now("later commits"), n, "last link")
-    check_equal(shard.generation(), first, "generation")
-    con.close()
-    check_equal(shard.check_restores("closed"), n, "last link")
-
-
-@test(*NEEDS)
 def attached_shards_have_replicas_of_their_own(t):
     one, two = Shard(t, name="shard_0"), Shard(t, name="shard_1")
     two.open().close()
