@@ -34,7 +34,7 @@ def restore_generation(place, scratch):
 
 
 def left_in_wal_mode(folder):
-    """Databases that a job left behind in WAL mode: their newest state has to be in the replica."""
+    """Databases that a job left behind in WAL mode."""
     for path in folder.rglob("*"):
         if not path.is_file() or path.name.endswith(("-wal", "-shm", "-journal")):
             continue
@@ -64,46 +64,45 @@ def compare_left(path, replica, scratch):
         for end in ("", "-wal"):
             if os.path.exists(f"{path}{end}"):
                 shutil.copy(f"{path}{end}", scratch / f"left-{replica.name}-{name}{end}")
-        try:
-            same = content(scratch / f"left-{replica.name}-{name}") == content(target)
-        except sqlite3.DatabaseError:
-            return None  # a test damaged it on purpose
+        same = content(scratch / f"left-{replica.name}-{name}") == content(target)
         why = None if same else "the restored database is another"
     return why and f"{replica.name}/{path.name}: {why}"
 
 
-def check_replicas(data, scratch, jobs):
-    """Restores every generation; prints the verdict."""
-    places = generations(data / "replica")
+def check_replicas(data, scratch, jobs, most):
+    """Restores generations, at most so many, evenly spread; prints the verdict. Returns how many there are."""
+    every = generations(data / "replica")
+    places = every[::max(1, -(-len(every) // most))]
     scratch.mkdir()
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         failures = [why for why in pool.map(lambda place: restore_generation(place, scratch), places) if why]
     if failures:
         print("\n".join(failures[:20]))
-        print(f"not ok - every generation of the replicas can be restored: {len(failures)} of {len(places)} cannot")
+        print(f"not ok - the generations in the replicas can be restored: {len(failures)} of {len(places)} cannot")
     elif places:
-        print("ok - every generation of the replicas can be restored")
+        print("ok - the generations in the replicas can be restored")
     segments = sum(1 for _ in (data / "replica").rglob("*.wal.lz4"))
-    print(f"note - replicas: {len(places)} generations, {segments} segments")
-    return len(places)
+    print(f"note - replicas: {len(every)} generations, {segments} segments; {len(places)} generations restored")
+    return len(every)
 
 
 def check_left(data, scratch):
-    """Databases that the jobs left behind, against their replicas; prints the verdict."""
+    """
+    The databases that mptester left behind, against their replicas; prints the verdict. (testfixture's tests put files in the place
+    of databases, and damage them, so what they leave says nothing.)
+    """
     compared = 0
     failures = []
-    for folder in sorted((data / "run" / LITEJOIN).iterdir()):
+    for folder in sorted((data / "run" / LITEJOIN).glob("mptest-*")):
         for path in left_in_wal_mode(folder):
-            if not (data / "replica" / folder.name / path.name.removesuffix(".db") / "generations").is_dir():
-                continue  # copied there by a test, never opened
             compared += 1
             if why := compare_left(path, data / "replica" / folder.name, scratch):
                 failures.append(why)
     if failures:
         print("\n".join(failures[:20]))
-        print(f"not ok - databases that were left are in the replicas: {len(failures)} of {compared} are not")
+        print(f"not ok - what mptester wrote is in the replicas: {len(failures)} of {compared} are not")
     elif compared:
-        print(f"ok - databases that were left are in the replicas ({compared} compared)")
+        print(f"ok - what mptester wrote is in the replicas ({compared} compared)")
 
 
 def fresh(folder):
