@@ -10,6 +10,7 @@
 
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
+#include "vfs/capture/session.h"
 #include "vfs/capture/spool.h"
 #include "vfs/capture/walfile.h"
 
@@ -199,8 +200,11 @@ static bool decide(decision *d)
         return refuse(d, "%.150s", err.message);
     if (d->touched)
         return refuse(d, "the database was written outside of WAL mode");
-    d->has_record = lj_shared_load(d->db->shared, &d->record) && d->record.active &&
-                    strcmp(d->record.generation, d->saved.at.generation) == 0;
+    lj_session before;
+    d->has_record = lj_shared_load(d->db->shared, &before) && before.chain.active &&
+                    strcmp(before.chain.generation, d->saved.at.generation) == 0;
+    if (d->has_record)
+        d->record = before.chain;
     d->chain.active = true;
     memcpy(d->chain.generation, d->saved.at.generation, LJ_GENERATION_MAX);
     return d->life.known ? decide_with_frames(d) : decide_without_frames(d);
@@ -225,6 +229,7 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
     if (go_on) {
         db->chain = d.chain;
         db->pos = d.saved.at;
+        db->safe_life = db->life.number;
         db->safe_frames = d.safe_frames;
         db->spool_bytes = spooled;
         db->shipped_life =
@@ -236,7 +241,8 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
         db->broken = true;
         snprintf(db->broken_reason, sizeof(db->broken_reason), "%s", d.reason);
     }
-    lj_db_chain_store_locked(db);
+    db->saved = d.saved;
+    lj_db_leave_locked(db);
     pthread_mutex_unlock(&db->mutex);
     *ret_saved = d.saved;
     if (go_on)

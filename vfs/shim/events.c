@@ -103,7 +103,7 @@ static bool scan_first(void *ctx)
 void lj_event_first_open(lj_open *open, bool wal_mode)
 {
     if (wal_mode)
-        lj_db_ready(open->db, scan_first, open);
+        lj_db_ready_alone(open->db, scan_first, open);
 }
 
 void lj_event_wal_opened(lj_file *wal)
@@ -202,13 +202,23 @@ void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 o
 
 /* ------------------------------------------------------------------ wal-index locks */
 
+/* So large a WAL is worth another process's snapshot, which is lost when it gives way; ours only goes on in another way. */
+#define LARGE_BESIDE_OTHERS (UINT64_C(64) << 20)
+
 static bool wal_is_large(lj_db *db)
 {
     pthread_mutex_lock(&db->mutex);
     lj_life life = db->life;
+    bool follows = lj_db_follows_locked(db);
     pthread_mutex_unlock(&db->mutex);
-    return life.known &&
-           lj_wal_frame_offset(life.page_size, life.frames + 1) >= db->options.max_wal_size_bytes;
+    uint64_t limit = LJ_MAX(db->options.max_wal_size_bytes, follows ? LARGE_BESIDE_OTHERS : 0);
+    return life.known && lj_wal_frame_offset(life.page_size, life.frames + 1) >= limit;
+}
+
+void lj_event_make_room(lj_open *open, bool exclusive)
+{
+    if (!lj_image_convert(&open->guard))
+        (void)lj_db_ask_yield(open->db, exclusive);
 }
 
 /* Lock 4..7: somebody restarts the WAL, or makes sure that the next writer will. */
@@ -221,7 +231,7 @@ int lj_event_restart_lock(lj_file *file, int flags)
         return SQLITE_BUSY;
     int rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
     if (rc == SQLITE_BUSY && (checkpoint || wal_is_large(open->db))) {
-        (void)lj_image_convert(&open->guard);
+        lj_event_make_room(open, false);
         rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
     }
     if (rc == SQLITE_OK)
@@ -235,6 +245,6 @@ int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc)
     const unsigned both = (1u << LJ_LOCK_WRITE) | (1u << LJ_LOCK_CKPT);
     if (rc != SQLITE_BUSY || ofst < LJ_LOCK_READ0 || (file->exclusive & both) != both)
         return rc;
-    (void)lj_image_convert(&file->open->guard); /* tried again in any case, as in file_lock */
+    lj_event_make_room(file->open, false); /* tried again in any case, as in file_lock */
     return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
 }

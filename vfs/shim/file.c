@@ -29,6 +29,10 @@ static int file_close(sqlite3_file *f)
     if (file->partner != NULL)
         file->partner->partner = NULL;
     int rc = SQLITE_OK;
+    if (!file->is_wal) {
+        lj_view_locked(file, SQLITE_LOCK_NONE);
+        lj_view_remove(file);
+    }
     if (open != NULL && !file->is_wal)
         lj_registry_release(
             open); /* flushes while the WAL is still locked in place by this handle */
@@ -105,11 +109,11 @@ static int file_lock(sqlite3_file *f, int level)
      * there still is a lock to give back: it may just have gone.
      */
     if (rc == SQLITE_BUSY && level == SQLITE_LOCK_EXCLUSIVE && live(file)) {
-        (void)lj_image_convert(&file->open->guard);
+        lj_event_make_room(file->open, true);
         rc = METHODS(f)->xLock(LOWER(f), level);
     }
     if (rc == SQLITE_OK && level > file->lock_level)
-        file->lock_level = level;
+        lj_view_locked(file, level);
     return rc;
 }
 
@@ -117,7 +121,7 @@ static int file_unlock(sqlite3_file *f, int level)
 {
     int rc = METHODS(f)->xUnlock(LOWER(f), level);
     if (rc == SQLITE_OK && level < SELF(f)->lock_level)
-        SELF(f)->lock_level = level;
+        lj_view_locked(SELF(f), level);
     return rc;
 }
 
@@ -191,7 +195,7 @@ static int file_shm_map(sqlite3_file *f, int region, int size, int extend, void 
     lj_file *file = SELF(f);
     int rc = METHODS(f)->xShmMap(LOWER(f), region, size, extend, ret_map);
     if (rc == SQLITE_OK && region == 0)
-        file->index = *ret_map;
+        lj_view_add(file, *ret_map);
     return rc;
 }
 
@@ -237,7 +241,7 @@ static void file_shm_barrier(sqlite3_file *f)
 
 static int file_shm_unmap(sqlite3_file *f, int delete_flag)
 {
-    SELF(f)->index = NULL;
+    lj_view_remove(SELF(f));
     return METHODS(f)->xShmUnmap(LOWER(f), delete_flag);
 }
 

@@ -14,6 +14,7 @@
 #include <sqlite3ext.h>
 
 #include "vfs/capture/image.h"
+#include "vfs/capture/session.h"
 #include "vfs/config/config.h"
 #include "vfs/ship/scheduler.h"
 #include "vfs/ship/shipper.h"
@@ -44,6 +45,7 @@ struct lj_file {
     int lock_level;             /* SQLITE_LOCK_* held on the database file */
     unsigned exclusive;         /* bit per wal-index lock held EXCLUSIVE */
     const volatile void *index; /* first region of the wal-index, NULL while not mapped */
+    lj_file *next_view;         /* list of handles with an index */
     lj_wal_salt seen_salt;      /* what was published last through this handle */
     uint32_t seen_frames;
     bool checkpointing; /* between CKPT_START and CKPT_DONE */
@@ -71,6 +73,10 @@ struct lj_open {
     lj_db *db;
     lj_shipper *shipper;
     lj_image_guard guard;
+    atomic_uint sharers; /* handles with a lock on the database file */
+    pthread_mutex_t
+        view_mutex; /* rank 1: guards views, and keeps the index of each mapped while a thread of ours looks */
+    lj_file *views;
     sqlite3_vfs *base;
     /* the snapshot's own view of the file (freeze.c); used under guard.mutex */
     char *base_name;      /* path framed in NULs, as the unix VFS wants it */
@@ -105,6 +111,17 @@ void lj_open_flush(lj_open *open);
 
 /* ---- freeze.c ---- */
 lj_dbfile lj_freeze_dbfile(lj_open *open);
+/* Publishes what the wal-index shows, through a handle of its own; for when no other has it mapped. */
+void lj_freeze_look(lj_open *open);
+
+/* ---- view.c: the wal-index and the locks of a database, for threads of ours ---- */
+void lj_view_add(lj_file *file, const volatile void *index);
+/* Before the index is unmapped. */
+void lj_view_remove(lj_file *file);
+/* The level of a handle's lock on the database file changed. */
+void lj_view_locked(lj_file *file, int level);
+/* What the capture and the image ask of the shim (database.h, image.h). */
+void lj_view_connect(lj_open *open);
 
 /* ---- file.c ---- */
 /* The io_methods for a file whose lower one has this version. */
@@ -120,6 +137,8 @@ void lj_event_first_open(lj_open *open, bool wal_mode);
 void lj_event_wal_write(lj_file *wal, const void *data, int len, sqlite3_int64 off);
 void lj_event_wal_failed(lj_file *wal);
 void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off);
+/* A lock was refused: a snapshot, here or in the uploader's process, gives its own back if it has any. */
+void lj_event_make_room(lj_open *open, bool exclusive);
 int lj_event_restart_lock(lj_file *file, int flags);
 int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc);
 void lj_event_wal_emptying(lj_open *open, bool going);

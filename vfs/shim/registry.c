@@ -40,10 +40,12 @@ static struct {
 static void before_fork(void)
 {
     pthread_mutex_lock(&registry.mutex);
+    lj_bell_before_fork();
 }
 
 static void in_parent(void)
 {
+    lj_bell_in_parent();
     pthread_mutex_unlock(&registry.mutex);
 }
 
@@ -52,6 +54,7 @@ static void in_child(void)
     pthread_mutex_init(&registry.mutex, NULL);
     pthread_cond_init(&registry.ended, NULL);
     lj_process_epoch++;
+    lj_bell_in_child();
     for (lj_open *open = registry.opens; open != NULL; open = open->next) {
         if (open->ending)
             continue; /* half freed; the parent unlocks before it closes (database.c) */
@@ -71,8 +74,9 @@ static void in_child(void)
 static bool has_work(lj_db *db)
 {
     pthread_mutex_lock(&db->mutex);
-    bool work = db->attached && (db->commits > 0 || db->spool_bytes > 0) && !db->not_wal &&
-                (db->state == LJ_DB_REPLICATING || db->state == LJ_DB_STARTING);
+    bool work = db->attached &&
+                (db->commits > 0 || (db->spool_bytes > 0 && !lj_db_follows_locked(db))) &&
+                !db->not_wal && db->state != LJ_DB_STOPPED && db->state != LJ_DB_IDLE;
     pthread_mutex_unlock(&db->mutex);
     return work;
 }
@@ -126,6 +130,7 @@ static void free_content(lj_open *open)
     lj_shipper_free(open->shipper);
     lj_db_free(open->db);
     pthread_mutex_destroy(&open->guard.mutex);
+    pthread_mutex_destroy(&open->view_mutex);
     free(open->base_name);
 }
 
@@ -145,6 +150,7 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
     open->epoch = lj_process_epoch;
     open->reader_slot = -1;
     pthread_mutex_init(&open->guard.mutex, NULL);
+    pthread_mutex_init(&open->view_mutex, NULL);
     open->guard.memory_bytes = SMALL_IMAGE_BYTES;
     lj_db_options options = db_options(config);
     lj_storage_options storage_options = {.io_timeout_ns = config->io_timeout_ns,
@@ -158,6 +164,8 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
         code = lj_db_new(path, lj_storage_url(storage), &options, lj_shipper_wake, &open->db, err);
     if (code == LJ_OK)
         code = lj_shipper_new(open->db, storage, &open->guard, &dbfile, &open->shipper, err);
+    if (code == LJ_OK)
+        lj_view_connect(open);
     if (code != LJ_OK) {
         if (open->shipper == NULL)
             lj_storage_close(storage);

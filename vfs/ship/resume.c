@@ -8,6 +8,7 @@
  */
 #include <inttypes.h>
 
+#include "vfs/capture/session.h"
 #include "vfs/replica/inventory.h"
 #include "vfs/ship/internal.h"
 
@@ -49,9 +50,9 @@ static void note_newest_snapshot(lj_shipper *s, const lj_generation_info *found)
     s->saved.snapshot_ns = newest->created_ns;
     s->saved.snapshot_at.index = newest->index;
     s->unsaved = true;
-    pthread_mutex_lock(&s->db->mutex);
+    lj_db_enter(s->db);
     s->db->last_snapshot_ns = newest->created_ns;
-    pthread_mutex_unlock(&s->db->mutex);
+    lj_db_leave(s->db);
 }
 
 lj_code lj_resume_check(lj_shipper *s, lj_error *err)

@@ -18,6 +18,7 @@
 
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
+#include "vfs/capture/session.h"
 #include "vfs/codec/lz4.h"
 #include "vfs/ship/internal.h"
 
@@ -34,13 +35,14 @@ static lj_code put_snapshot(lj_shipper *s, lj_image *image, const char *generati
     lj_code code = lj_storage_put(s->storage, key, &packed, &options, err);
     uint64_t bytes = lj_lz4_encoder_bytes_out(encoder);
     lj_lz4_encoder_free(encoder);
+    s->lost_images = code == LJ_BUSY ? s->lost_images + 1 : 0;
     if (code != LJ_OK)
         return lj_error_context(err, "snapshot");
-    pthread_mutex_lock(&s->db->mutex);
+    lj_db_enter(s->db);
     s->db->snapshots++;
     s->db->shipped_bytes += bytes;
     s->db->last_snapshot_ns = created_ns;
-    pthread_mutex_unlock(&s->db->mutex);
+    lj_db_leave(s->db);
     lj_log(LJ_LOG_INFO,
            "%s: snapshot %s/%08" PRIx32 ", %" PRIu64 " pages of %" PRIu32 " bytes, %" PRIu64
            " compressed",
@@ -49,8 +51,12 @@ static lj_code put_snapshot(lj_shipper *s, lj_image *image, const char *generati
     return LJ_OK;
 }
 
+/* After so many images that were lost to checkpoints of other processes the next is copied first, and stays. */
+#define LOST_IMAGES_MAX 3u
+
 static lj_code begin_image(lj_shipper *s, lj_image **ret_image, lj_error *err)
 {
+    s->guard->copy_first = s->lost_images >= LOST_IMAGES_MAX;
     return lj_image_begin(s->guard, &s->dbfile, s->db->wal_path, s->db->state_dir,
                           &s->cancel_snapshot, ret_image, err);
 }
@@ -103,7 +109,8 @@ static void begin_chain_locked(lj_shipper *s, const lj_freeze *f, const frozen_p
         db->chain.unused = false;
     db->broken = false;
     db->pos = saved->at;
-    db->safe_frames = place->life == db->life.number ? place->frames : 0;
+    db->safe_life = place->life;
+    db->safe_frames = place->frames;
     db->spool_bytes = 0;
     fresh->life = place->life;
     fresh->frames = place->frames;
@@ -111,7 +118,6 @@ static void begin_chain_locked(lj_shipper *s, const lj_freeze *f, const frozen_p
     saved->has_base = f->frames > 0;
     saved->base_salt = f->salt;
     saved->base_frames = f->frames;
-    lj_db_chain_store_locked(db);
 }
 
 /* Freezes with restarts held off in between, and makes the new generation the active chain. */
@@ -119,17 +125,17 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
                         lj_error *err)
 {
     lj_db *db = s->db;
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     db->freezing = true;
     db->disturbed = false;
     lj_life last = db->life;
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave(db);
     lj_image *image = NULL;
     lj_code code = begin_image(s, &image, err);
     lj_identity identity;
     bool has_identity = lj_identity_of(db->path, &identity);
 
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     db->freezing = false;
     frozen_place place = {.in_life = false};
     if (code == LJ_OK && !place_locked(db, lj_image_freeze(image), &last, &place)) {
@@ -141,7 +147,7 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
         fresh->saved.identity = identity;
         begin_chain_locked(s, lj_image_freeze(image), &place, fresh);
     }
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave(db);
     if (code != LJ_OK) {
         lj_image_end(image);
         return code;
@@ -154,13 +160,12 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
 static void deactivate(lj_shipper *s, const char *generation)
 {
     lj_db *db = s->db;
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     if (db->chain.active && strcmp(db->chain.generation, generation) == 0) {
         db->chain.active = false;
         db->safe_frames = 0;
-        lj_db_chain_store_locked(db);
     }
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave(db);
 }
 
 /*
@@ -248,6 +253,7 @@ static lj_code locate(lj_shipper *s, const lj_freeze *f, uint64_t life_before, l
     lj_db *db = s->db;
     lj_code code = LJ_OK;
     pthread_mutex_lock(&db->mutex);
+    lj_db_refresh_locked(db);
     const lj_chain *chain = &db->chain;
     bool current = f->frames == 0 || (chain->has_life && lj_wal_salt_eq(chain->salt, f->salt));
     if (!chain->active || !current) {
