@@ -242,7 +242,6 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
         snprintf(db->broken_reason, sizeof(db->broken_reason), "%s", d.reason);
     }
     db->saved = d.saved;
-    lj_db_leave_locked(db);
     pthread_mutex_unlock(&db->mutex);
     *ret_saved = d.saved;
     if (go_on)

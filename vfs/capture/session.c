@@ -159,7 +159,7 @@ static void store_locked(lj_db *db)
 
 void lj_db_leave_locked(lj_db *db)
 {
-    if (db->shared == NULL || (db->sharing && !db->entered))
+    if (db->shared == NULL || (db->sharing ? !db->entered : !db->attached))
         return;
     store_locked(db);
     if (db->entered)

@@ -194,7 +194,7 @@ static int file_shm_map(sqlite3_file *f, int region, int size, int extend, void 
 {
     lj_file *file = SELF(f);
     int rc = METHODS(f)->xShmMap(LOWER(f), region, size, extend, ret_map);
-    if (rc == SQLITE_OK && region == 0)
+    if (rc == SQLITE_OK && region == 0 && *ret_map != NULL)
         lj_view_add(file, *ret_map);
     return rc;
 }
