@@ -21,9 +21,7 @@
 static void free_db(lj_db *db)
 {
     lj_ring_free(&db->ring);
-    /* the bell last: whoever learns from it that we are gone finds the seat free */
-    lj_seat_leave(db->lock_fd);
-    lj_bell_close(db->bell);
+    lj_db_leave_seat(db);
     lj_shared_close(db->shared);
     free(db->path);
     free(db->wal_path);
@@ -548,7 +546,7 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
     bool in_life = life->known && life->number == db->shipped_life;
     if (in_life)
         s.lag_frames = life->frames - LJ_MIN(life->frames, db->shipped_frames);
-    else if (life->known)
+    else if (life->known && life->number > db->shipped_life)
         s.lag_frames = life->frames;
     /* what is shipped of this life is behind all that was spooled: a file that is still there will go */
     if (!in_life && db->spool_bytes > 0 && db->saved.page_size != 0)

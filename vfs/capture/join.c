@@ -18,6 +18,7 @@
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
 #include "vfs/capture/attach.h"
+#include "vfs/capture/image.h"
 #include "vfs/capture/seat.h"
 #include "vfs/capture/session.h"
 #include "vfs/capture/spool.h"
@@ -213,6 +214,19 @@ static bool take_place(lj_db *db, lj_db_first_look_fn look, void *ctx, bool only
     }
     db->wake(db, 0);
     return true;
+}
+
+void lj_db_leave_seat(lj_db *db)
+{
+    if (db->sharing && db->bell != NULL && !lj_db_follows_locked(db)) {
+        lj_shared_set(db->shared, LJ_WORD_IMAGE, LJ_IMAGE_FREE);
+        /* while the seat is still ours, or it would be the next one's: not everybody can copy a folder with a FIFO in it */
+        unlink(db->bell_path);
+    }
+    lj_seat_leave(db->lock_fd);
+    lj_bell_close(db->bell);
+    db->lock_fd = -1;
+    db->bell = NULL;
 }
 
 void lj_db_quiet(lj_db *db)

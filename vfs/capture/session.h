@@ -52,6 +52,9 @@ void lj_db_image_held(lj_db *db, unsigned hold);
 /* Another process takes part now; *ret_joins counts those that came so far. */
 bool lj_db_company(lj_db *db, uint64_t *ret_joins);
 
+/* Gives the place up, with all that can be seen of it: whoever learns that we are gone finds the seat free. (join.c) */
+void lj_db_leave_seat(lj_db *db);
+
 /* ---- a standby's side ---- */
 
 /*

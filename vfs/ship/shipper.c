@@ -362,7 +362,7 @@ static bool unshipped_locked(const lj_shipper *s)
     if (!db->chain.active || !db->life.known)
         return false;
     if (db->pos.index < db->chain.index)
-        return !db->chain.has_life || db->shipped_life < db->life.number;
+        return !db->chain.has_life || db->shipped_life < db->session_life;
     return !db->chain.unused && db->chain.has_life &&
            db->pos.offset < lj_wal_frame_offset(db->life.page_size, db->life.frames + 1);
 }

@@ -79,7 +79,7 @@ static bool place_locked(const lj_db *db, const lj_freeze *f, const lj_life *las
         return false;
     if (f->frames == 0) {
         /* without a disturbance, a life that is new since then began after the freeze: the WAL was empty */
-        place.before = life->number > last->number;
+        place.before = db->session_life > last->number;
         place.life = last->number;
         place.frames = last->frames;
     } else {
@@ -101,7 +101,7 @@ static void begin_chain_locked(lj_shipper *s, const lj_freeze *f, const frozen_p
     lj_saved_position *saved = &fresh->saved;
     db->chain = (lj_chain){.active = !f->broken,
                            .has_life = f->frames > 0 || place->before,
-                           .salt = place->before ? db->life.salt : f->salt,
+                           .salt = place->before ? db->session_salt : f->salt,
                            .unused = f->frames > 0,
                            .base_frames = f->frames};
     memcpy(db->chain.generation, saved->at.generation, LJ_GENERATION_MAX);
@@ -129,6 +129,11 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
     db->freezing = true;
     db->disturbed = false;
     lj_life last = db->life;
+    if (db->session_life > last.number) {
+        /* begun by another process; if the WAL is empty now it is over, and we shall not see how long it was */
+        last.number = db->session_life;
+        last.frames = UINT64_MAX;
+    }
     lj_db_leave(db);
     lj_image *image = NULL;
     lj_code code = begin_image(s, &image, err);
@@ -264,9 +269,12 @@ static lj_code locate(lj_shipper *s, const lj_freeze *f, uint64_t life_before, l
         memcpy(ret_at->generation, chain->generation, LJ_GENERATION_MAX);
         const lj_life *life = &db->life;
         bool begun = f->frames == 0 &&
-                     life->number != life_before; /* behind the snapshot from its first frame */
-        *ret_frames = f->frames != 0 || begun ? f->frames : life->frames;
-        *ret_life = life->number;
+                     db->session_life != life_before; /* behind the snapshot from its first frame */
+        /* begun and ended by another process without our seeing it: its end is in the chain */
+        bool ours = life->known && life->number == db->session_life;
+        uint64_t frames = ours ? life->frames : chain->sealed_frames;
+        *ret_frames = f->frames != 0 || begun ? f->frames : frames;
+        *ret_life = db->session_life;
         /* an unused index may be taken over by another life: then all of that one is behind the snapshot */
         ret_at->offset = *ret_frames > 0 && !chain->unused
                              ? lj_wal_frame_offset(f->page_size, *ret_frames + 1)
@@ -405,7 +413,7 @@ lj_code lj_snapshot_periodic(lj_shipper *s, lj_error *err)
     lj_image *image = NULL;
     roll_over(s);
     pthread_mutex_lock(&s->db->mutex);
-    uint64_t life_before = s->db->life.number;
+    uint64_t life_before = s->db->session_life;
     pthread_mutex_unlock(&s->db->mutex);
     LJ_TRY(begin_image(s, &image, err));
     lj_code code = publish_periodic(s, image, life_before, err);
