@@ -69,8 +69,8 @@ typedef struct {
         frames; /* everything of this process's lives up to here is in the frozen state */
 } frozen_place;
 
-/* `last` was the current life before the freeze. false: the lives in between cannot be told apart. */
-static bool place_locked(const lj_db *db, const lj_freeze *f, const lj_life *last,
+/* `last` was the number of the current life before the freeze. false: the lives in between cannot be told apart. */
+static bool place_locked(const lj_db *db, const lj_freeze *f, uint64_t last,
                          frozen_place *ret_place)
 {
     const lj_life *life = &db->life;
@@ -79,9 +79,9 @@ static bool place_locked(const lj_db *db, const lj_freeze *f, const lj_life *las
         return false;
     if (f->frames == 0) {
         /* without a disturbance, a life that is new since then began after the freeze: the WAL was empty */
-        place.before = db->session_life > last->number;
-        place.life = last->number;
-        place.frames = last->frames;
+        place.before = db->session_life > last;
+        place.life = last;
+        place.frames = UINT64_MAX; /* that life is over, however long others made it */
     } else {
         place.in_life = life->known && lj_wal_salt_eq(life->salt, f->salt);
         if (life->known && !place.in_life)
@@ -128,12 +128,7 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
     lj_db_enter(db);
     db->freezing = true;
     db->disturbed = false;
-    lj_life last = db->life;
-    if (db->session_life > last.number) {
-        /* begun by another process; if the WAL is empty now it is over, and we shall not see how long it was */
-        last.number = db->session_life;
-        last.frames = UINT64_MAX;
-    }
+    uint64_t last = db->session_life;
     lj_db_leave(db);
     lj_image *image = NULL;
     lj_code code = begin_image(s, &image, err);
@@ -143,7 +138,7 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
     lj_db_enter(db);
     db->freezing = false;
     frozen_place place = {.in_life = false};
-    if (code == LJ_OK && !place_locked(db, lj_image_freeze(image), &last, &place)) {
+    if (code == LJ_OK && !place_locked(db, lj_image_freeze(image), last, &place)) {
         code = lj_error_set(err, LJ_BUSY, "the WAL was restarted while it was being frozen");
         lj_error_retryable(err, true);
     }
@@ -270,9 +265,9 @@ static lj_code locate(lj_shipper *s, const lj_freeze *f, uint64_t life_before, l
         const lj_life *life = &db->life;
         bool begun = f->frames == 0 &&
                      db->session_life != life_before; /* behind the snapshot from its first frame */
-        /* begun and ended by another process without our seeing it: its end is in the chain */
-        bool ours = life->known && life->number == db->session_life;
-        uint64_t frames = ours ? life->frames : chain->sealed_frames;
+        /* other processes may have lengthened and ended it without our seeing it: then its end is in the chain */
+        bool seen = life->known && life->number == db->session_life;
+        uint64_t frames = LJ_MAX(seen ? life->frames : 0, chain->sealed ? chain->sealed_frames : 0);
         *ret_frames = f->frames != 0 || begun ? f->frames : frames;
         *ret_life = db->session_life;
         /* an unused index may be taken over by another life: then all of that one is behind the snapshot */
