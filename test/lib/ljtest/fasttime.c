@@ -61,7 +61,8 @@ static int64_t scheduled(void)
         double speed = schedule->speed;
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
         if (changes % 2 == 0 && changes == __atomic_load_n(&schedule->changes, __ATOMIC_RELAXED))
-            return ahead_ns + (int64_t)((double)(real_ns(CLOCK_MONOTONIC) - since_ns) * (speed - 1.0));
+            return ahead_ns +
+                   (int64_t)((double)(real_ns(CLOCK_MONOTONIC) - since_ns) * (speed - 1.0));
     }
 }
 
@@ -77,7 +78,8 @@ static int64_t ahead(void)
     int64_t result_ns = scheduled();
     int64_t seen_ns = __atomic_load_n(&highest_ns, __ATOMIC_RELAXED);
     while (result_ns > seen_ns) {
-        if (__atomic_compare_exchange_n(&highest_ns, &seen_ns, result_ns, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        if (__atomic_compare_exchange_n(&highest_ns, &seen_ns, result_ns, true, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED))
             return result_ns;
     }
     return seen_ns;
