@@ -134,6 +134,11 @@ class Commands:
             print("# child: %r" % error, file=sys.stderr, flush=True)
             os._exit(1)
 
+    def arm(self, folder, at):
+        """From here on it dies before the at-th call that changes a file below the folder (crash/killat.c has to be preloaded)."""
+        os.environ["LJ_KILL_DIR"] = folder
+        os.environ["LJ_KILL_AT"] = str(at)
+
     def close(self):
         self.con.close()
         self.con = None
@@ -141,9 +146,6 @@ class Commands:
 
 def main():
     shim.load()
-    for name, value in (("LJ_KILL_DIR", os.environ.get("KILL_DIR")), ("LJ_KILL_AT", os.environ.get("KILL_AT"))):
-        if value:
-            os.environ[name] = value
     commands = Commands(sys.argv[1], sys.argv[2] or None, json.loads(sys.argv[3]))
     for line in sys.stdin:
         name, *arguments = json.loads(line)

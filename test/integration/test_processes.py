@@ -2,15 +2,17 @@
 """test_processes.py - several processes on one database: one uploads, another takes over, and every commit gets to the replica."""
 
 import os
+import subprocess
 import time
 
 from shard import Shard
 
-from ljtest import chain, harness, shim
+from ljtest import chain, harness, native, shim
 from ljtest.broken import FileInTheWay
 from ljtest.harness import LONG, check, check_equal, test, wait_for
 from peer import SIGCONT, SIGSTOP, Peer, uploader_of, wait_taken_over
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 NEEDS = ("shim", "load_extension")
 
 
@@ -433,6 +435,55 @@ def a_full_stop_of_all_processes(t):
         shim.sync(con)
         con.close()
         check_equal(shard.check_restores("turn %d" % turn, snapshots=1, killed=True), last, "last link")
+
+
+def die_taking_over(t, shard, library, at):
+    """
+    One process uploads and is killed with frames in the WAL and in the spool; the next dies before its at-th change of a file; the last
+    one takes over from it. True when the second one got through.
+    """
+    leader, heir, last = Peer(shard), Peer(shard, env={"LD_PRELOAD": library}), Peer(shard)
+    leader.write(1)
+    leader.sync()
+    leader.signal(SIGSTOP)
+    last.write(2)
+    (row,) = last.sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    check_equal(row[0], 0, "busy of TRUNCATE")
+    n = last.write(2)
+    heir.arm(shard.t.path(), at)
+    last.signal(SIGSTOP)
+    leader.kill()
+    died = wait_for(lambda: heir.process.poll() is not None or shard.restore_now("heir %d" % at) == n,
+                    "the heir dies or ships all", 30, 0.05) and heir.process.poll() is not None
+    last.signal(SIGCONT)
+    if died:
+        wait_taken_over([last], heir.pid)
+    last.sync()
+    check_equal(shard.restore_now("step %d" % at), n, "last link after step %d" % at)
+    for peer in [last] if died else [last, heir]:
+        if peer is heir:
+            peer.arm("", 0)
+        peer.close()
+        peer.end()
+    shard.check_restores("closed after step %d" % at, snapshots=1, killed=True)
+    return not died
+
+
+@test(*NEEDS, timeout=240, long_timeout=1200)
+def killed_at_the_steps_of_taking_over(t):
+    try:
+        library = native.shared_library(os.path.join(HERE, "..", "crash", "killat.c"), "-ldl")
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise harness.Skip("cannot build killat.c: %s" % error)
+    shard = Shard(t)
+    at = kills = 0
+    done = False
+    while not done:
+        at += 1 if LONG else t.random.randint(2, 6)
+        done = die_taking_over(t, shard, library, at)
+        kills += not done
+    t.note("%d kills, through after %d calls" % (kills, at))
+    check(kills > 0, "the heir changed no file")
 
 
 @test(*NEEDS, timeout=60)

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -105,7 +106,6 @@ bool lj_shared_foreign(const lj_shared *shared)
 
 bool lj_shared_load(const lj_shared *shared, lj_session *ret_session)
 {
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
     const shared_slot *slot = newest_slot(shared);
     if (slot == NULL)
         return false;
@@ -127,13 +127,12 @@ void lj_shared_store(lj_shared *shared, const lj_session *session)
     shared_slot *target = &page->slots[slot.sequence & 1];
     __atomic_store_n(&page->layout, LAYOUT, __ATOMIC_RELAXED);
     __atomic_store_n(&target->magic, 0, __ATOMIC_RELAXED); /* invalid while it is being written */
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    atomic_signal_fence(memory_order_seq_cst);
     memcpy(&target->session, &slot.session, sizeof(slot.session));
     target->check = slot.check;
     __atomic_store_n(&target->sequence, slot.sequence, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    __atomic_store_n(&target->magic, SLOT_MAGIC, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    atomic_signal_fence(memory_order_seq_cst);
+    __atomic_store_n(&target->magic, SLOT_MAGIC, __ATOMIC_RELEASE);
 }
 
 uint64_t lj_shared_version(const lj_shared *shared)
