@@ -62,6 +62,8 @@ typedef struct litejoin_config {
     void (*log)(void *log_ctx, int level, const char *line);
     void *log_ctx;
     const char *fsync_before_ship;
+    const char *auto_wal;
+    const char *guard;
 } litejoin_config;
 
 /*
@@ -94,6 +96,8 @@ typedef struct litejoin_status {
     uint64_t shipped_bytes;             /* compressed */
     int64_t last_snapshot_ns;           /* wall time of the newest snapshot, 0 = none known */
     char last_error[LITEJOIN_TEXT_MAX]; /* "" when the last attempt was good */
+    char last_break
+        [LITEJOIN_TEXT_MAX]; /* why a generation was given up last; "" = not since the open */
 } litejoin_status;
 
 /*

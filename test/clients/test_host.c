@@ -232,6 +232,7 @@ static void bad_config(void)
         {{.replica_url = "/backup"}, {"replica_url", "/backup", "file:///path"}, SQLITE_MISUSE},
         {{.log_level = "loud"}, {"log_level", "loud", "error, warn, info, debug"}, SQLITE_MISUSE},
         {{.base_vfs = "nosuch"}, {"base_vfs", "nosuch", ""}, SQLITE_MISUSE},
+        {{.auto_wal = "perhaps"}, {"auto_wal", "perhaps", "true, false"}, SQLITE_MISUSE},
         {{.fsync_before_ship = "often"},
          {"fsync_before_ship", "often", "true, false"},
          SQLITE_MISUSE},

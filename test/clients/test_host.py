@@ -140,7 +140,8 @@ def the_example_of_the_readme(case):
         out, err = run([program("example_host"), case.path("data", "shard_0.db"), "file://" + case.path("replica")])
         harness.check(out.startswith("visits: %d\n" % count), "output in run %d: %r" % (count, out))
         harness.check("generation " in out and "0 frames behind" in out, "output in run %d: %r" % (count, out))
-        harness.check_equal(err, "", "warnings in run %d" % count)
+        ours = [line for line in err.splitlines() if "WAL-reset bug" not in line]  # depends on the host's SQLite
+        harness.check_equal(ours, [], "warnings in run %d" % count)
         shutil.rmtree(case.path("data"))
     out, err = run([program("example_host"), case.path("shard_0.db"), "/no/scheme"], expect=1)
     harness.check("replica_url" in err and "/no/scheme" in err, "message: %r" % err)

@@ -5,6 +5,7 @@ The seeds are committed; run this after changing them here. Inputs that a fuzzer
 folders by hand, under a name that says what they break.
 """
 
+import base64
 import pathlib
 import struct
 
@@ -236,13 +237,131 @@ def answer_seeds():
     yield "empty", ""
 
 
+def lz4_frame(content, label=b""):
+    """An LZ4 frame of one stored block without checksums, behind a skippable frame with the label."""
+    header = b"\x60\x40\x82" if len(content) <= 65536 else b""
+    skip = struct.pack("<II", 0x184D2A50, len(label)) + label if label else b""
+    block = struct.pack("<I", 0x80000000 | len(content)) + content if content else b""
+    return skip + struct.pack("<I", 0x184D2204) + header + block + struct.pack("<I", 0)
+
+
+def label(kind, index, offset, size, needs=0):
+    return (b"LJOBJ1\0\0" + GENERATION.encode() + struct.pack(">IIQQQII", kind, index, offset, size, needs, 1, 2))
+
+
+def object_seeds():
+    """The first byte is the size of the pieces."""
+    yield "plain", b"\x03" + lz4_frame(b"content of an object")
+    yield "segment", b"\x05" + lz4_frame(b"0123456789", label(1, 2, 4152, 10))
+    yield "snapshot", b"\x09" + lz4_frame(b"0123456789", label(0, 2, 0, 10, 8000))
+    yield "label-of-nobody", b"\x02" + lz4_frame(b"x", b"somebody else's")
+    yield "label-too-long", b"\x02" + lz4_frame(b"x", b"l" * 80)
+    yield "label-twice", b"\x02" + struct.pack("<II", 0x184D2A5F, 3) + b"abc" + lz4_frame(b"x", label(1, 0, 0, 1))
+    yield "trailing", b"\x24" + lz4_frame(b"x") + b"tail"
+    yield "two-frames", b"\x24" + lz4_frame(b"x") * 2
+    yield "cut", b"\x01" + lz4_frame(b"0123456789")[:-2]
+    yield "age", b"\x01age-encryption.org/v1\n"
+    yield "legacy", b"\x01\x02\x21\x4c\x18"
+    yield "empty", b"\x01" + lz4_frame(b"")
+
+
+def position_seeds():
+    lines = ("litejoin-position 1\nat 0123456789abcdef 3 4152\nprevious 8000\nlife 1 2 3 4 4096 0\nbase 5 6 7\n"
+             "identity 1 2 3 4\nobject 5\nsnapshot 6 3 0\nowned 00000000000000aa\nowned 0123456789abcdef\n")
+    yield "sealed", "1" + lines
+    yield "unsealed", "0" + lines + "check 1\n"
+    yield "many-owned", "1" + lines + "owned 0123456789abcdee\nowned 0123456789abcdef\n" * 12
+    yield "no-generation", "1litejoin-position 1\nobject 5\n"
+    yield "negative", "1" + lines.replace("4152", "-1")
+    yield "unknown-line", "1" + lines + "colour blue\n"
+    yield "empty", "0"
+
+
+def spool_seeds():
+    yield "entry", GENERATION + "-00000001-00000000-00001038.wal"
+    yield "entry-decimal", GENERATION + "-1-0-4152.wal"
+    yield "temporary", GENERATION + "-00000001-00000000-00001038.wal.tmp"
+    yield "backwards", GENERATION + "-00000001-00001038-00000020.wal"
+    yield "index-too-high", GENERATION + "-ffffffff-00000000-00001038.wal"
+    yield "foreign", "notes.txt"
+
+
+def fold_seeds():
+    little = wal_file("<", 512, [0, 2])
+    yield "raw-one-index", b"\0" + bytes([0, 0, 0, 255]) + little
+    yield "raw-header", b"\0" + bytes([1, 0, 0, 4]) + little[:32]
+    yield "raw-gap", b"\0" + bytes([0, 0, 0, 4]) + little[:32] + bytes([0, 40, 0, 9]) + b"x" * 72
+    yield "raw-two-indexes", b"\0" + bytes([0, 0, 0, 4]) + little[:32] + bytes([1, 0, 0, 4]) + little[:32]
+    yield "good", bytes([1, 2, 4, 5, 3, 9, 17, 40, 0])
+    yield "damaged", bytes([1, 2, 3, 4, 7, 200, 3, 33, 1])
+    yield "damaged-late", bytes([1, 0, 1, 0, 0, 1, 255, 255, 128])
+
+
+def plan_seeds():
+    """Four bytes of question, then (generation and kind, index, offset, time) each."""
+    objects = [(1, 0, 0, 1), (0, 0, 0, 2), (0, 0, 40, 3), (0, 1, 0, 4), (1, 1, 0, 5), (0, 2, 0, 6), (0, 2, 40, 7)]
+    second = [(3, 0, 0, 20), (2, 0, 0, 21), (2, 0, 40, 22)]
+    whole = b"".join(map(bytes, objects))
+    yield "newest", b"\0\0\0\0" + whole
+    yield "two-generations", b"\0\0\0\0" + whole + b"".join(map(bytes, second))
+    yield "time", b"\1\4\0\0" + whole
+    yield "index", b"\2\1\0\0" + whole
+    yield "hole", b"\0\0\0\0" + b"".join(map(bytes, objects[:2] + objects[5:]))
+    yield "no-snapshot", b"\0\0\0\0" + bytes(objects[1])
+    yield "no-begin", b"\0\0\0\1" + b"".join(map(bytes, objects[:1] + objects[2:]))
+    yield "empty", b"\0\0\0\0"
+
+
+def sftp_seeds():
+    """The first byte: 0 names, 1 known_hosts, 2 a pin, 3 a private key."""
+    def text(content):
+        return struct.pack(">I", len(content)) + content
+    attrs = struct.pack(">IQIII", 13, 4152, 0o100644, 1, 1700000000)
+    extended = struct.pack(">II", 0x80000000, 1) + text(b"name") + text(b"value")
+    yield "names", b"\0" + struct.pack(">I", 2) + text(b"a") + text(b"-rw- a") + attrs + text(b"..") + text(b"") + extended
+    yield "names-count-too-high", b"\0" + struct.pack(">I", 0xFFFFFFFF) + text(b"a") + text(b"") + attrs
+    yield "names-length-too-high", b"\0" + struct.pack(">II", 1, 0xFFFFFFFF) + b"a"
+    key = "AAAAC3NzaC1lZDI1NTE5AAAAIDAxMjM0NTY3ODlhYmNkZWYwMTIzNDU2Nzg5YWJjZGVm"
+    yield "hosts", f"1example.com,10.0.0.* ssh-ed25519 {key} comment\n# x\n\n[example.com]:2222 ssh-rsa AAAA\n"
+    yield "hosts-revoked", f"1@revoked * ssh-ed25519 {key}\n@cert-authority *.com ssh-ed25519 {key}\n"
+    yield "hosts-hashed", f"1|1|F1E1KeoE/eEWhi10WpGv4OdiO6Y=|3988QV0VE8wmZL7suNrYQLITLCg= ssh-ed25519 {key}\n"
+    yield "hosts-negated", f"1!example.com,*.com ssh-ed25519 {key}\n"
+    yield "pin-key", f"2ssh-ed25519 {key} x"
+    yield "pin-fingerprint", "2SHA256:uNiVztksCsDhcc0u9e8BrCVXVDuQAnDaGSf4LyDsnGw"
+    openssh = (b"openssh-key-v1\0" + text(b"none") + text(b"none") + text(b"") + struct.pack(">I", 1) + text(text(b"ssh-rsa"))
+               + text(struct.pack(">II", 1, 1) + text(b"ssh-rsa") + text(b"\1\2") * 6))
+    yield "key-openssh", (b"3-----BEGIN OPENSSH PRIVATE KEY-----\n" + base64.b64encode(openssh)
+                          + b"\n-----END OPENSSH PRIVATE KEY-----\n")
+    yield "key-pem", "3-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n"
+    yield "key-empty", "3"
+
+
+def azure_seeds():
+    """The first byte: 0 a token, 1 a connection string, 2 an endpoint, 3 a refusal."""
+    yield "token", '0{"access_token":"ey","expires_in":"3599","expires_on":"1700003600","token_type":"Bearer"}'
+    yield "token-numbers", '0{"access_token":"ey","expires_in":3599}'
+    yield "token-odd", '0{"access_token":"","expires_in":-1e99}'
+    yield "connection", ("1DefaultEndpointsProtocol=https;AccountName=a;AccountKey=YWJj;EndpointSuffix=core.windows.net;"
+                         "BlobEndpoint=https://a.blob.core.windows.net/")
+    yield "connection-sas", "1BlobEndpoint=http://127.0.0.1:10000/devstoreaccount1;SharedAccessSignature=sv=1&sig=x"
+    yield "connection-development", "1UseDevelopmentStorage=true;DevelopmentStorageProxyUri=http://h"
+    yield "connection-odd", "1;;=;a=b;AccountName"
+    yield "endpoint", "2https://account.blob.core.windows.net"
+    yield "endpoint-emulator", "2http://127.0.0.1:10000/devstoreaccount1/"
+    yield "endpoint-exposed", "2http://account.example.com"
+    yield "refusal", '3{"error":"invalid_client","error_description":"AADSTS7000215: no\\r\\nTrace","error_codes":[7000215]}'
+    yield "refusal-html", "3<html>"
+
+
 def main():
     for target, seeds in [("wal", wal_seeds()), ("name", name_seeds()), ("time", time_seeds()),
                           ("yaml", yaml_seeds()), ("option", option_seeds()),
                           ("awsprofile", awsprofile_seeds()), ("awsanswer", awsanswer_seeds()),
                           ("gcsjson", gcsjson_seeds()), ("absxml", absxml_seeds()),
                           ("s3xml", s3xml_seeds()),
-                          ("url", url_seeds()), ("answer", answer_seeds())]:
+                          ("url", url_seeds()), ("answer", answer_seeds()), ("object", object_seeds()),
+                          ("position", position_seeds()), ("spool", spool_seeds()), ("fold", fold_seeds()),
+                          ("plan", plan_seeds()), ("sftp", sftp_seeds()), ("azure", azure_seeds())]:
         folder = CORPUS / target
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in seeds:

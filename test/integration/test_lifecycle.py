@@ -461,7 +461,7 @@ def names_and_paths(t):
     """Relative paths, symbolic links, spaces, percent signs and dots in names; replica_name."""
     os.chdir(t.folder("work"))
     for number, (path, name) in enumerate((("relative.db", "relative"), ("with space.db", "with space"),
-                                           ("per%cent.db", "per%cent"), ("dotted.name.db", "dotted.name"),
+                                           ("per%cent.db", "per%25cent"), ("dotted.name.db", "dotted.name"),
                                            ("noextension", "noextension"), ("other.sqlite3", "other.sqlite3"))):
         with t.part(path):
             base = t.path("replica%d" % number)

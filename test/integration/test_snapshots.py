@@ -8,7 +8,7 @@ import time
 from inotify import Watch
 from shard import Shard, foreign_link, wait_caught_up
 
-from ljtest import chain, cli, harness, lz4frame, pages, shim
+from ljtest import broken, chain, cli, harness, lz4frame, pages, shim
 from ljtest.harness import LONG, Failure, check, check_equal, test, wait_for
 from ljtest.replica import SEGMENT, SNAPSHOT, Replica
 from ljtest.workload import Threads
@@ -174,7 +174,7 @@ class Order:
         self.present = {}     # index -> offsets that are there
         self.kept = {s.index for s in generation.snapshots}
         self.deleted = 0
-        for segment in generation.segments:
+        for segment in generation.segments + generation.marks:
             self.present.setdefault(segment.index, set()).add(segment.offset)
 
     def follow(self):
@@ -337,6 +337,36 @@ def a_snapshot_during_a_long_read_or_write_transaction(t):
     n = shard.write(con, 3)
     con.close()
     check_equal(shard.check_restores("closed"), n, "last link")
+
+
+@test(*NEEDS)
+def a_first_snapshot_under_exclusive_locking_when_the_wal_is_empty(t):
+    """The replica fails until all that was committed has left the WAL again: the database file alone has it then."""
+    for mode in ("TRUNCATE", "RESTART"):
+        with t.part(mode):
+            shard = Shard(t, "exclusive_" + mode)
+            con = shim.connect(shard.path, shard.base)
+            way = broken.FileInTheWay(shard.base)
+            way.fail()
+            for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL"):
+                con.execute("PRAGMA " + pragma).fetchall()
+            chain.create(con)
+            n = shard.write(con, 5)
+            wait_for(lambda: shim.status(con)["last_error"], "an error of the replica")
+            con.execute("PRAGMA wal_checkpoint(%s)" % mode).fetchall()
+            if mode == "RESTART":  # a header and frames of the next life, but no commit
+                con.execute("PRAGMA cache_size=5").fetchall()
+                con.execute("BEGIN")
+                con.execute("CREATE TABLE spilled(a)")
+                con.executemany("INSERT INTO spilled VALUES(randomblob(900))", [()] * 100)
+                con.execute("ROLLBACK")
+            way.heal()
+            shim.sync(con, "30s")
+            check_equal(shard.restore_now("at once"), n, "last link")
+            n = shard.write(con, 3)
+            con.close()
+            check_equal(shard.check_restores("closed"), n, "last link")
+            check_equal(shard.replica.counts()[:2], (1, 1), "generations and snapshots")
 
 
 @test(*NEEDS)

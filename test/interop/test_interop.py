@@ -227,7 +227,7 @@ def compare_listings(replica, tools):
     """`generations`, `snapshots` and `wal` of each tool show exactly the objects that are there."""
     found = replica.generations()
     wanted_snapshots = sorted((g.name, str(s.index), str(s.size)) for g in found for s in g.snapshots)
-    wanted_wal = sorted((g.name, str(s.index), str(s.offset), str(s.size)) for g in found for s in g.segments)
+    wanted_wal = sorted((g.name, str(s.index), str(s.offset), str(s.size)) for g in found for s in g.segments + g.marks)
     for tool in tools:
         columns, rows = tool.table("generations", replica.root)
         check_equal(columns, ["name", "generation", "lag", "start", "end"], tool.name + " generations: columns")

@@ -37,7 +37,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LOGS = ROOT / ".cache" / "test-logs"
 PYTHON = "/usr/bin/python3"
-STAGE_FOLDERS = ("integration", "clients", "storage", "interop", "crash")
+STAGE_FOLDERS = ("integration", "clients", "storage", "interop", "crash", "fault")
 TIMEOUT_SECONDS = 600
 FUZZ_SECONDS = int(os.environ.get("LJ_FUZZ_SECONDS", "120"))
 SHOWN_LOG_LINES = 40

@@ -10,7 +10,7 @@
 
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
-#include "vfs/capture/session.h"
+#include "vfs/base/str.h"
 #include "vfs/capture/spool.h"
 #include "vfs/capture/walfile.h"
 
@@ -179,6 +179,10 @@ static bool decide_without_frames(decision *d)
     const lj_identity *now = &d->db->opened_identity;
     if (!d->db->has_opened_identity)
         return refuse(d, "the database file is new");
+    lj_identity current;
+    if (d->db->ready_failures > 0 &&
+        (!lj_identity_of(d->db->path, &current) || !lj_identity_eq(&current, now)))
+        return refuse(d, "the database file changed while its state could not be read");
     if (saved->at.offset == 0 && !saved->has_base && saved->has_identity &&
         lj_identity_eq(&saved->identity, now)) {
         d->chain.index = saved->at.index;
@@ -210,6 +214,32 @@ static bool decide(decision *d)
     return d->life.known ? decide_with_frames(d) : decide_without_frames(d);
 }
 
+/* A copy of a state folder has not made what the original owns. */
+static void settle_lineage(const lj_db *db, lj_saved_position *saved)
+{
+    LJ_CLEANUP(lj_freep) char *lock = lj_str_printf("%s/lock", db->state_dir);
+    lj_home home = lock != NULL ? lj_home_of(lock) : (lj_home){.inode = 0};
+    if (saved->home.inode != 0 && !lj_home_eq(&saved->home, &home)) {
+        lj_log(LJ_LOG_WARN,
+               "%s: %s is a copy: the generations that the original wrote are left to it", db->path,
+               db->state_dir);
+        saved->lineage_count = 0;
+    }
+    saved->home = home;
+}
+
+/* Where the local database stands, for whoever reads why it was not continued. */
+static void describe_local(const lj_life *life, char *out, size_t size)
+{
+    if (!life->known)
+        snprintf(out, size, "the local WAL is empty");
+    else
+        snprintf(out, size,
+                 "the local WAL has salts %08" PRIx32 " %08" PRIx32 " and ends at %" PRIu64,
+                 life->salt.salt1, life->salt.salt2,
+                 lj_wal_frame_offset(life->page_size, life->frames + 1));
+}
+
 void lj_attach(lj_db *db, lj_saved_position *ret_saved)
 {
     pthread_mutex_lock(&db->mutex);
@@ -219,6 +249,8 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
     uint64_t spooled = go_on ? lj_spool_bytes(db->spool_dir, d.saved.at.generation) : 0;
     char at[LJ_POSITION_TEXT_MAX];
     lj_position_format(&d.saved.at, at);
+    char local[80];
+    describe_local(&d.life, local, sizeof(local));
 
     pthread_mutex_lock(&db->mutex);
     /* other connections wait for the attach, but another process may have committed meanwhile */
@@ -240,15 +272,19 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
         db->chain = (lj_chain){.active = false};
         db->broken = true;
         snprintf(db->broken_reason, sizeof(db->broken_reason), "%s", d.reason);
+        if (d.saved.at.generation[0] != 0)
+            snprintf(db->last_break, sizeof(db->last_break),
+                     "%s cannot be continued: %.180s (%.79s)", at, d.reason, local);
     }
     db->saved = d.saved;
     pthread_mutex_unlock(&db->mutex);
+    settle_lineage(db, &d.saved);
     *ret_saved = d.saved;
     if (go_on)
         lj_log(LJ_LOG_INFO, "%s: continuing at %s", db->path, at);
     else if (d.saved.at.generation[0] != 0)
-        lj_log(LJ_LOG_WARN, "%s: a new generation begins, %s cannot be continued: %s", db->path, at,
-               d.reason);
+        lj_log(LJ_LOG_WARN, "%s: a new generation begins, %s cannot be continued: %s (%s)",
+               db->path, at, d.reason, local);
     else
         lj_log(LJ_LOG_INFO, "%s: a new generation begins: %s", db->path, d.reason);
 }

@@ -32,6 +32,23 @@ static inline bool lj_identity_eq(const lj_identity *a, const lj_identity *b)
            a->ctime_ns == b->ctime_ns;
 }
 
+/*
+ * What tells a state folder from a copy of it: inode and time of birth of its lock file (0 where the file system has none). A
+ * copy by files has others; a volume that was copied by blocks has the same.
+ */
+typedef struct {
+    uint64_t inode;
+    int64_t born_ns;
+} lj_home;
+
+static inline bool lj_home_eq(const lj_home *a, const lj_home *b)
+{
+    return a->inode == b->inode && a->born_ns == b->born_ns;
+}
+
+/* Of the file at `path`; all 0 when it cannot be told. */
+lj_home lj_home_of(const char *path);
+
 /* stat(2) of a path (never open: closing a descriptor of a database drops its locks). false = not there. */
 bool lj_identity_of(const char *path, lj_identity *ret_identity);
 

@@ -22,7 +22,7 @@ static void free_db(lj_db *db)
 {
     lj_ring_free(&db->ring);
     lj_db_leave_seat(db);
-    lj_shared_close(db->shared);
+    lj_bell_close(db->bell);
     free(db->path);
     free(db->wal_path);
     free(db->state_dir);
@@ -80,10 +80,30 @@ void lj_db_free(lj_db *db)
     free_db(db);
 }
 
+/* The reason, with what the replica has and where the local database stands, unless it says so itself. */
+static void tell_both_positions_locked(lj_db *db, const char *reason)
+{
+    if (strstr(reason, db->chain.generation) != NULL) {
+        snprintf(db->last_break, sizeof(db->last_break), "%s", reason);
+        return;
+    }
+    char replica[LJ_POSITION_TEXT_MAX];
+    char local[LJ_POSITION_TEXT_MAX];
+    lj_position at = {.index = db->chain.index};
+    memcpy(at.generation, db->chain.generation, sizeof(at.generation));
+    if (db->life.known)
+        at.offset = lj_wal_frame_offset(db->life.page_size, db->life.frames + 1);
+    lj_position_format(&db->pos, replica);
+    lj_position_format(&at, local);
+    snprintf(db->last_break, sizeof(db->last_break),
+             "%s (the replica is at %s, the local database at %s)", reason, replica, local);
+}
+
 static void break_locked(lj_db *db, const char *reason)
 {
     if (!db->chain.active)
         return;
+    tell_both_positions_locked(db, reason);
     db->chain.active = false;
     db->safe_frames = 0;
     db->established = false;
@@ -98,6 +118,7 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(reason, sizeof(reason), fmt, ap);
     va_end(ap);
+    char told[sizeof(db->last_break)];
     lj_db_enter(db);
     bool was_active = db->chain.active;
     db->touched = db->touched || !db->attached;
@@ -105,9 +126,10 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
         db->disturbed || db->freezing; /* a generation that is about to begin must not miss it */
     break_locked(db, reason);
     lj_db_call_locked(db);
+    memcpy(told, db->last_break, sizeof(told));
     lj_db_leave(db);
     if (was_active) {
-        lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, reason);
+        lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, told);
         db->wake(db, 0);
     }
 }
@@ -189,7 +211,7 @@ void lj_db_extend_life_locked(lj_db *db)
 typedef struct {
     bool broke;
     int64_t due_ns; /* wake the shipper, -1 = no need */
-    char reason[LJ_REASON_MAX];
+    char reason[sizeof(((lj_db *)NULL)->last_break)];
 } aftermath;
 
 /* The chain may not know of this end, or may have changed: to be decided with the page's lock. */
@@ -217,8 +239,10 @@ static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
         !lengthen_chain_locked(db, &old)) {
         after->broke = true;
         after->due_ns = 0;
-        memcpy(after->reason, db->broken_reason, sizeof(after->reason));
+        memcpy(after->reason, db->last_break, sizeof(after->reason));
     }
+    if (!same_life && db->broken)
+        after->due_ns = 0; /* what kept the last life from being shipped is over with it */
     life->frames = end->frames;
     life->db_pages = end->db_pages;
     lj_db_extend_life_locked(db);
@@ -563,8 +587,12 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
     s.snapshots = db->snapshots;
     s.shipped_bytes = db->shipped_bytes;
     s.last_snapshot_ns = db->last_snapshot_ns;
+    memcpy(s.last_break, db->last_break, sizeof(s.last_break));
     if (current_error_locked(db)->code != LJ_OK)
         lj_error_format(current_error_locked(db), s.last_error, sizeof(s.last_error));
+    else if (!db->established && db->broken && db->saved.at.generation[0] != 0)
+        snprintf(s.last_error, sizeof(s.last_error), "a new generation is due: %s",
+                 db->broken_reason);
     pthread_mutex_unlock(&db->mutex);
     *ret_status = s;
 }

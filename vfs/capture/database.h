@@ -85,8 +85,12 @@ struct lj_db {
     lj_identity
         opened_identity; /* of the database file before SQLite touched it; valid if has_opened_identity */
     bool has_opened_identity;
+    uint64_t inode; /* of the database file; 0 = not known (moved.h) */
 
     atomic_bool ready; /* the attach is over */
+    atomic_llong
+        ready_not_before_ns; /* monotonic: it failed, and is not tried again before; 0 = now */
+    unsigned ready_failures; /* in a row; under the mutex */
     pthread_mutex_t
         ready_mutex; /* rank 1, held once, during the attach: no connection gets past its first read before */
 
@@ -95,8 +99,9 @@ struct lj_db {
 
     /* below: guarded by mutex */
     lj_db_state state;
-    char reason[192];         /* why STOPPED, or what STARTING waits for */
-    bool not_wal;             /* shared. Journal mode is not WAL: mode says which */
+    char reason[192]; /* why STOPPED, or what STARTING waits for */
+    bool moved;       /* the file under this name is another one (moved.h): STOPPED for good */
+    bool not_wal;     /* shared. Journal mode is not WAL: mode says which */
     char mode[LJ_REASON_MAX]; /* shared */
     bool attached; /* decided whether to continue (attach.h), or took part in what others decided */
     bool established; /* shared. The generation's first snapshot is in the replica */
@@ -106,6 +111,8 @@ struct lj_db {
     bool touched;     /* written outside of WAL mode before the attach */
     bool broken; /* shared. The chain was given up: the shipper has to begin a new generation */
     char broken_reason[LJ_REASON_MAX]; /* shared */
+    /* why a generation was given up last, with both positions; "" = none was. Shared */
+    char last_break[LJ_BREAK_MAX];
     lj_life life;
     lj_chain chain;    /* shared */
     lj_shared *shared; /* NULL until ready */
@@ -135,8 +142,8 @@ struct lj_db {
     bool spooling;         /* frames are being copied to the spool: the index must not change */
     bool want_wake;        /* the shipper sleeps: the next commit wakes it */
     int64_t not_before_ns; /* monotonic: the next tick is not due before */
-    bool urgent;           /* ... unless the WAL is growing towards max_wal_size */
-    uint64_t attempts;     /* shared. Shipping attempts ended */
+    bool urgent;       /* ... unless the WAL is growing towards max_wal_size, or the process ends */
+    uint64_t attempts; /* shared. Shipping attempts ended */
     uint64_t
         failures; /* shared. Of those a flush waits for: failed for a reason that does not pass within seconds */
     int64_t shipped_ns; /* monotonic: the newest acknowledgement */
@@ -160,8 +167,10 @@ void lj_db_free(lj_db *db);
  * The database can be looked at for the first time: publishes what is in the WAL (`look` does; NULL = nothing to publish;
  * false = not now, somebody will try again), creates the state folder, maps the shared page, elects the uploader, decides
  * whether the replica is continued (attach.h) or takes part in what other processes decided, wakes the shipper. Some local I/O
- * once per open, for which other connections and processes wait (they could commit or restart the WAL before it is
- * decided); cheap when called again. A failure is kept in state and reason; the application goes on. (join.c)
+ * once per open, for which other connections and processes wait (they could commit or restart the WAL before it is decided);
+ * cheap when called again. A failure is kept in state and reason; the application goes on, and a later look tries again (after
+ * 0.1 s first and 5 s at most). What was committed or restarted meanwhile counts like what another program did: the attach
+ * finds out whether the replica can be continued. (join.c)
  */
 typedef bool (*lj_db_first_look_fn)(void *ctx);
 void lj_db_ready(lj_db *db, lj_db_first_look_fn look, void *ctx);
@@ -203,6 +212,10 @@ typedef enum { LJ_GATE_ALLOW, LJ_GATE_VETO } lj_gate;
  * half of max_wal_size makes the shipper catch up at once, so that little is left to be spooled at the limit.
  */
 lj_gate lj_db_gate(lj_db *db, bool checkpoint);
+/* Ships what there is without waiting for the next tick. */
+void lj_db_hurry(lj_db *db);
+/* Everything committed is in the replica, and it is `frames` frames of the life with this salt. */
+bool lj_db_all_shipped(lj_db *db, lj_wal_salt salt, uint64_t frames);
 /*
  * The current life ends now. Unshipped frames go to the spool first; if that fails or the spool is full, the chain is given
  * up (logged, visible, a new generation follows). `going` = the file itself is about to be deleted (a hard link will do).
@@ -263,6 +276,7 @@ typedef struct {
     int64_t last_snapshot_ns;
     uint32_t uploader; /* process id, 0 = none known */
     char last_error[LJ_ERROR_TEXT_MAX];
+    char last_break[LJ_BREAK_MAX];
 } lj_db_status;
 void lj_db_get_status(lj_db *db, lj_db_status *ret_status);
 

@@ -7,17 +7,40 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
+#include "vfs/capture/moved.h"
 #include "vfs/capture/session.h"
 #include "vfs/capture/spool.h"
+
+/* SQLite's own WAL of 1,000 pages */
+#define LINK_SURPLUS_BYTES (UINT64_C(8) << 20)
 
 static bool all_safe_locked(const lj_db *db)
 {
     bool shipped = db->safe_life == db->life.number && db->safe_frames >= db->life.frames;
     return !db->chain.active || !db->life.known || shipped ||
            (db->chain.sealed && db->chain.sealed_frames >= db->life.frames);
+}
+
+void lj_db_hurry(lj_db *db)
+{
+    pthread_mutex_lock(&db->mutex);
+    db->urgent = true;
+    pthread_mutex_unlock(&db->mutex);
+    db->wake(db, 0);
+}
+
+bool lj_db_all_shipped(lj_db *db, lj_wal_salt salt, uint64_t frames)
+{
+    pthread_mutex_lock(&db->mutex);
+    bool all = db->chain.active && db->established && !db->freezing && db->life.known &&
+               lj_wal_salt_eq(db->life.salt, salt) && db->life.frames == frames &&
+               db->shipped_life == db->life.number && db->shipped_frames == frames;
+    pthread_mutex_unlock(&db->mutex);
+    return all;
 }
 
 lj_gate lj_db_gate(lj_db *db, bool checkpoint)
@@ -50,9 +73,25 @@ static lj_code spool_rest(lj_db *db, const lj_spool_entry *entry, bool going, lj
 {
     LJ_CLEANUP(lj_closep) int fd = -1;
     LJ_TRY(lj_io_open(db->wal_path, O_RDONLY, 0, &fd, err));
-    if (going)
-        return lj_spool_link(db->spool_dir, entry, db->wal_path, fd, err);
-    return lj_spool_copy(db->spool_dir, entry, fd, err);
+    if (!going)
+        return lj_spool_copy(db->spool_dir, entry, fd, err);
+    /* a link keeps all of the file: only where it is not much more than what is needed, or a copy finds no room */
+    struct stat st;
+    uint64_t surplus = 0;
+    if (fstat(fd, &st) == 0 && (uint64_t)st.st_size > entry->end - entry->start.offset)
+        surplus = (uint64_t)st.st_size - (entry->end - entry->start.offset);
+    if (surplus > LINK_SURPLUS_BYTES && lj_spool_copy(db->spool_dir, entry, fd, err) == LJ_OK)
+        return LJ_OK;
+    return lj_spool_link(db->spool_dir, entry, db->wal_path, fd, err);
+}
+
+/* Frames that no segment could bring to the replica: see upload.c. */
+static bool past_layout_locked(const lj_db *db, const lj_spool_entry *entry)
+{
+    uint64_t base = db->chain.base_frames > 0
+                        ? lj_wal_frame_offset(db->life.page_size, db->chain.base_frames + 1)
+                        : 0;
+    return LJ_MAX(entry->start.offset, base) > LJ_OFFSET_MAX;
 }
 
 static void seal_locked(lj_db *db)
@@ -75,8 +114,14 @@ static lj_spool_entry rest_locked(const lj_db *db)
     return entry;
 }
 
-/* Seals if that is safe. false: *ret_entry has to be in the spool first; *ret_fits: there is room for it. */
-static bool seal_if_safe(lj_db *db, lj_spool_entry *ret_entry, bool *ret_fits)
+typedef struct {
+    lj_spool_entry entry;
+    bool fits;        /* there is room for it */
+    bool past_layout; /* it could not be shipped from there */
+} unshipped_rest;
+
+/* Seals if that is safe. false: *ret_rest has to be in the spool first. */
+static bool seal_if_safe(lj_db *db, unshipped_rest *ret_rest)
 {
     lj_db_enter(db);
     lj_db_extend_life_locked(db);
@@ -86,9 +131,10 @@ static bool seal_if_safe(lj_db *db, lj_spool_entry *ret_entry, bool *ret_fits)
     if (safe) {
         seal_locked(db);
     } else {
-        *ret_entry = rest_locked(db);
-        uint64_t bytes = ret_entry->end - ret_entry->start.offset;
-        *ret_fits = db->spool_bytes + bytes <= db->options.max_spool_size_bytes;
+        ret_rest->entry = rest_locked(db);
+        uint64_t bytes = ret_rest->entry.end - ret_rest->entry.start.offset;
+        ret_rest->fits = db->spool_bytes + bytes <= db->options.max_spool_size_bytes;
+        ret_rest->past_layout = past_layout_locked(db, &ret_rest->entry);
         db->spooling = true;
     }
     lj_db_leave(db);
@@ -120,11 +166,14 @@ static bool seal_spooled(lj_db *db, const lj_spool_entry *entry)
     return ours;
 }
 
-static lj_code spool_and_seal(lj_db *db, const lj_spool_entry *entry, bool fits, bool going,
-                              bool *ret_sealed, lj_error *err)
+static lj_code spool_and_seal(lj_db *db, const unshipped_rest *rest, bool going, bool *ret_sealed,
+                              lj_error *err)
 {
+    const lj_spool_entry *entry = &rest->entry;
     lj_code code;
-    if (fits) {
+    if (rest->past_layout) {
+        code = lj_error_set(err, LJ_UNSUPPORTED, LJ_PAST_LAYOUT_TEXT);
+    } else if (rest->fits) {
         code = spool_rest(db, entry, going, err);
     } else {
         code = lj_error_set(err, LJ_NOSPACE,
@@ -144,13 +193,12 @@ static lj_code spool_and_seal(lj_db *db, const lj_spool_entry *entry, bool fits,
 
 void lj_db_seal(lj_db *db, bool going)
 {
-    lj_spool_entry entry;
-    bool fits = false;
+    unshipped_rest rest;
     bool sealed = false;
     /* again when the uploader of another process went over to the next index, or to the next generation, during the copy */
-    while (!sealed && !seal_if_safe(db, &entry, &fits)) {
+    while (!sealed && !seal_if_safe(db, &rest)) {
         lj_error err = LJ_ERROR_INIT;
-        if (spool_and_seal(db, &entry, fits, going, &sealed, &err) != LJ_OK) {
+        if (spool_and_seal(db, &rest, going, &sealed, &err) != LJ_OK) {
             lj_log_error(LJ_LOG_ERROR, db->path, &err);
             lj_db_break(db, "frames left the WAL before they were shipped: %.120s", err.message);
             return;
@@ -161,7 +209,7 @@ void lj_db_seal(lj_db *db, bool going)
 void lj_db_wal_emptied(lj_db *db)
 {
     lj_identity identity;
-    bool there = lj_identity_of(db->path, &identity);
+    bool there = lj_db_identity(db, &identity);
     lj_db_enter(db);
     if (db->chain.active && there && (db->chain.sealed || !db->chain.has_life)) {
         db->chain.emptied = true;

@@ -113,6 +113,21 @@ static lj_code map_frames(lj_image *image, const char *wal_path, lj_error *err)
     return LJ_OK;
 }
 
+/*
+ * Without a frame in the WAL nobody tells how large a page is but the file's own header, and that of an encrypted database is
+ * ciphertext. Then nothing hangs on it (no frame has to be found): any size will do that divides the file.
+ */
+static uint32_t page_size_of(const uint8_t head[18], uint64_t bytes)
+{
+    uint32_t page_size = lj_get_be16(head + 16);
+    if (memcmp(head, "SQLite format 3", 16) == 0)
+        return page_size == 1 ? LJ_WAL_PAGE_MAX : page_size;
+    page_size = LJ_WAL_PAGE_MAX;
+    while (page_size >= LJ_WAL_PAGE_MIN && bytes % page_size != 0)
+        page_size /= 2;
+    return page_size; /* too small: neither an SQLite database nor an encrypted one */
+}
+
 static lj_code measure(lj_image *image, lj_error *err)
 {
     if (image->freeze.db_pages != 0 && image->freeze.page_size != 0)
@@ -121,10 +136,8 @@ static lj_code measure(lj_image *image, lj_error *err)
     uint64_t bytes = 0;
     LJ_TRY(image->dbfile.read(image->dbfile.ctx, 0, head, sizeof(head), err));
     LJ_TRY(image->dbfile.size(image->dbfile.ctx, &bytes, err));
-    uint32_t page_size = lj_get_be16(head + 16);
-    page_size = page_size == 1 ? 65536 : page_size;
-    if (memcmp(head, "SQLite format 3", 16) != 0 || !lj_wal_page_size_ok(page_size) ||
-        bytes < page_size)
+    uint32_t page_size = page_size_of(head, bytes);
+    if (!lj_wal_page_size_ok(page_size) || bytes < page_size)
         return lj_error_set(err, LJ_CORRUPT, "the file is not an SQLite database");
     image->freeze.page_size = page_size;
     image->freeze.db_pages = (uint32_t)(bytes / page_size);
@@ -449,6 +462,12 @@ static lj_code save_page(lj_image *image, uint32_t pgno, uint8_t *page, lj_error
     uint32_t page_size = image->freeze.page_size;
     uint64_t slot = image->saved.count;
     bool done = false;
+    if ((slot + 1) * page_size > image->guard->saved_bytes)
+        return lj_error_set(
+            err, LJ_NOSPACE,
+            "the snapshot was given up: pages that changed meanwhile take more than "
+            "max_spool_size (%" PRIu64 " bytes)",
+            image->guard->saved_bytes);
     LJ_TRY(read_elsewhere(image, pgno, page, &done, err));
     if (!done)
         LJ_TRY(image->dbfile.read(image->dbfile.ctx, (uint64_t)(pgno - 1) * page_size, page,

@@ -7,7 +7,7 @@
  *     VFS) makes SQLite's checkpointer stop at M by itself. When the application needs the mark gone (an explicit FULL,
  *     RESTART or TRUNCATE checkpoint, a close, a WAL past max_wal_size), or when no mark can be held (exclusive locking
  *     mode), the image switches to copying: lj_image_before_write saves the old content of a page before it is
- *     overwritten (copy on checkpoint), into an unlinked file in the state folder.
+ *     overwritten (copy on checkpoint), into an unlinked file in the state folder, up to a limit.
  *   - a restart of the WAL. It implies that every frame up to M is in the database file by then, so from that moment
  *     on pages are read from there (or from what was saved).
  *
@@ -56,6 +56,8 @@ typedef struct {
     lj_code (*size)(void *ctx, uint64_t *ret_bytes, lj_error *err);
     /* The image is over; called once for each freeze, also for one that failed. */
     void (*close)(void *ctx);
+    /* Called by the shipping task once per sync_interval, also when nothing was committed here; NULL: nobody asks for it. */
+    void (*tick)(void *ctx);
 } lj_dbfile;
 
 typedef struct lj_image lj_image;
@@ -75,8 +77,10 @@ typedef struct {
     atomic_bool
         wanted; /* lj_image_yield was called; heeded at the end of the chunk that is being read */
     lj_image *image; /* guarded by mutex */
+    /* set by the owner */
+    uint64_t memory_bytes; /* images up to this size are copied into memory by lj_image_begin */
     uint64_t
-        memory_bytes; /* images up to this size are copied into memory by lj_image_begin; set by the owner */
+        saved_bytes; /* the most that saved pages may take on disk: past it the image is given up */
     bool
         copy_first; /* the next image: copied to a file at once, and not given up meanwhile. The snapshot's own */
     /* set by the owner, may be NULL: other processes have the database open; *ret_joins counts those that ever came */

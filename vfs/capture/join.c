@@ -28,6 +28,9 @@
 #define REACH_FIRST_NS (10 * LJ_NS_PER_MS)
 #define REACH_LAST_NS  (250 * LJ_NS_PER_MS)
 
+#define READY_PAUSE_NS     (100 * LJ_NS_PER_MS)
+#define READY_PAUSE_MAX_NS (5 * LJ_NS_PER_S)
+
 /* ------------------------------------------------------------------ the first look */
 
 static lj_code open_state(lj_db *db, int *ret_fd, lj_shared **ret_shared, lj_error *err)
@@ -48,28 +51,32 @@ static lj_code open_state(lj_db *db, int *ret_fd, lj_shared **ret_shared, lj_err
     return LJ_OK;
 }
 
-static bool session_is_live(const lj_shared *shared)
-{
-    lj_session s;
-    return lj_shared_load(shared, &s) && s.live;
-}
-
-typedef enum { PLACE_ALONE, PLACE_JOINED, PLACE_NONE, PLACE_FOREIGN } place;
+typedef enum {
+    PLACE_ALONE,
+    PLACE_JOINED,
+    PLACE_NONE,      /* within the time */
+    PLACE_FOREIGN,   /* the page is of another build */
+    PLACE_OF_OTHERS, /* the session is of another file that had this name */
+} place;
 
 /*
  * Which place there is for us. One that is alone is still deciding, or was killed at it: then somebody else has to. With `wait`
  * false: only what is to be had at once.
  */
-static place find_place(int fd, const lj_shared *shared, bool wait)
+static place find_place(const lj_db *db, int fd, const lj_shared *shared, bool wait)
 {
+    lj_session s;
     int64_t deadline_ns = lj_clock_mono_ns() + (wait ? ENTER_WAIT_NS : 0);
     for (;;) {
         if (lj_seat_alone(fd))
             return PLACE_ALONE;
         if (lj_seat_join(fd)) {
-            if (session_is_live(shared))
+            bool live = lj_shared_load(shared, &s) && s.live;
+            if (live && (s.inode == db->inode || db->inode == 0))
                 return PLACE_JOINED;
             lj_seat_part(fd);
+            if (live)
+                return PLACE_OF_OTHERS;
             if (lj_shared_foreign(shared))
                 return PLACE_FOREIGN;
         }
@@ -94,14 +101,37 @@ static void listen_for_others(lj_db *db)
     }
 }
 
-static void set_state(lj_db *db, lj_db_state state, const lj_error *err)
+/* A failure may pass (no descriptor free, a full disk): every so often another look tries again. */
+static void try_later_locked(lj_db *db)
+{
+    int64_t pause_ns = db->ready_failures < 6 ? READY_PAUSE_NS << db->ready_failures : 0;
+    db->ready_failures++;
+    if (pause_ns == 0 || pause_ns > READY_PAUSE_MAX_NS)
+        pause_ns = READY_PAUSE_MAX_NS;
+    atomic_store(&db->ready_not_before_ns, lj_clock_mono_ns() + pause_ns);
+}
+
+/* Says why there is no place now, once; it is tried again. */
+static void no_place(lj_db *db, lj_db_state state, const lj_error *err)
 {
     pthread_mutex_lock(&db->mutex);
-    db->state = state;
-    if (err != NULL) {
-        snprintf(db->reason, sizeof(db->reason), "%.180s", err->message);
-        db->ship_error = *err;
-    }
+    db->state = db->moved ? LJ_DB_STOPPED : state;
+    snprintf(db->reason, sizeof(db->reason), "%.180s", err->message);
+    db->ship_error = *err;
+    bool first = db->ready_failures == 0;
+    try_later_locked(db);
+    pthread_cond_broadcast(&db->cond);
+    pthread_mutex_unlock(&db->mutex);
+    if (first)
+        lj_log_error(LJ_LOG_ERROR, db->path, err);
+}
+
+static void set_state(lj_db *db, lj_db_state state)
+{
+    pthread_mutex_lock(&db->mutex);
+    db->state = db->moved ? LJ_DB_STOPPED : state;
+    lj_error_clear(&db->ship_error);
+    db->reason[0] = 0;
     pthread_cond_broadcast(&db->cond);
     pthread_mutex_unlock(&db->mutex);
 }
@@ -120,7 +150,7 @@ static void begin_alone(lj_db *db)
 {
     lj_saved_position saved;
     page_undecided(db->shared);
-    set_state(db, LJ_DB_STARTING, NULL);
+    set_state(db, LJ_DB_STARTING);
     lj_attach(db, &saved);
     pthread_mutex_lock(&db->mutex);
     db->uploader = (uint32_t)getpid();
@@ -162,6 +192,32 @@ static void join_others(lj_db *db)
         lj_log(LJ_LOG_INFO, "%s: standby, process %u replicates it", db->path, uploader);
 }
 
+/* Why there is no place. */
+static void explain(lj_db *db, lj_shared *shared, place got)
+{
+    lj_error err = LJ_ERROR_INIT;
+    if (got == PLACE_FOREIGN) {
+        lj_error_set(&err, LJ_UNSUPPORTED, "another version of litejoin_vfs replicates it");
+        lj_error_hint(&err, "use one version in all processes of a database");
+    } else if (got == PLACE_OF_OTHERS) {
+        lj_error_set(&err, LJ_BUSY, "another process still has open what had this name before");
+    } else {
+        /* it may be stopped. Nothing it decides can count now: we go on beside it */
+        lj_shared_set(shared, LJ_WORD_STUCK, 1);
+        lj_error_set(&err, LJ_BUSY, "another process has been opening it for long");
+    }
+    no_place(db, LJ_DB_STOPPED, &err);
+}
+
+/* The place was found: its descriptor and page are the database's from here on. */
+static void sit_down(lj_db *db, int fd, lj_shared *shared)
+{
+    pthread_mutex_lock(&db->mutex);
+    db->lock_fd = fd;
+    db->shared = shared;
+    pthread_mutex_unlock(&db->mutex);
+}
+
 /* false: not now. */
 static bool take_place(lj_db *db, lj_db_first_look_fn look, void *ctx, bool only_alone)
 {
@@ -169,42 +225,20 @@ static bool take_place(lj_db *db, lj_db_first_look_fn look, void *ctx, bool only
     int fd = -1;
     lj_shared *shared = NULL;
     if (open_state(db, &fd, &shared, &err) != LJ_OK) {
-        set_state(db, LJ_DB_STOPPED, &err);
-        lj_log_error(LJ_LOG_ERROR, db->path, &err);
-        if (look != NULL)
-            (void)look(ctx);
-        return true;
+        no_place(db, LJ_DB_STOPPED, &err);
+        return false;
     }
-    place got = find_place(fd, shared, !only_alone && db->state == LJ_DB_IDLE);
-    if (got == PLACE_FOREIGN) {
-        lj_error_set(&err, LJ_UNSUPPORTED, "another version of litejoin_vfs replicates it");
-        lj_error_hint(&err, "use one version in all processes of a database");
-        set_state(db, LJ_DB_STOPPED, &err);
-        lj_log_error(LJ_LOG_ERROR, db->path, &err);
-        lj_seat_leave(fd);
-        lj_shared_close(shared);
-        return true;
-    }
-    if (got == PLACE_NONE && !only_alone) {
-        /* it may be stopped. Nothing it decides can count now: we go on beside it */
-        lj_shared_set(shared, LJ_WORD_STUCK, 1);
-        lj_error_set(&err, LJ_BUSY, "another process has been opening it for long");
-        set_state(db, LJ_DB_STARTING, &err);
-    }
-    if (got == PLACE_NONE || (got == PLACE_JOINED && only_alone)) {
+    place got = find_place(db, fd, shared, !only_alone && db->ready_failures == 0);
+    bool good = got == PLACE_ALONE ? look == NULL || look(ctx) : got == PLACE_JOINED && !only_alone;
+    if (good) {
+        sit_down(db, fd, shared);
+    } else {
+        if (got != PLACE_ALONE && got != PLACE_JOINED && !only_alone)
+            explain(db, shared, got);
         lj_seat_leave(fd);
         lj_shared_close(shared);
         return false;
     }
-    if (got == PLACE_ALONE && look != NULL && !look(ctx)) {
-        lj_seat_leave(fd);
-        lj_shared_close(shared);
-        return false;
-    }
-    pthread_mutex_lock(&db->mutex);
-    db->lock_fd = fd;
-    db->shared = shared;
-    pthread_mutex_unlock(&db->mutex);
     if (got == PLACE_ALONE) {
         begin_alone(db);
     } else {
@@ -218,15 +252,21 @@ static bool take_place(lj_db *db, lj_db_first_look_fn look, void *ctx, bool only
 
 void lj_db_leave_seat(lj_db *db)
 {
+    /* not the bell, which others of our threads may use: it goes with lj_db_free */
+    pthread_mutex_lock(&db->mutex);
+    int fd = db->lock_fd;
+    lj_shared *shared = db->shared;
     if (db->sharing && db->bell != NULL && !lj_db_follows_locked(db)) {
         lj_shared_set(db->shared, LJ_WORD_IMAGE, LJ_IMAGE_FREE);
         /* while the seat is still ours, or it would be the next one's: not everybody can copy a folder with a FIFO in it */
         unlink(db->bell_path);
     }
-    lj_seat_leave(db->lock_fd);
-    lj_bell_close(db->bell);
+    db->sharing = false;
     db->lock_fd = -1;
-    db->bell = NULL;
+    db->shared = NULL;
+    pthread_mutex_unlock(&db->mutex);
+    lj_seat_leave(fd);
+    lj_shared_close(shared);
 }
 
 void lj_db_quiet(lj_db *db)
@@ -237,6 +277,9 @@ void lj_db_quiet(lj_db *db)
 static void ready(lj_db *db, lj_db_first_look_fn look, void *ctx, bool only_alone)
 {
     if (atomic_load_explicit(&db->ready, memory_order_acquire))
+        return;
+    int64_t not_before_ns = atomic_load(&db->ready_not_before_ns);
+    if (not_before_ns != 0 && lj_clock_mono_ns() < not_before_ns)
         return;
     pthread_mutex_lock(&db->ready_mutex);
     if (!atomic_load_explicit(&db->ready, memory_order_relaxed) &&

@@ -34,11 +34,15 @@ static void render(const lj_saved_position *p, lj_buf *buf, lj_error *err, lj_co
     } while (0)
     LINE("%s", POSITION_HEAD);
     LINE("at %s %" PRIu32 " %" PRIu64 "\n", p->at.generation, p->at.index, p->at.offset);
+    if (p->prev_end != 0)
+        LINE("previous %" PRIu64 "\n", p->prev_end);
     LINE("life %" PRIu32 " %" PRIu32 " %" PRIu32 " %" PRIu32 " %" PRIu32 " %d\n", p->salt.salt1,
          p->salt.salt2, p->sum.s1, p->sum.s2, p->page_size, p->big_endian ? 1 : 0);
     if (p->has_base)
         LINE("base %" PRIu32 " %" PRIu32 " %" PRIu64 "\n", p->base_salt.salt1, p->base_salt.salt2,
              p->base_frames);
+    if (p->mark_end != 0)
+        LINE("mark %" PRIu64 "\n", p->mark_end);
     if (p->has_identity)
         LINE("identity %" PRIu64 " %" PRIu64 " %" PRId64 " %" PRId64 "\n", p->identity.inode,
              p->identity.size_bytes, p->identity.mtime_ns, p->identity.ctime_ns);
@@ -47,7 +51,9 @@ static void render(const lj_saved_position *p, lj_buf *buf, lj_error *err, lj_co
         LINE("snapshot %" PRId64 " %" PRIu32 " %" PRIu64 "\n", p->snapshot_ns, p->snapshot_at.index,
              p->snapshot_at.offset);
     for (uint32_t i = 0; i < p->lineage_count; i++)
-        LINE("owned %s\n", p->lineage[i]);
+        LINE("owned %s %" PRIu32 " %" PRIu64 "\n", p->lineage[i].generation, p->lineage[i].index,
+             p->lineage[i].offset);
+    LINE("home %" PRIu64 " %" PRId64 "\n", p->home.inode, p->home.born_ns);
     LINE("check %" PRIu32 "\n", text_check(lj_buf_text(buf), buf->len));
 #undef LINE
 }
@@ -83,6 +89,8 @@ static bool parse_line(const char *line, lj_saved_position *p)
         memcpy(p->at.generation, generation, sizeof(generation));
         return lj_generation_ok(generation) && p->at.index <= LJ_INDEX_MAX;
     }
+    if (sscanf(line, "previous %" SCNu64, &p->prev_end) == 1)
+        return true;
     if (sscanf(line, "life %" SCNu32 " %" SCNu32 " %" SCNu32 " %" SCNu32 " %" SCNu32 " %d",
                &p->salt.salt1, &p->salt.salt2, &p->sum.s1, &p->sum.s2, &p->page_size, &flag) == 6) {
         p->big_endian = flag != 0;
@@ -99,10 +107,17 @@ static bool parse_line(const char *line, lj_saved_position *p)
     if (sscanf(line, "snapshot %" SCNd64 " %" SCNu32 " %" SCNu64, &p->snapshot_ns,
                &p->snapshot_at.index, &p->snapshot_at.offset) == 3)
         return true;
-    if (sscanf(line, "owned %16s", generation) == 1 && lj_generation_ok(generation)) {
-        lj_saved_position_own(p, generation);
+    lj_position owned = {.generation = ""};
+    if (sscanf(line, "owned %16s %" SCNu32 " %" SCNu64, owned.generation, &owned.index,
+               &owned.offset) == 3 &&
+        lj_generation_ok(owned.generation) && p->lineage_count < LJ_LINEAGE_MAX) {
+        p->lineage[p->lineage_count++] = owned;
         return true;
     }
+    if (sscanf(line, "mark %" SCNu64, &p->mark_end) == 1)
+        return p->mark_end != 0;
+    if (sscanf(line, "home %" SCNu64 " %" SCNd64, &p->home.inode, &p->home.born_ns) == 2)
+        return true;
     return false;
 }
 
@@ -141,15 +156,55 @@ lj_code lj_saved_position_load(const char *path, lj_saved_position *ret_position
     return LJ_OK;
 }
 
+static uint32_t find_owned(const lj_saved_position *position, const char *generation)
+{
+    uint32_t i = 0;
+    while (i < position->lineage_count && strcmp(position->lineage[i].generation, generation) != 0)
+        i++;
+    return i;
+}
+
+static void take_out(lj_saved_position *position, uint32_t i)
+{
+    position->lineage_count--;
+    memmove(&position->lineage[i], &position->lineage[i + 1],
+            (position->lineage_count - i) * sizeof(position->lineage[0]));
+}
+
+const lj_position *lj_saved_position_owned(const lj_saved_position *position,
+                                           const char *generation)
+{
+    uint32_t i = find_owned(position, generation);
+    return i < position->lineage_count ? &position->lineage[i] : NULL;
+}
+
 void lj_saved_position_own(lj_saved_position *position, const char *generation)
 {
-    uint32_t n = position->lineage_count;
-    if (n > 0 && strcmp(position->lineage[n - 1], generation) == 0)
+    if (lj_saved_position_owned(position, generation) != NULL)
         return;
-    if (n == LJ_LINEAGE_MAX) {
-        memmove(position->lineage[0], position->lineage[1], (n - 1) * LJ_GENERATION_MAX);
-        n--;
+    if (position->lineage_count == LJ_LINEAGE_MAX)
+        take_out(position, 0);
+    lj_position *entry = &position->lineage[position->lineage_count++];
+    *entry = (lj_position){.index = 0};
+    snprintf(entry->generation, sizeof(entry->generation), "%s", generation);
+}
+
+void lj_saved_position_disown(lj_saved_position *position, const char *generation)
+{
+    uint32_t i = find_owned(position, generation);
+    if (i < position->lineage_count)
+        take_out(position, i);
+}
+
+void lj_saved_position_leave(lj_saved_position *lineage_of, const lj_saved_position *left)
+{
+    uint32_t i = find_owned(lineage_of, left->at.generation);
+    if (i == lineage_of->lineage_count)
+        return;
+    lineage_of->lineage[i] = left->at;
+    if (left->mark_end != 0) {
+        /* the end mark may or may not be there: a byte behind it nobody else can have gone on from our end */
+        lineage_of->lineage[i].index--;
+        lineage_of->lineage[i].offset = left->mark_end;
     }
-    snprintf(position->lineage[n], LJ_GENERATION_MAX, "%s", generation);
-    position->lineage_count = n + 1;
 }

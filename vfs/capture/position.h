@@ -17,6 +17,9 @@
 typedef struct {
     lj_position at; /* the next byte to ship; "" generation = none */
 
+    uint64_t
+        prev_end; /* where the index before at.index ends; 0 = not known, or it does not matter */
+
     /* With at.offset > 0: the life that at.index is, and the running checksum behind the last shipped frame. */
     lj_wal_salt salt;
     lj_wal_cksum sum;
@@ -28,6 +31,9 @@ typedef struct {
     lj_wal_salt base_salt;
     uint64_t base_frames;
 
+    /* With at.offset == 0: end of index at.index - 1, whose end mark has not been put yet (ship/endmark.c); 0 = nothing to put. */
+    uint64_t mark_end;
+
     /* With at.offset == 0 and no base: the database file as it was when at.index was the next one to begin. */
     bool has_identity;
     lj_identity identity;
@@ -36,9 +42,13 @@ typedef struct {
     int64_t snapshot_ns;     /* when the newest snapshot of this generation was taken, 0 = never */
     lj_position snapshot_at; /* what it contains */
 
-    /* Generations this database has owned, oldest first, the current one last: retention may delete only these. */
-    char lineage[LJ_LINEAGE_MAX][LJ_GENERATION_MAX];
+    /*
+     * Generations this database has owned, oldest first: retention may delete only these. Index and offset are where they ended for
+     * us: what stands there or behind is another writer's. Of the current generation they say nothing.
+     */
+    lj_position lineage[LJ_LINEAGE_MAX];
     uint32_t lineage_count;
+    lj_home home; /* of the state folder when the lineage was written */
 } lj_saved_position;
 
 /* LJ_NOTFOUND: no file. LJ_CORRUPT: there is one that does not verify. */
@@ -46,7 +56,14 @@ LJ_WARN_UNUSED lj_code lj_saved_position_load(const char *path, lj_saved_positio
                                               lj_error *err);
 LJ_WARN_UNUSED lj_code lj_saved_position_store(const char *path, const lj_saved_position *position,
                                                lj_error *err);
-/* Appends a generation to the lineage unless it is the last one; the oldest falls out when it is full. */
+/* Appends a generation to the lineage unless it is in it; the oldest falls out when it is full. */
 void lj_saved_position_own(lj_saved_position *position, const char *generation);
+/* Takes a generation out of the lineage: another writer is in it. */
+void lj_saved_position_disown(lj_saved_position *position, const char *generation);
+/* The current generation is being left: its entry in `lineage_of` (if there is one) says from now on where it ended for us. */
+void lj_saved_position_leave(lj_saved_position *lineage_of, const lj_saved_position *left);
+/* NULL: not owned. */
+const lj_position *lj_saved_position_owned(const lj_saved_position *position,
+                                           const char *generation);
 
 #endif

@@ -10,6 +10,7 @@
 #include "vfs/base/log.h"
 #include "vfs/capture/seat.h"
 
+#define STUCK   "a process was stopped while it changed the shared page of this database"
 #define CALL_NS (500 * LJ_NS_PER_MS) /* a process that waits calls more often than that */
 
 /* ------------------------------------------------------------------ the page and our copies */
@@ -22,10 +23,10 @@ static uint64_t hash_of(const char *text)
     return hash;
 }
 
-static void copy_text(char to[LJ_REASON_MAX], const char *from)
+static void copy_text(char *to, size_t size, const char *from)
 {
-    memset(to, 0, LJ_REASON_MAX);
-    memcpy(to, from, strnlen(from, LJ_REASON_MAX - 1));
+    memset(to, 0, size);
+    memcpy(to, from, strnlen(from, size - 1));
 }
 
 /* What the page should say. `s` was read from it: what is not ours stays. */
@@ -45,8 +46,9 @@ static void fill(const lj_db *db, lj_session *s)
     s->disturbed = db->disturbed;
     s->broken = db->broken;
     s->not_wal = db->not_wal;
-    copy_text(s->broken_reason, db->broken_reason);
-    copy_text(s->mode, db->mode);
+    copy_text(s->broken_reason, sizeof(s->broken_reason), db->broken_reason);
+    copy_text(s->last_break, sizeof(s->last_break), db->last_break);
+    copy_text(s->mode, sizeof(s->mode), db->mode);
     s->attempts = db->attempts;
     s->failures = db->failures;
     s->snapshot_requests = db->snapshot_requests;
@@ -80,8 +82,9 @@ static void take_in(lj_db *db, const lj_session *s)
     db->disturbed = s->disturbed;
     db->broken = s->broken;
     db->not_wal = s->not_wal;
-    copy_text(db->broken_reason, s->broken_reason);
-    copy_text(db->mode, s->mode);
+    copy_text(db->broken_reason, sizeof(db->broken_reason), s->broken_reason);
+    copy_text(db->last_break, sizeof(db->last_break), s->last_break);
+    copy_text(db->mode, sizeof(db->mode), s->mode);
     db->attempts = s->attempts;
     db->failures = s->failures;
     db->snapshot_requests = s->snapshot_requests;
@@ -106,11 +109,12 @@ static void take_in(lj_db *db, const lj_session *s)
 
 static void give_up(lj_db *db)
 {
+    if (db->chain.active)
+        copy_text(db->last_break, sizeof(db->last_break), STUCK);
     db->chain.active = false;
     db->established = false;
     db->broken = true;
-    copy_text(db->broken_reason,
-              "a process was stopped while it changed the shared page of this database");
+    copy_text(db->broken_reason, sizeof(db->broken_reason), STUCK);
 }
 
 static void read_locked(lj_db *db)
@@ -195,6 +199,7 @@ void lj_db_refresh_locked(lj_db *db)
 
 static void name_replica(const lj_db *db, lj_session *s)
 {
+    s->inode = db->inode;
     s->url_hash = hash_of(db->replica_url);
     memcpy(s->url, db->replica_url, strnlen(db->replica_url, sizeof(s->url) - 1));
 }
@@ -270,7 +275,7 @@ void lj_db_look_around(lj_db *db)
     if (db->shim.look != NULL)
         db->shim.look(db->shim.ctx);
     bool broke = false;
-    char reason[LJ_REASON_MAX];
+    char reason[LJ_BREAK_MAX];
     pthread_mutex_lock(&db->mutex);
     bool was_broken = db->broken;
     lj_db_refresh_locked(db);
@@ -279,7 +284,7 @@ void lj_db_look_around(lj_db *db)
         db->call_until_ns = lj_clock_mono_ns() + CALL_NS;
     }
     broke = db->broken && !was_broken;
-    memcpy(reason, db->broken_reason, sizeof(reason));
+    memcpy(reason, db->last_break, sizeof(reason));
     pthread_mutex_unlock(&db->mutex);
     if (broke)
         lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, reason);
@@ -329,6 +334,14 @@ void lj_db_call_locked(lj_db *db)
         lj_shared_add(db->shared, LJ_WORD_CALLS);
 }
 
+static bool image_held(lj_db *db)
+{
+    pthread_mutex_lock(&db->mutex);
+    bool held = db->sharing && lj_shared_get(db->shared, LJ_WORD_IMAGE) != 0;
+    pthread_mutex_unlock(&db->mutex);
+    return held;
+}
+
 bool lj_db_ask_yield(lj_db *db, bool exclusive)
 {
     pthread_mutex_lock(&db->mutex);
@@ -340,7 +353,7 @@ bool lj_db_ask_yield(lj_db *db, bool exclusive)
         return false;
     db->wake(db, 0);
     int64_t deadline_ns = lj_clock_mono_ns() + LJ_YIELD_WAIT_NS;
-    while (lj_shared_get(db->shared, LJ_WORD_IMAGE) != 0) {
+    while (image_held(db)) {
         if (lj_clock_mono_ns() >= deadline_ns)
             return false;
         lj_clock_sleep_ns(LJ_NS_PER_MS / 2);

@@ -17,6 +17,7 @@
 #include "vfs/capture/chain.h"
 
 #define LJ_REASON_MAX 192
+#define LJ_BREAK_MAX  400
 
 /* What all processes of a database go by. One that has it open takes part (session.h); the uploader writes most of it. */
 typedef struct {
@@ -35,6 +36,7 @@ typedef struct {
     bool broken;  /* the chain was given up: the uploader has to begin a new generation */
     bool not_wal; /* journal mode is not WAL: mode says which */
     char broken_reason[LJ_REASON_MAX];
+    char last_break[LJ_BREAK_MAX];
     char mode[LJ_REASON_MAX];
     uint64_t attempts, failures;
     uint64_t snapshot_requests, snapshot_done, snapshot_failed;
@@ -43,6 +45,7 @@ typedef struct {
     uint64_t joins;     /* processes that came while another one was there */
     uint32_t page_size; /* of what is spooled, 0 = not known */
     uint32_t uploader;  /* its process id, for messages only; 0 = none */
+    uint64_t inode;     /* of the database file */
     uint64_t url_hash;  /* of the replica the session ships to ... */
     char url[256];      /* ... and its begin, for messages */
     lj_error ship_error, snapshot_error;

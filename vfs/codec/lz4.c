@@ -18,6 +18,24 @@
 
 #define KIB ((size_t)1024)
 
+#define MAGIC_FRAME       UINT32_C(0x184D2204)
+#define MAGIC_LEGACY      UINT32_C(0x184C2102)
+#define MAGIC_SKIP        UINT32_C(0x184D2A50) /* the low four bits are free */
+#define SKIP_HEADER_BYTES 8u
+
+static uint32_t get_le32(const uint8_t *p)
+{
+    return p[0] | ((uint32_t)p[1] << 8) | ((uint32_t)p[2] << 16) | ((uint32_t)p[3] << 24);
+}
+
+static void put_le32(uint8_t *p, uint32_t v)
+{
+    p[0] = (uint8_t)v;
+    p[1] = (uint8_t)(v >> 8);
+    p[2] = (uint8_t)(v >> 16);
+    p[3] = (uint8_t)(v >> 24);
+}
+
 /* ---- encoder ---- */
 
 typedef enum { ENCODER_START, ENCODER_BODY, ENCODER_END, ENCODER_FAILED } encoder_state;
@@ -28,6 +46,8 @@ struct lj_lz4_encoder {
     LZ4F_preferences_t prefs;
     encoder_state state;
     size_t block_bytes;
+    uint8_t label[SKIP_HEADER_BYTES + LJ_LZ4_LABEL_MAX]; /* as it is written */
+    size_t label_len;
     uint8_t *in; /* block_bytes */
     uint8_t *out;
     size_t out_cap;
@@ -72,8 +92,8 @@ static lj_code encoder_begin(lj_lz4_encoder *encoder, lj_error *err)
     if (LZ4F_isError(n))
         return lz4_failed(err, "cannot start compressing", n);
     if (encoder->out == NULL) {
-        /* header, one block, end mark with checksum: the most that is ever between two hand-outs */
-        encoder->out_cap = LZ4F_HEADER_SIZE_MAX +
+        /* label, header, one block, end mark with checksum: the most that is ever between two hand-outs */
+        encoder->out_cap = sizeof(encoder->label) + LZ4F_HEADER_SIZE_MAX +
                            LZ4F_compressBound(encoder->block_bytes, &encoder->prefs) +
                            LZ4F_compressBound(0, &encoder->prefs);
         if (encoder->in == NULL)
@@ -83,10 +103,12 @@ static lj_code encoder_begin(lj_lz4_encoder *encoder, lj_error *err)
         if (encoder->out == NULL)
             return lj_error_nomem(err);
     }
-    n = LZ4F_compressBegin(encoder->cctx, encoder->out, encoder->out_cap, &encoder->prefs);
+    memcpy(encoder->out, encoder->label, encoder->label_len);
+    n = LZ4F_compressBegin(encoder->cctx, encoder->out + encoder->label_len,
+                           encoder->out_cap - encoder->label_len, &encoder->prefs);
     if (LZ4F_isError(n))
         return lz4_failed(err, "cannot start compressing", n);
-    encoder->out_len = n;
+    encoder->out_len = encoder->label_len + n;
     encoder->state = ENCODER_BODY;
     return LJ_OK;
 }
@@ -200,6 +222,15 @@ lj_code lj_lz4_encoder_new(lj_source *source, lj_lz4_encoder **ret_encoder, lj_s
     return LJ_OK;
 }
 
+void lj_lz4_encoder_label(lj_lz4_encoder *encoder, const void *label, size_t len)
+{
+    len = LJ_MIN(len, (size_t)LJ_LZ4_LABEL_MAX);
+    put_le32(encoder->label, MAGIC_SKIP);
+    put_le32(encoder->label + 4, (uint32_t)len);
+    memcpy(encoder->label + SKIP_HEADER_BYTES, label, len);
+    encoder->label_len = SKIP_HEADER_BYTES + len;
+}
+
 uint64_t lj_lz4_encoder_bytes_in(const lj_lz4_encoder *encoder)
 {
     return encoder->bytes_in;
@@ -222,11 +253,6 @@ void lj_lz4_encoder_free(lj_lz4_encoder *encoder)
 
 /* ---- decoder ---- */
 
-#define MAGIC_FRAME       UINT32_C(0x184D2204)
-#define MAGIC_LEGACY      UINT32_C(0x184C2102)
-#define MAGIC_SKIP        UINT32_C(0x184D2A50) /* the low four bits are free */
-#define SKIP_HEADER_BYTES 8u
-
 static const char AGE_MAGIC[] = "age-encryption.org/v1";
 #define AGE_MAGIC_BYTES (sizeof(AGE_MAGIC) - 1)
 
@@ -246,17 +272,16 @@ struct lj_lz4_decoder {
     uint8_t head[24]; /* the longest of: frame header (19), age magic (21) */
     size_t head_len;
     uint64_t skip_left;
+    bool labelled; /* a skippable frame was begun */
+    bool collecting;
+    uint8_t label[LJ_LZ4_LABEL_MAX];
+    size_t label_len;
     size_t want;  /* compressed bytes up to the next block border */
     uint8_t *out; /* one block */
     size_t out_cap;
     uint64_t bytes_in;
     uint64_t bytes_out;
 };
-
-static uint32_t get_le32(const uint8_t *p)
-{
-    return p[0] | ((uint32_t)p[1] << 8) | ((uint32_t)p[2] << 16) | ((uint32_t)p[3] << 24);
-}
 
 static lj_code corrupt(const lj_lz4_decoder *decoder, lj_error *err, size_t result)
 {
@@ -350,6 +375,8 @@ static lj_code judge_head(lj_lz4_decoder *decoder, size_t *ret_need, lj_error *e
         if (len < *ret_need)
             return LJ_OK;
         decoder->skip_left = get_le32(head + 4);
+        decoder->collecting = !decoder->labelled && decoder->skip_left <= LJ_LZ4_LABEL_MAX;
+        decoder->labelled = true;
         decoder->head_len = 0;
         decoder->state = DECODER_SKIP;
         return LJ_OK;
@@ -379,6 +406,20 @@ static lj_code take_head(lj_lz4_decoder *decoder, const uint8_t *data, size_t le
     return LJ_OK;
 }
 
+static void take_skipped(lj_lz4_decoder *decoder, const uint8_t *data, size_t len, size_t *ret_used)
+{
+    size_t n = (size_t)LJ_MIN((uint64_t)len, decoder->skip_left);
+    if (decoder->collecting) {
+        memcpy(decoder->label + decoder->label_len, data, n);
+        decoder->label_len += n;
+    }
+    decoder->skip_left -= n;
+    decoder->bytes_in += n;
+    if (decoder->skip_left == 0)
+        decoder->state = DECODER_HEAD;
+    *ret_used = n;
+}
+
 static lj_code take_body(lj_lz4_decoder *decoder, const uint8_t *data, size_t len, size_t *ret_used,
                          lj_error *err)
 {
@@ -406,11 +447,7 @@ static lj_code decoder_step(lj_lz4_decoder *decoder, const uint8_t *data, size_t
     case DECODER_HEAD:
         return take_head(decoder, data, len, ret_used, err);
     case DECODER_SKIP:
-        *ret_used = (size_t)LJ_MIN((uint64_t)len, decoder->skip_left);
-        decoder->skip_left -= *ret_used;
-        decoder->bytes_in += *ret_used;
-        if (decoder->skip_left == 0)
-            decoder->state = DECODER_HEAD;
+        take_skipped(decoder, data, len, ret_used);
         return LJ_OK;
     case DECODER_BODY:
         return take_body(decoder, data, len, ret_used, err);
@@ -468,6 +505,12 @@ lj_code lj_lz4_decoder_finish(lj_lz4_decoder *decoder, lj_error *err)
                      decoder->bytes_in, decoder->bytes_out);
     return lj_error_hint(err, "the object is incomplete; fetch it again or restore from another "
                               "snapshot");
+}
+
+const uint8_t *lj_lz4_decoder_label(const lj_lz4_decoder *decoder, size_t *ret_len)
+{
+    *ret_len = decoder->skip_left == 0 ? decoder->label_len : 0;
+    return decoder->label;
 }
 
 bool lj_lz4_decoder_trailing(const lj_lz4_decoder *decoder)

@@ -11,7 +11,7 @@
  *
  * The reader accepts everything liblz4 accepts, and says what is wrong with what it does not: another format (also
  * the legacy LZ4 format), an age-encrypted object, a dictionary, a truncated frame, a checksum that does not match.
- * Skippable frames in front of the frame are skipped. Bytes behind the frame, which includes a second frame, are
+ * Skippable frames in front of the frame are skipped; the first of them can be asked for (lj_lz4_decoder_label). Bytes behind the frame, which includes a second frame, are
  * ignored as v0.3.13 does: `trailing` is set, the data is good.
  *
  * Layer: codec (pure: bytes in, bytes out). Thread-safety: one object, one thread.
@@ -24,6 +24,8 @@
 
 #include "vfs/base/stream.h"
 
+#define LJ_LZ4_LABEL_MAX 64u
+
 typedef struct lj_lz4_encoder lj_lz4_encoder;
 typedef struct lj_lz4_decoder lj_lz4_decoder;
 
@@ -34,6 +36,11 @@ typedef struct lj_lz4_decoder lj_lz4_decoder;
  */
 LJ_WARN_UNUSED lj_code lj_lz4_encoder_new(lj_source *source, lj_lz4_encoder **ret_encoder,
                                           lj_source *ret_source, lj_error *err);
+/*
+ * Puts `len` bytes (at most LJ_LZ4_LABEL_MAX) as a skippable frame in front of the frame. Before the first byte is read; a
+ * rewind keeps it.
+ */
+void lj_lz4_encoder_label(lj_lz4_encoder *encoder, const void *label, size_t len);
 /* Bytes read from the inner source / handed out so far (since the last rewind). */
 uint64_t lj_lz4_encoder_bytes_in(const lj_lz4_encoder *encoder);
 uint64_t lj_lz4_encoder_bytes_out(const lj_lz4_encoder *encoder);
@@ -49,6 +56,8 @@ LJ_WARN_UNUSED lj_code lj_lz4_decoder_new(lj_sink *sink, lj_lz4_decoder **ret_de
                                           lj_sink *ret_sink, lj_error *err);
 /* To be called behind the last byte: LJ_CORRUPT when there is no frame or it is not complete. */
 LJ_WARN_UNUSED lj_code lj_lz4_decoder_finish(lj_lz4_decoder *decoder, lj_error *err);
+/* The first skippable frame in front of the frame; 0 bytes when there was none, or none of at most LJ_LZ4_LABEL_MAX. */
+const uint8_t *lj_lz4_decoder_label(const lj_lz4_decoder *decoder, size_t *ret_len);
 /* True when bytes followed the frame; they were ignored. */
 bool lj_lz4_decoder_trailing(const lj_lz4_decoder *decoder);
 uint64_t lj_lz4_decoder_bytes_out(const lj_lz4_decoder *decoder);

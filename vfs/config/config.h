@@ -49,6 +49,8 @@ typedef struct {
     char *base_vfs;                /* NULL = the default VFS at registration */
     bool default_vfs;              /* only from LITEJOIN_DEFAULT_VFS: register as the default VFS */
     bool fsync_before_ship;        /* false */
+    bool auto_wal;                 /* false */
+    bool guard;                    /* false */
     lj_origin replica_url_origin;
     uint8_t
         origins[LJ_CONFIG_OPTION_MAX]; /* lj_origin of each option, in table order; config/ only */
@@ -105,8 +107,8 @@ LJ_WARN_UNUSED lj_code lj_config_finish(lj_config *config, lj_error *err);
 bool lj_config_embedded(const lj_config *config);
 /*
  * "<replica_url>/<replica_name or file name without .db>", allocated. `db_path` may be relative. A query of the URL
- * stays behind the name. Errors: LJ_INVALID when there is no replica_url, or when the name would be empty, "." or "..",
- * or has a '/', '?', '#' or a control character.
+ * stays behind the name. '?', '#' and '%' of a file name are percent-encoded. Errors: LJ_INVALID when there is no
+ * replica_url, or when the name would be empty, "." or "..", or has a control character or more than 255 bytes.
  */
 LJ_WARN_UNUSED lj_code lj_config_replica_url(const lj_config *config, const char *db_path,
                                              char **ret_url, lj_error *err);

@@ -136,6 +136,18 @@ static const lj_option options[] = {
      .type = LJ_OPTION_BOOL,
      .offset = offsetof(lj_config, fsync_before_ship),
      .origins = FROM_ALL},
+    {.info = {"auto_wal", "bool", "false", BOOL_VALUES, ANYWHERE,
+              "Switch a database that is not in WAL mode to it, when it is opened or behind its "
+              "first transaction."},
+     .type = LJ_OPTION_BOOL,
+     .offset = offsetof(lj_config, auto_wal),
+     .origins = FROM_ALL},
+    {.info = {"guard", "bool", "false", BOOL_VALUES, ANYWHERE,
+              "Hold a read lock, so that a process without this VFS cannot restart the WAL before "
+              "it is shipped."},
+     .type = LJ_OPTION_BOOL,
+     .offset = offsetof(lj_config, guard),
+     .origins = FROM_ALL},
     {.info = {"log_level", "one of error, warn, info, debug", "info", "error, warn, info, debug",
               PROCESS, "The most detailed lines that are logged."},
      .type = LJ_OPTION_CHOICE,

@@ -9,6 +9,7 @@
 #include "vfs/config/options.h"
 
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -146,14 +147,33 @@ const char *lj_option_url_secret(const char *value, const char **ret_hint)
     return reason;
 }
 
-/* "name.db" -> "name", allocated; NULL when out of memory. */
+/*
+ * "name.db" -> "name", allocated; NULL when out of memory. A file may have a name that would end the path of a URL: these
+ * characters are percent-encoded, and so is '%', or else two files could have one name.
+ */
 static char *name_of(const char *db_path)
 {
+    static const char digits[] = "0123456789ABCDEF";
     const char *base = lj_str_basename(db_path);
     size_t len = strlen(base);
     if (lj_str_ends(base, ".db"))
         len -= 3;
-    return lj_str_printf("%.*s", (int)LJ_MIN(len, 4096u), base);
+    char *name = malloc(3 * len + 1);
+    if (name == NULL)
+        return NULL;
+    char *out = name;
+    for (size_t i = 0; i < len; i++) {
+        const unsigned char c = (unsigned char)base[i];
+        if (strchr("?#%", c) == NULL) {
+            *out++ = (char)c;
+            continue;
+        }
+        *out++ = '%';
+        *out++ = digits[c >> 4];
+        *out++ = digits[c & 15];
+    }
+    *out = 0;
+    return name;
 }
 
 lj_code lj_config_replica_url(const lj_config *config, const char *db_path, char **ret_url,

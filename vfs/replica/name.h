@@ -19,7 +19,8 @@
 #define LJ_INDEX_MAX      0x7fffffffu
 #define LJ_OFFSET_MAX                                                                              \
     UINT64_C(0xffffffff) /* what an 8-digit name can say; larger is invisible to v0.3.13 */
-#define LJ_NAME_MAX 96u
+#define LJ_PAST_LAYOUT_TEXT "the WAL passed 4 GiB, the largest offset of the layout"
+#define LJ_NAME_MAX         96u
 
 /* A place in a replica: byte `offset` of WAL life `index` of `generation`. */
 typedef struct {

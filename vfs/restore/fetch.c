@@ -116,8 +116,31 @@ lj_code lj_fetch_bytes(const lj_fetch *fetch, const char *key, uint64_t offset, 
     return code;
 }
 
+/* What the object says of itself must not speak against its name, nor against what came. */
+static lj_code check_label(const lj_lz4_decoder *decoder, const char *key, lj_label *ret_label,
+                           lj_error *err)
+{
+    size_t len = 0;
+    const uint8_t *bytes = lj_lz4_decoder_label(decoder, &len);
+    lj_label label = {.name.kind = LJ_NAME_FOREIGN}; /* another program wrote it */
+    if (lj_label_read(bytes, len, &label)) {
+        if (!lj_label_fits(&label, key)) {
+            char own[LJ_NAME_MAX];
+            lj_label_key(&label, own);
+            return lj_error_set(err, LJ_CORRUPT, "%s holds another object, written as %s", key,
+                                own);
+        }
+        if (label.size_bytes != lj_lz4_decoder_bytes_out(decoder))
+            return lj_error_set(err, LJ_CORRUPT,
+                                "%s has %" PRIu64 " bytes, it was written with %" PRIu64, key,
+                                lj_lz4_decoder_bytes_out(decoder), label.size_bytes);
+    }
+    *ret_label = label;
+    return LJ_OK;
+}
+
 lj_code lj_fetch_object(const lj_fetch *fetch, const char *key, uint64_t size_bytes, lj_sink *sink,
-                        lj_error *err)
+                        lj_label *ret_label, lj_error *err)
 {
     lj_error local = LJ_ERROR_INIT;
     lj_error *error = err != NULL ? err : &local;
@@ -134,6 +157,8 @@ lj_code lj_fetch_object(const lj_fetch *fetch, const char *key, uint64_t size_by
     }
     if (code == LJ_OK)
         code = lj_lz4_decoder_finish(decoder, error);
+    if (code == LJ_OK)
+        code = check_label(decoder, key, ret_label, error);
     if (code == LJ_OK && lj_lz4_decoder_trailing(decoder))
         lj_log(LJ_LOG_WARN, "%s: bytes behind the LZ4 frame were ignored", key);
     lj_lz4_decoder_free(decoder);

@@ -36,6 +36,7 @@ void lj_fold_free(lj_fold *fold)
     if (fold == NULL)
         return;
     lj_foldmap_clear(&fold->map);
+    lj_lives_clear(&fold->lives);
     free(fold->pending);
     free(fold->carry);
     free(fold);
@@ -69,7 +70,25 @@ static lj_code end_index(lj_fold *fold, bool last, uint32_t next_index, lj_error
     fold->frames -= (uint32_t)fold->pending_count;
     fold->pending_count = 0;
     fold->carry_len = 0;
-    if (!fold->have_header || fold->chain.committed == 0)
+    fold->prev_end = fold->index_bytes;
+    if (!fold->first_over) {
+        fold->first_over = true;
+        fold->first_index = fold->index;
+        fold->first_end = fold->index_bytes;
+        if (fold->have_header)
+            fold->first_salt = fold->chain.header.salt;
+    }
+    if (!fold->have_header)
+        return LJ_OK;
+    if (fold->same_life && fold->chain.committed < fold->prev_frames) {
+        /* pages of the index before would stand beside older ones */
+        lj_error_set(err, LJ_CORRUPT,
+                     "WAL index %s/%08" PRIx32 " repeats the one before it, but ends earlier",
+                     fold->setup.generation, fold->index);
+        return LJ_CORRUPT;
+    }
+    fold->prev_frames = fold->chain.committed;
+    if (fold->chain.committed == 0)
         return LJ_OK;
     /* what the checkpoint of this index cuts off does not come back when a later one grows the file again */
     fold->floor_pages = LJ_MIN(fold->floor_pages, fold->chain.db_pages);
@@ -103,6 +122,28 @@ lj_code lj_fold_begin(lj_fold *fold, uint32_t index, uint64_t offset, lj_error *
     return LJ_CORRUPT;
 }
 
+lj_code lj_fold_check_previous(const lj_fold *fold, uint64_t prev_end, lj_error *err)
+{
+    if (prev_end == 0 || prev_end == fold->prev_end)
+        return LJ_OK;
+    lj_error_set(err, LJ_GAP,
+                 "missing WAL segment: %s/%08" PRIx32 " ends at byte %" PRIu64
+                 ", but index %08" PRIx32 " was begun behind byte %" PRIu64,
+                 fold->setup.generation, fold->index - 1, fold->prev_end, fold->index, prev_end);
+    return LJ_GAP;
+}
+
+lj_code lj_fold_check_snapshot(const lj_fold *fold, uint64_t needs, lj_wal_salt salt, lj_error *err)
+{
+    if (!fold->first_over || !lj_wal_salt_eq(fold->first_salt, salt) || fold->first_end >= needs)
+        return LJ_OK;
+    lj_error_set(err, LJ_GAP,
+                 "missing WAL segment: %s/%08" PRIx32 " ends at byte %" PRIu64
+                 ", but its snapshot has it up to byte %" PRIu64,
+                 fold->setup.generation, fold->first_index, fold->first_end, needs);
+    return LJ_GAP;
+}
+
 static lj_code accept_header(lj_fold *fold, const uint8_t *data, lj_error *err)
 {
     lj_wal_header header;
@@ -113,6 +154,9 @@ static lj_code accept_header(lj_fold *fold, const uint8_t *data, lj_error *err)
                      header.page_size, fold->page_size);
         return at_byte(fold, LJ_WAL_HEADER_BYTES, err);
     }
+    lj_code code = lj_lives_next(&fold->lives, &header, &fold->same_life, err);
+    if (code != LJ_OK)
+        return code == LJ_CORRUPT ? at_byte(fold, LJ_WAL_HEADER_BYTES, err) : code;
     fold->page_size = header.page_size;
     fold->have_header = true;
     lj_wal_chain_start(&fold->chain, &header);

@@ -30,7 +30,22 @@ void lj_fold_free(lj_fold *fold);
  * overlaps what came before, or when the previous index ended inside a transaction.
  */
 LJ_WARN_UNUSED lj_code lj_fold_begin(lj_fold *fold, uint32_t index, uint64_t offset, lj_error *err);
-/* Bytes of the segment. Errors: LJ_CORRUPT for an invalid header or frame; those of the temporary file. */
+/*
+ * Behind the first segment of an index that is not the first: LJ_GAP when the one before did not end at `prev_end`, as whoever
+ * wrote this one says. 0: nobody said.
+ */
+LJ_WARN_UNUSED lj_code lj_fold_check_previous(const lj_fold *fold, uint64_t prev_end,
+                                              lj_error *err);
+/*
+ * Behind lj_fold_finish: LJ_GAP when a part of the first index was replayed that ends before `needs`, although the snapshot
+ * below it already has that much of the WAL with this salt. 0: nothing is known of that.
+ */
+LJ_WARN_UNUSED lj_code lj_fold_check_snapshot(const lj_fold *fold, uint64_t needs, lj_wal_salt salt,
+                                              lj_error *err);
+/*
+ * Bytes of the segment. Errors: LJ_CORRUPT for an invalid header or frame, and for a WAL that cannot follow the one before
+ * (lives.h); those of the temporary file.
+ */
 LJ_WARN_UNUSED lj_code lj_fold_data(lj_fold *fold, const void *data, size_t len, lj_error *err);
 /* No segment follows. A transaction that is not complete is dropped, with a warning. */
 LJ_WARN_UNUSED lj_code lj_fold_finish(lj_fold *fold, lj_error *err);

@@ -8,6 +8,7 @@
 
 #include "vfs/restore/fold.h"
 #include "vfs/restore/foldmap.h"
+#include "vfs/restore/lives.h"
 
 struct lj_fold {
     lj_fold_setup setup;
@@ -17,6 +18,13 @@ struct lj_fold {
     bool stale; /* what follows in this index was left over from an older life of the WAL */
     uint32_t index;
     uint64_t index_bytes; /* received */
+    uint64_t prev_end;    /* of the index before */
+    bool first_over;      /* the first index is complete: */
+    uint32_t first_index;
+    uint64_t first_end;
+    lj_wal_salt first_salt;
+    uint64_t prev_frames; /* committed in the index before */
+    bool same_life;       /* and this one goes on with its WAL */
     lj_wal_chain chain;
     uint8_t *carry; /* a header or frame that was cut */
     size_t carry_len;
@@ -27,6 +35,7 @@ struct lj_fold {
     uint32_t *pending; /* page numbers of the frames behind the last commit */
     size_t pending_count;
     size_t pending_cap;
+    lj_lives lives;
     lj_foldmap map;
     const uint64_t *sorted; /* the map's entries once writing began, else NULL */
     size_t written;         /* of them: already in the database */

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "vfs/base/io.h"
+#include "vfs/base/log.h"
 #include "vfs/base/str.h"
 
 static const char *const companions[] = {"-wal", "-shm", "-journal"};
@@ -134,7 +135,20 @@ lj_code lj_output_publish(lj_output *output, lj_error *err)
     LJ_TRY(rename_new(output, err));
     free(output->temp);
     output->temp = NULL;
-    return lj_io_fsync_dir(output->dir, err);
+    lj_code code = lj_io_fsync_dir(output->dir, err);
+    if (code == LJ_OK)
+        return LJ_OK;
+    if (!output->remove_stale) {
+        unlink(output->path);
+        return code;
+    }
+    /*
+     * On open somebody else may have found the file already. What it holds is on the disk; if a power cut takes the name away, it
+     * is restored once more.
+     */
+    lj_log_error(LJ_LOG_WARN, output->path, err);
+    lj_error_clear(err);
+    return LJ_OK;
 }
 
 void lj_output_close(lj_output *output)

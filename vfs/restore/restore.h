@@ -8,8 +8,9 @@
  *
  * Two things SQLite's recovery forgives are forgiven here too, with a warning in the log: a trailing part of a
  * transaction at the very end of what is replayed, and the stale tail of a WAL that was restarted in place (frames with
- * older salts). One loss cannot be seen in this layout: whole transactions missing at the end of an index that is
- * followed by another index.
+ * older salts). Whole transactions missing at the end of an index that is followed by another one, and objects under
+ * another one's name, show only where objects have labels (label.h): in what Litestream wrote they cannot be seen, but for a
+ * WAL that is older than the one before it (lives.h).
  *
  * Layer: restore. Thread-safety: independent calls may run at the same time.
  * Memory: bounded by parallelism x about 10 MiB (large objects; a few hundred KiB each for small ones) plus 8 to 22 bytes

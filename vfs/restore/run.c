@@ -6,6 +6,7 @@
  * Layer: restore. Thread-safety: one call owns its state; callbacks of lj_parallel run on its workers. The snapshot side
  * touches only `snapshot` and the database from snapshot.bytes on, the WAL side only `fold` and the database below.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,8 @@ typedef struct {
     lj_snapshot_writer snapshot;
     lj_sink snapshot_sink;
     lj_fold *fold;
+    lj_label snapshot_label;
+    uint64_t *prev_ends; /* by segment: what its label says of the index before; owned */
     lj_fetch fetch;
     lj_progress progress;
     bool abort;
@@ -58,8 +61,8 @@ static lj_code write_snapshot(restore *r, lj_error *err)
 {
     char key[LJ_NAME_MAX];
     lj_name_snapshot(r->choice->generation->generation, r->choice->snapshot.index, key);
-    lj_code code =
-        lj_fetch_object(&r->fetch, key, r->choice->snapshot.size_bytes, &r->snapshot_sink, err);
+    lj_code code = lj_fetch_object(&r->fetch, key, r->choice->snapshot.size_bytes,
+                                   &r->snapshot_sink, &r->snapshot_label, err);
     if (code == LJ_OK)
         code = lj_snapshot_writer_finish(&r->snapshot, err);
     if (code != LJ_OK) {
@@ -90,7 +93,10 @@ static lj_code fetch_segment(void *ctx, size_t i, lj_sink *sink, lj_error *err)
     char key[LJ_NAME_MAX];
     segment_key(r, i, key);
     uint64_t size_bytes = r->choice->segments[i].size_bytes;
-    return about(key, lj_fetch_object(&r->fetch, key, size_bytes, sink, err), err);
+    lj_label label = {.name.kind = LJ_NAME_FOREIGN};
+    lj_code code = lj_fetch_object(&r->fetch, key, size_bytes, sink, &label, err);
+    r->prev_ends[i] = label.needs;
+    return about(key, code, err);
 }
 
 static lj_code begin_segment(void *ctx, size_t i, lj_error *err)
@@ -119,14 +125,22 @@ static lj_code apply(restore *r, lj_error *err)
         return lj_error_set(err, LJ_CORRUPT,
                             "the WAL has pages of %" PRIu32 " bytes, the snapshot of %" PRIu32,
                             state.page_size, r->snapshot.page_size);
+    /* the snapshot of an encrypted database does not say its page size: its own size has to agree */
+    if (state.page_size != 0 && r->snapshot.page_size == 0 &&
+        r->snapshot.bytes % state.page_size != 0)
+        return lj_error_set(err, LJ_CORRUPT,
+                            "the WAL has pages of %" PRIu32 " bytes, the snapshot %" PRIu64
+                            " bytes, which is not a whole number of them",
+                            state.page_size, r->snapshot.bytes);
     return lj_fold_apply(r->fold, r->output.db_fd, err);
 }
 
 static lj_code end_segment(void *ctx, lj_parallel *parallel, size_t i, lj_error *err)
 {
-    (void)i;
     restore *r = ctx;
     lj_progress_object(&r->progress);
+    if (i > 0 && r->choice->segments[i].offset == 0)
+        LJ_TRY(lj_fold_check_previous(r->fold, r->prev_ends[i], err));
     if (!lj_fold_wants_apply(r->fold, WAL_FILE_LIMIT))
         return LJ_OK;
     LJ_TRY(lj_parallel_wait_aside(parallel, err));
@@ -177,6 +191,11 @@ static lj_code fetch_all(restore *r, const lj_inventory *inventory, lj_error *er
     };
     size_t failed = 0;
     lj_code code = lj_parallel_run(&job, &failed, err);
+    if (code == LJ_OK) {
+        failed = LJ_PARALLEL_ASIDE;
+        code =
+            lj_fold_check_snapshot(r->fold, r->snapshot_label.needs, r->snapshot_label.salt, err);
+    }
     if (code != LJ_OK)
         add_hint(r, inventory, failed, err);
     return code;
@@ -188,7 +207,7 @@ static lj_code verify_result(restore *r, uint64_t *ret_bytes, uint32_t *ret_page
 {
     struct stat st;
     if (fstat(r->output.db_fd, &st) != 0)
-        return lj_error_set(err, LJ_IO, "cannot stat the restored database");
+        return lj_error_errno(err, errno, "cannot stat the restored database");
     uint8_t header[LJ_SNAPSHOT_HEADER_BYTES] = {0};
     size_t n = 0;
     LJ_TRY(lj_io_pread(r->output.db_fd, header, sizeof(header), 0, &n, err));
@@ -197,6 +216,8 @@ static lj_code verify_result(restore *r, uint64_t *ret_bytes, uint32_t *ret_page
         return lj_error_context(err, "the restored database");
     lj_fold_state state;
     lj_fold_get_state(r->fold, &state);
+    if (page_size == 0)
+        page_size = state.page_size; /* encrypted: only the WAL says it, if there is one */
     if (state.db_pages != 0 && page_size != state.page_size)
         return lj_error_set(err, LJ_CORRUPT,
                             "the restored database says its pages have %" PRIu32
@@ -213,6 +234,9 @@ static lj_code carry_out(restore *r, const lj_restore_plan *plan, const char *pa
     const lj_plan_choice *choice = r->choice;
     LJ_TRY(lj_output_open(&r->output, path, r->options, err));
     r->snapshot_sink = lj_snapshot_writer_start(&r->snapshot, r->output.db_fd);
+    r->prev_ends = calloc(choice->segment_count + 1, sizeof(*r->prev_ends));
+    if (r->prev_ends == NULL)
+        return lj_error_nomem(err);
     if (choice->segment_count > 0)
         LJ_TRY(lj_output_open_wal(&r->output, err));
     lj_fold_setup setup = {.generation = choice->generation->generation,
@@ -258,6 +282,7 @@ static lj_code attempt(lj_storage *storage, const lj_restore_plan *plan, const c
     r.fetch.abort = &r.abort;
     lj_code code = carry_out(&r, plan, path, ret_result, err);
     lj_fold_free(r.fold);
+    free(r.prev_ends);
     lj_output_close(&r.output);
     memcpy(vanished, r.vanished, LJ_NAME_MAX);
     return code;

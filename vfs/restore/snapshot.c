@@ -23,12 +23,11 @@ lj_code lj_snapshot_header(const uint8_t *header, size_t len, uint32_t *ret_page
                            lj_error *err)
 {
     static const char magic[16] = "SQLite format 3";
+    *ret_page_size = 0;
     if (len < LJ_SNAPSHOT_HEADER_BYTES)
         return lj_error_set(err, LJ_CORRUPT, "%zu bytes are too few for an SQLite database", len);
     if (memcmp(header, magic, sizeof(magic)) != 0)
-        return lj_error_set(err, LJ_CORRUPT,
-                            "not an SQLite database: it starts with the bytes %02x %02x %02x %02x",
-                            header[0], header[1], header[2], header[3]);
+        return LJ_OK;
     /* two bytes; 1 stands for 65536, which does not fit */
     uint32_t page_size = lj_get_be16(header + 16);
     if (page_size == 1)
@@ -80,7 +79,13 @@ lj_code lj_snapshot_writer_finish(lj_snapshot_writer *writer, lj_error *err)
     uint32_t page_size = 0;
     size_t len = (size_t)LJ_MIN(writer->bytes, (uint64_t)LJ_SNAPSHOT_HEADER_BYTES);
     LJ_TRY(lj_snapshot_header(writer->header, len, &page_size, err));
-    if (page_size == 0 || writer->bytes % page_size != 0)
+    if (page_size == 0 && writer->bytes % LJ_WAL_PAGE_MIN != 0)
+        return lj_error_set(err, LJ_CORRUPT,
+                            "neither an SQLite database nor an encrypted one: %" PRIu64
+                            " bytes that begin with %02x %02x %02x %02x",
+                            writer->bytes, writer->header[0], writer->header[1], writer->header[2],
+                            writer->header[3]);
+    if (page_size != 0 && writer->bytes % page_size != 0)
         return lj_error_set(err, LJ_CORRUPT,
                             "%" PRIu64 " bytes are not a whole number of pages of %" PRIu32
                             " bytes",

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "vfs/base/log.h"
+#include "vfs/capture/moved.h"
 #include "vfs/shim/handle.h"
 
 extern char **environ;
@@ -36,6 +37,8 @@ static lj_code set_all(lj_config *config, const litejoin_config *given, lj_error
         {"log_file", given->log_file},
         {"base_vfs", given->base_vfs},
         {"fsync_before_ship", given->fsync_before_ship},
+        {"auto_wal", given->auto_wal},
+        {"guard", given->guard},
     };
     for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {
         if (rows[i].value != NULL)
@@ -164,6 +167,7 @@ LITEJOIN_API int litejoin_snapshot(sqlite3 *db, const char *schema, int timeout_
 static void fill_status(lj_db *db, litejoin_status *status)
 {
     lj_db_status s;
+    (void)lj_db_in_place(db); /* the state says if it is not */
     lj_db_get_status(db, &s);
     *status = (litejoin_status){.replicating = s.replicating,
                                 .local_index = s.local_index,
@@ -181,6 +185,7 @@ static void fill_status(lj_db *db, litejoin_status *status)
     snprintf(status->generation, sizeof(status->generation), "%s", s.generation);
     snprintf(status->last_error, sizeof(status->last_error), "%.*s", LITEJOIN_TEXT_MAX - 1,
              s.last_error);
+    snprintf(status->last_break, sizeof(status->last_break), "%s", s.last_break);
 }
 
 LITEJOIN_API int litejoin_get_status(sqlite3 *db, const char *schema, litejoin_status *status)

@@ -26,12 +26,17 @@
 #include "vfs/restore/restore.h"
 #include "vfs/shim/handle.h"
 
-static bool missing_or_empty(const char *path)
+/* What cannot be seen is not taken for a database: SQLite might still be able to create one in its place. */
+static lj_code missing_or_empty(const char *path, bool *ret_answer, lj_error *err)
 {
     struct stat st;
-    if (stat(path, &st) != 0)
-        return errno == ENOENT || errno == ENOTDIR;
-    return S_ISREG(st.st_mode) && st.st_size == 0;
+    if (stat(path, &st) == 0)
+        *ret_answer = S_ISREG(st.st_mode) && st.st_size == 0;
+    else if (errno == ENOENT || errno == ENOTDIR)
+        *ret_answer = true;
+    else
+        return lj_error_errno(err, errno, "cannot stat %s", path);
+    return LJ_OK;
 }
 
 /* A hot journal beside an empty file is SQLite's business. */
@@ -42,6 +47,23 @@ static bool has_journal(const char *path)
     return journal != NULL && stat(journal, &st) == 0 && st.st_size > 0;
 }
 
+/*
+ * What this folder's databases owned stays owned. The generation that is continued is not among it unless it was before: its
+ * writer may still be alive, and only our first object in it shows that it is not (ship/upload.c).
+ */
+static void keep_lineage(const char *position_path, lj_saved_position *saved)
+{
+    lj_saved_position before;
+    lj_error ignored = LJ_ERROR_INIT;
+    if (lj_saved_position_load(position_path, &before, &ignored) != LJ_OK)
+        return;
+    memcpy(saved->lineage, before.lineage, sizeof(saved->lineage));
+    saved->lineage_count = before.lineage_count;
+    saved->home = before.home;
+    if (strcmp(before.at.generation, saved->at.generation) != 0)
+        lj_saved_position_leave(saved, &before);
+}
+
 static lj_code continue_generation(const char *path, const char *state_dir,
                                    const lj_restore_result *result, lj_error *err)
 {
@@ -50,14 +72,17 @@ static lj_code continue_generation(const char *path, const char *state_dir,
         return lj_error_nomem(err);
     lj_saved_position saved = {.at = result->position, .page_size = result->page_size};
     saved.at.offset = 0;
-    if (result->has_wal)
+    if (result->has_wal) {
+        saved.prev_end = result->position.offset;
         saved.at.index++;
+        saved.mark_end = result->position.offset;
+    }
+    keep_lineage(position_path, &saved);
     saved.has_identity = lj_identity_of(path, &saved.identity);
     saved.last_object_ns = result->time_ns;
     saved.snapshot_ns = lj_clock_wall_ns();
     saved.snapshot_at = result->position;
     saved.snapshot_at.index = result->snapshot_index;
-    lj_saved_position_own(&saved, saved.at.generation);
     return lj_saved_position_store(position_path, &saved, err);
 }
 
@@ -98,14 +123,19 @@ static lj_code restore_under_lock(lj_storage *storage, const lj_restore_plan *pl
         if (errno != EINTR)
             return lj_error_errno(err, errno, "cannot lock %s", lock);
     }
-    if (!missing_or_empty(path))
+    bool wanted = false;
+    LJ_TRY(missing_or_empty(path, &wanted, err));
+    if (!wanted)
         return LJ_OK; /* another process was faster */
     return restore_locked(storage, plan, options, path, state_dir, err);
 }
 
 lj_code lj_boot_restore(const char *path, const lj_config *config, lj_error *err)
 {
-    if (!missing_or_empty(path) || has_journal(path))
+    bool wanted = false;
+    if (missing_or_empty(path, &wanted, err) != LJ_OK)
+        return lj_error_context(err, "restoring before open");
+    if (!wanted || has_journal(path))
         return LJ_OK;
     LJ_CLEANUP(lj_freep) char *url = NULL;
     LJ_TRY(lj_config_replica_url(config, path, &url, err));

@@ -15,6 +15,9 @@
 #include "vfs/shim/handle.h"
 #include "vfs/shim/walindex.h"
 
+/* how large the WAL may get while a snapshot holds its read mark */
+#define SNAPSHOT_WAL_BYTES (UINT64_C(64) << 20)
+
 /* false: the wal-index is being written at this moment. */
 static bool publish_index(lj_file *file)
 {
@@ -50,7 +53,12 @@ void lj_event_read_lock(lj_file *file)
 {
     if (file->index == NULL)
         return;
+    lj_readguard_take(
+        file->open); /* before it is decided how to go on: what was decided must stay true */
+    bool before = atomic_load(&file->open->db->ready);
     lj_db_ready(file->open->db, first_look, file);
+    if (!before)
+        lj_readguard_settle(file->open);
     lj_event_publish(file);
 }
 
@@ -188,6 +196,40 @@ void lj_event_wal_emptying(lj_open *open, bool going)
 
 /* ------------------------------------------------------------------ the database file */
 
+static const char sqlite_magic[16] = "SQLite format 3";
+
+/* Bytes 18 and 19 of the header are 2 in WAL mode, 1 otherwise. */
+int lj_file_journal_mode(lj_file *file)
+{
+    uint8_t head[100];
+    sqlite3_int64 size = 0;
+    const sqlite3_io_methods *m = file->lower->pMethods;
+    if (m->xFileSize(file->lower, &size) != SQLITE_OK || size < (sqlite3_int64)sizeof(head) ||
+        m->xRead(file->lower, head, sizeof(head), 0) != SQLITE_OK)
+        return LJ_JOURNAL_NONE;
+    if (memcmp(head, sqlite_magic, sizeof(sqlite_magic)) != 0)
+        return LJ_JOURNAL_UNKNOWN;
+    return head[18] == 2 ? LJ_JOURNAL_WAL : LJ_JOURNAL_ROLLBACK;
+}
+
+/* Page 1 is being written outside of a checkpoint: what journal mode does that mean? */
+static void note_first_page(const lj_file *file, const uint8_t *data)
+{
+    lj_db *db = file->open->db;
+    if (memcmp(data, sqlite_magic, sizeof(sqlite_magic)) == 0) {
+        /* about to be switched (autowal.c): not worth a warning */
+        if (data[18] != 1 || !file->auto_wal)
+            lj_db_journal_mode(db, data[18] == 1 ? "delete" : NULL);
+        return;
+    }
+    /* encrypted: one that had a WAL is leaving it; any other is being created, or on its way into WAL mode */
+    pthread_mutex_lock(&db->mutex);
+    bool had_wal = db->life.known;
+    pthread_mutex_unlock(&db->mutex);
+    if (had_wal)
+        lj_db_journal_mode(db, "delete");
+}
+
 void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off)
 {
     lj_open *open = file->open;
@@ -197,22 +239,26 @@ void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 o
     /* rollback-journal mode: creating a database, leaving or entering WAL mode, or staying outside of it */
     lj_db_break(open->db, "the database was written outside of WAL mode");
     if (off == 0 && len >= 20)
-        lj_db_journal_mode(open->db, ((const uint8_t *)data)[18] == 1 ? "delete" : NULL);
+        note_first_page(file, data);
 }
 
 /* ------------------------------------------------------------------ wal-index locks */
 
-/* So large a WAL is worth another process's snapshot, which is lost when it gives way; ours only goes on in another way. */
-#define LARGE_BESIDE_OTHERS (UINT64_C(64) << 20)
-
-static bool wal_is_large(lj_db *db)
+static bool wal_reaches(lj_db *db, uint64_t bytes)
 {
     pthread_mutex_lock(&db->mutex);
     lj_life life = db->life;
+    pthread_mutex_unlock(&db->mutex);
+    return life.known && lj_wal_frame_offset(life.page_size, life.frames + 1) >= bytes;
+}
+
+/* A snapshot of our own only goes on in another way; one of another process is lost when it gives way. */
+static uint64_t large_wal_bytes(lj_db *db)
+{
+    pthread_mutex_lock(&db->mutex);
     bool follows = lj_db_follows_locked(db);
     pthread_mutex_unlock(&db->mutex);
-    uint64_t limit = LJ_MAX(db->options.max_wal_size_bytes, follows ? LARGE_BESIDE_OTHERS : 0);
-    return life.known && lj_wal_frame_offset(life.page_size, life.frames + 1) >= limit;
+    return LJ_MAX(db->options.max_wal_size_bytes, follows ? SNAPSHOT_WAL_BYTES : 0);
 }
 
 void lj_event_make_room(lj_open *open, bool exclusive)
@@ -229,22 +275,51 @@ int lj_event_restart_lock(lj_file *file, int flags)
     lj_event_publish(file);
     if (lj_db_gate(open->db, checkpoint) == LJ_GATE_VETO)
         return SQLITE_BUSY;
+    lj_readguard_step_aside(open);
     int rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
-    if (rc == SQLITE_BUSY && (checkpoint || wal_is_large(open->db))) {
+    if (rc == SQLITE_BUSY && (checkpoint || wal_reaches(open->db, large_wal_bytes(open->db)))) {
         lj_event_make_room(open, false);
         rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
     }
     if (rc == SQLITE_OK)
         lj_event_wal_emptying(open, false);
+    else
+        lj_readguard_return(open); /* else behind the unlock: file_shm_lock */
     return rc;
 }
 
-/* An explicit checkpoint (it holds WRITE and CKPT) must not see a snapshot's read mark. */
-int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc)
+/*
+ * An explicit checkpoint (it holds WRITE and CKPT) must not see a snapshot's read mark. A passive one stops short at it, as at
+ * any reader's; but a snapshot that takes long must not make the WAL grow without end.
+ */
+static bool needs_the_mark_gone(lj_file *file)
 {
     const unsigned both = (1u << LJ_LOCK_WRITE) | (1u << LJ_LOCK_CKPT);
-    if (rc != SQLITE_BUSY || ofst < LJ_LOCK_READ0 || (file->exclusive & both) != both)
+    if ((file->exclusive & both) == both)
+        return true;
+    lj_db *db = file->open->db;
+    return (file->exclusive & (1u << LJ_LOCK_CKPT)) != 0 &&
+           wal_reaches(db, LJ_MAX(db->options.max_wal_size_bytes, SNAPSHOT_WAL_BYTES));
+}
+
+/*
+ * And a first reader must not see that a snapshot is just making the wal-index (freeze.c): to SQLite that lock says that
+ * somebody else recovers the WAL.
+ */
+int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc)
+{
+    bool exclusive = (flags & SQLITE_SHM_EXCLUSIVE) != 0;
+    if (rc == SQLITE_BUSY && exclusive && (ofst == LJ_LOCK_WRITE || ofst == LJ_LOCK_CKPT) &&
+        lj_readguard_wait(file->open))
+        return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
+    bool mine =
+        exclusive ? ofst >= LJ_LOCK_READ0 && needs_the_mark_gone(file) : ofst == LJ_LOCK_RECOVER;
+    if (rc != SQLITE_BUSY || !mine)
         return rc;
-    lj_event_make_room(file->open, false); /* tried again in any case, as in file_lock */
+    if (exclusive)
+        lj_event_make_room(file->open, false);
+    else
+        (void)lj_image_convert(&file->open->guard); /* waits for it */
+    /* tried again in any case, as in file_lock */
     return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
 }

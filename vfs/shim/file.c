@@ -20,19 +20,33 @@ static bool live(const lj_file *file)
     return lj_open_alive(file->open);
 }
 
+/* The first region of the wal-index is mapped, or (NULL) no longer. freeze.c asks whether anybody here has it. */
+static void set_index(lj_file *file, const volatile void *index)
+{
+    if (file->open != NULL && (file->index == NULL) != (index == NULL)) {
+        if (index != NULL)
+            (void)__atomic_fetch_add(&file->open->indexes, 1, __ATOMIC_ACQ_REL);
+        else
+            (void)__atomic_fetch_sub(&file->open->indexes, 1, __ATOMIC_ACQ_REL);
+    }
+    if (index != NULL)
+        lj_view_add(file, index);
+    else
+        lj_view_remove(file);
+}
+
 static int file_close(sqlite3_file *f)
 {
     lj_file *file = SELF(f);
     lj_open *open = file->open;
+    set_index(file, NULL); /* SQLite unmaps it before, unless a memory allocation failed */
     if (!file->is_wal)
         lj_registry_remove_file(file);
     if (file->partner != NULL)
         file->partner->partner = NULL;
     int rc = SQLITE_OK;
-    if (!file->is_wal) {
+    if (!file->is_wal)
         lj_view_locked(file, SQLITE_LOCK_NONE);
-        lj_view_remove(file);
-    }
     if (open != NULL && !file->is_wal)
         lj_registry_release(
             open); /* flushes while the WAL is still locked in place by this handle */
@@ -60,10 +74,12 @@ static int file_write(sqlite3_file *f, const void *data, int len, sqlite3_int64 
         lj_event_wal_emptying(file->open,
                               false); /* a new header: the last line of the restart gate */
     int rc = METHODS(f)->xWrite(LOWER(f), data, len, off);
-    if (rc == SQLITE_OK)
+    if (rc == SQLITE_OK) {
+        lj_repair_note_write(file, data, len, off);
         lj_event_wal_write(file, data, len, off);
-    else
+    } else {
         lj_event_wal_failed(file);
+    }
     return rc;
 }
 
@@ -112,6 +128,8 @@ static int file_lock(sqlite3_file *f, int level)
         lj_event_make_room(file->open, true);
         rc = METHODS(f)->xLock(LOWER(f), level);
     }
+    if (rc == SQLITE_OK && level == SQLITE_LOCK_EXCLUSIVE && live(file))
+        lj_readguard_close(file->open);
     if (rc == SQLITE_OK && level > file->lock_level)
         lj_view_locked(file, level);
     return rc;
@@ -122,6 +140,8 @@ static int file_unlock(sqlite3_file *f, int level)
     int rc = METHODS(f)->xUnlock(LOWER(f), level);
     if (rc == SQLITE_OK && level < SELF(f)->lock_level)
         lj_view_locked(SELF(f), level);
+    if (SELF(f)->auto_wal && rc == SQLITE_OK && level == SQLITE_LOCK_NONE)
+        lj_autowal_unlocked(SELF(f));
     return rc;
 }
 
@@ -153,6 +173,8 @@ static int file_control(sqlite3_file *f, int op, void *arg)
         int rc = lj_pragma(file, arg);
         if (rc != SQLITE_NOTFOUND)
             return rc;
+        if (live(file))
+            lj_autowal_pragma(file, arg);
     }
     if (live(file)) {
         switch (op) {
@@ -194,8 +216,8 @@ static int file_shm_map(sqlite3_file *f, int region, int size, int extend, void 
 {
     lj_file *file = SELF(f);
     int rc = METHODS(f)->xShmMap(LOWER(f), region, size, extend, ret_map);
-    if (rc == SQLITE_OK && region == 0 && *ret_map != NULL)
-        lj_view_add(file, *ret_map);
+    if (rc == SQLITE_OK && region == 0)
+        set_index(file, *ret_map);
     return rc;
 }
 
@@ -218,18 +240,25 @@ static int file_shm_lock(sqlite3_file *f, int ofst, int n, int flags)
         return METHODS(f)->xShmLock(LOWER(f), ofst, n, flags);
     const bool locking = (flags & SQLITE_SHM_LOCK) != 0;
     const bool exclusive = (flags & SQLITE_SHM_EXCLUSIVE) != 0;
-    if (!locking && exclusive && ofst == LJ_LOCK_WRITE)
+    if (!locking && exclusive && ofst == LJ_LOCK_WRITE) {
+        if (file->partner != NULL && file->partner->unsummed)
+            lj_repair_commit(file);
         lj_event_publish(file); /* the commit is visible, and nobody else can write yet */
+    }
     if (locking && exclusive && ofst == LJ_LOCK_READ0 + 1 && n == LJ_WALINDEX_READERS - 1)
         rc = lj_event_restart_lock(file, flags);
     else
         rc = METHODS(f)->xShmLock(LOWER(f), ofst, n, flags);
-    if (rc == SQLITE_BUSY && locking && exclusive && n == 1)
+    if (!locking && exclusive && ofst == LJ_LOCK_READ0 + 1 && n == LJ_WALINDEX_READERS - 1)
+        lj_readguard_return(file->open);
+    if (rc == SQLITE_BUSY && locking && n == 1)
         rc = lj_event_retry_lock(file, ofst, n, flags, rc);
     if (rc == SQLITE_OK) {
         note_shm_lock(file, ofst, n, flags);
         if (locking && !exclusive && ofst >= LJ_LOCK_READ0)
             lj_event_read_lock(file);
+        if (locking && exclusive && ofst == LJ_LOCK_WRITE)
+            lj_repair_begin(file);
     }
     return rc;
 }
@@ -241,7 +270,7 @@ static void file_shm_barrier(sqlite3_file *f)
 
 static int file_shm_unmap(sqlite3_file *f, int delete_flag)
 {
-    lj_view_remove(SELF(f));
+    set_index(SELF(f), NULL);
     return METHODS(f)->xShmUnmap(LOWER(f), delete_flag);
 }
 
@@ -266,11 +295,18 @@ static int file_unfetch(sqlite3_file *f, sqlite3_int64 off, void *map)
     .xShmMap = file_shm_map, .xShmLock = file_shm_lock, .xShmBarrier = file_shm_barrier,           \
     .xShmUnmap = file_shm_unmap
 
-const sqlite3_io_methods *lj_file_methods(int version)
+#define WITH_FETCH .xFetch = file_fetch, .xUnfetch = file_unfetch
+
+/* SQLite asks by the pointers what a file can do: unix-none, for one, is of version 3 without shared memory. */
+const sqlite3_io_methods *lj_file_methods(const sqlite3_io_methods *lower)
 {
     static const sqlite3_io_methods v1 = {COMMON(1)};
     static const sqlite3_io_methods v2 = {COMMON(2), WITH_SHM};
-    static const sqlite3_io_methods v3 = {COMMON(3), WITH_SHM, .xFetch = file_fetch,
-                                          .xUnfetch = file_unfetch};
-    return version >= 3 ? &v3 : version == 2 ? &v2 : &v1;
+    static const sqlite3_io_methods v3 = {COMMON(3), WITH_SHM, WITH_FETCH};
+    static const sqlite3_io_methods v3_no_shm = {COMMON(3), WITH_FETCH};
+    bool shm = lower->iVersion >= 2 && lower->xShmMap != NULL;
+    bool fetch = lower->iVersion >= 3 && lower->xFetch != NULL;
+    if (fetch)
+        return shm ? &v3 : &v3_no_shm;
+    return shm ? &v2 : &v1;
 }

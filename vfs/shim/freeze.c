@@ -11,10 +11,16 @@
  * Layer: shim. Thread-safety: called by the image, under its guard mutex, except for read and size, which only the
  * image's reader calls.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "vfs/base/str.h"
+#include "vfs/capture/moved.h"
+#include "vfs/capture/walfile.h"
 #include "vfs/shim/handle.h"
+#include "vfs/shim/nested.h"
 #include "vfs/shim/walindex.h"
 
 #define MARK_TRIES 100
@@ -67,6 +73,20 @@ static lj_code open_reader(lj_open *open, lj_error *err)
     return LJ_OK;
 }
 
+/*
+ * Opened by name, and so maybe another file than the application has open: the name still stands for the application's file, and
+ * for the one that was opened.
+ */
+static lj_code check_same_file(lj_open *open, lj_error *err)
+{
+    int moved = 0;
+    sqlite3_file *r = open->reader;
+    if (!lj_db_in_place(open->db) ||
+        (r->pMethods->xFileControl(r, SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK && moved != 0))
+        return lj_error_set(err, LJ_IO, "the database was moved, replaced or deleted");
+    return LJ_OK;
+}
+
 static lj_code busy(lj_error *err, const char *why)
 {
     lj_error_set(err, LJ_BUSY, "cannot freeze the database: %s", why);
@@ -116,6 +136,19 @@ static bool try_mark(sqlite3_file *r, volatile void *region, lj_walindex *ret_in
     return true;
 }
 
+/*
+ * Nothing of the life is in the WAL any more (SALT of it; NULL: there was none), so all of it is in the database file. Not
+ * everybody who empties the WAL tells: where no chain is active there is nothing to seal.
+ */
+static bool wal_emptied(const lj_open *open, const lj_wal_salt *salt)
+{
+    lj_error ignored = LJ_ERROR_INIT;
+    LJ_CLEANUP(lj_walfile_close) lj_walfile file = LJ_WALFILE_INIT;
+    lj_code code = lj_walfile_refresh(&file, open->db->wal_path, &ignored);
+    return code == LJ_NOTFOUND ||
+           (code == LJ_OK && salt != NULL && !lj_wal_salt_eq(file.header.salt, *salt));
+}
+
 /* No lock to be had: the application holds the file exclusively, so only its own commits and checkpoints count. */
 static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *err)
 {
@@ -124,6 +157,10 @@ static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *
     lj_life life = db->life;
     bool sealed = db->chain.active && db->chain.sealed && db->chain.sealed_frames == life.frames;
     pthread_mutex_unlock(&db->mutex);
+    if (wal_emptied(open, life.known ? &life.salt : NULL)) {
+        *ret_freeze = (lj_freeze){.backfilled = true, .held = false};
+        return LJ_OK;
+    }
     if (!life.known)
         return busy(err, "it is locked exclusively and nothing was committed yet");
     *ret_freeze = (lj_freeze){.salt = life.salt,
@@ -135,12 +172,59 @@ static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *
     return LJ_OK;
 }
 
+/*
+ * Mapping a wal-index that is not there would create it: beside a program that keeps its own in memory (exclusive mode), or
+ * before one that must not make it (readonly_shm). The SHARED lock is held: nobody's last close takes it away meanwhile.
+ */
+static bool index_is_there(lj_open *open)
+{
+    if (__atomic_load_n(&open->indexes, __ATOMIC_ACQUIRE) > 0)
+        return true;
+    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s-shm", open->db->path);
+    struct stat st;
+    return path != NULL &&
+           stat(path, &st) == 0; /* another process has it, or had it when it died */
+}
+
+#define INDEX_REGION_BYTES 32768
+
+/* A WAL that has to be recovered is left to the application: recovery takes as long as the WAL is large. */
+static bool wal_is_empty(const lj_open *open)
+{
+    struct stat st;
+    return stat(open->db->wal_path, &st) != 0 ? errno == ENOENT : st.st_size == 0;
+}
+
+/*
+ * Maps the wal-index. Where nobody has read the database in WAL mode yet there is none, and only SQLite may make one: then a
+ * connection of ours reads a row, and what it made stays as long as our handle has it mapped.
+ */
+static void volatile *map_index(lj_open *open)
+{
+    sqlite3_file *r = open->reader;
+    void volatile *region = NULL;
+    if (index_is_there(open) &&
+        r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 0, &region) == SQLITE_OK && region != NULL)
+        return region;
+    sqlite3 *db = NULL;
+    char ignored[2];
+    if (!wal_is_empty(open) || lj_nested_open(open, false, &db) != SQLITE_OK)
+        return NULL;
+    if (lj_nested_ask(db, "BEGIN", ignored, sizeof(ignored)) == SQLITE_OK &&
+        lj_nested_ask(db, "SELECT 1 FROM sqlite_schema LIMIT 1", ignored, sizeof(ignored)) ==
+            SQLITE_OK &&
+        r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 0, &region) != SQLITE_OK)
+        region = NULL;
+    sqlite3_close(db);
+    return region;
+}
+
 /* The SHARED lock is held. */
 static lj_code freeze_shared(lj_open *open, lj_freeze *ret_freeze, lj_error *err)
 {
     sqlite3_file *r = open->reader;
-    void volatile *region = NULL;
-    if (r->pMethods->xShmMap(r, 0, 32768, 0, &region) != SQLITE_OK || region == NULL)
+    void volatile *region = map_index(open);
+    if (region == NULL)
         return busy(err, "there is no wal-index yet");
     lj_walindex index;
     int slot = -1;
@@ -168,8 +252,11 @@ static lj_code freeze(void *ctx, lj_freeze *ret_freeze, lj_error *err)
 {
     lj_open *open = ctx;
     LJ_TRY(open_reader(open, err));
+    LJ_TRY(check_same_file(open, err));
     sqlite3_file *r = open->reader;
-    if (r->pMethods->xLock(r, SQLITE_LOCK_SHARED) != SQLITE_OK)
+    /* without shared memory there is a WAL only under exclusive locking */
+    if (r->pMethods->iVersion < 2 || r->pMethods->xShmMap == NULL ||
+        r->pMethods->xLock(r, SQLITE_LOCK_SHARED) != SQLITE_OK)
         return freeze_exclusive(open, ret_freeze, err);
     open->reader_shared = true;
     lj_code code = freeze_shared(open, ret_freeze, err);
@@ -227,5 +314,6 @@ lj_dbfile lj_freeze_dbfile(lj_open *open)
                        .release = release,
                        .read = read_db,
                        .size = size_db,
-                       .close = close_reader};
+                       .close = close_reader,
+                       .tick = open->guarded ? lj_readguard_tick : NULL};
 }

@@ -6,13 +6,14 @@
  *   lj_open   one per replicated database and process, found by (device, inode), shared by all its handles.
  *
  * Layer: shim, the only one that knows SQLITE_* codes. Thread-safety: an lj_file belongs to its connection; lj_open's list and
- * the list of files are guarded by the registry mutex (rank 1, registry.c).
+ * the tables of both are guarded by the registry mutex (rank 1, registry.c).
  */
 #ifndef LJ_HANDLE_H
 #define LJ_HANDLE_H
 
 #include <sqlite3ext.h>
 
+#include "vfs/base/table.h"
 #include "vfs/capture/image.h"
 #include "vfs/capture/session.h"
 #include "vfs/config/config.h"
@@ -38,7 +39,7 @@ struct lj_file {
     sqlite3_file *lower;  /* behind this struct */
     lj_open *open;        /* NULL: not replicated, everything passes */
     lj_file *partner;     /* WAL -> its database handle; database -> its WAL handle */
-    lj_file *next;        /* list of database handles */
+    lj_link by_wal_name;  /* registry: database handles */
     const char *wal_name; /* the pointer SQLite will open this database's WAL with */
 
     /* database handle */
@@ -48,9 +49,15 @@ struct lj_file {
     lj_file *next_view;         /* list of handles with an index */
     lj_wal_salt seen_salt;      /* what was published last through this handle */
     uint32_t seen_frames;
+    lj_wal_salt begin_salt; /* the committed end when the write lock was taken */
+    uint32_t begin_frames;
     bool checkpointing; /* between CKPT_START and CKPT_DONE */
+    bool auto_wal;      /* to be switched to WAL when it is idle (autowal.c) */
+    bool psow0;         /* opened with psow=0 */
 
-    /* WAL handle, needed in exclusive mode, where there are no locks and maybe no wal-index */
+    /* WAL handle */
+    bool unsummed; /* frame headers without checksums were written in this transaction (repair.c) */
+    /* needed in exclusive mode, where there are no locks and maybe no wal-index */
     lj_wal_salt wal_salt;
     uint32_t wal_page_size; /* 0 = no header seen */
     uint64_t commit_frame;  /* last frame written with a db size, 0 = none since the last publish */
@@ -61,15 +68,20 @@ struct lj_file {
 };
 
 struct lj_open {
-    lj_open *next;
+    lj_open *next, *previous;      /* registry: all of them */
+    lj_link by_inode, by_wal_path; /* registry */
     uint64_t device, inode;
     unsigned handles;
     bool
         ending; /* the last handle is gone: what is below is being freed, and an open of the same file waits */
+    unsigned indexes;       /* handles of this process that have the wal-index mapped; atomic */
     unsigned epoch;         /* of the process: another number after a fork */
     bool io_cancel;         /* ends requests that wait for a store (lj_storage_options); atomic */
     int64_t flush_until_ns; /* monotonic: a close flushes twice, but waits once; under db->mutex */
     uint64_t flush_commits; /* committed when flush_until_ns was set */
+    int64_t auto_wal_after_ns; /* monotonic: not tried again before; atomic */
+    bool repair_told;          /* the log has the line of repair.c; atomic */
+    bool auto_wal_declined;    /* the application chose another journal mode; atomic */
     lj_db *db;
     lj_shipper *shipper;
     lj_image_guard guard;
@@ -83,6 +95,13 @@ struct lj_open {
     sqlite3_file *reader; /* NULL between snapshots */
     int reader_slot;      /* read lock held, -1 = none */
     bool reader_shared;   /* SHARED lock held on the database file */
+    /* option `guard` (readguard.c) */
+    bool guarded;
+    atomic_bool guard_held;
+    pthread_mutex_t guard_mutex; /* rank 0; guards what is below */
+    sqlite3_file *guard_file;    /* NULL: not open */
+    volatile void *guard_index;  /* its wal-index */
+    int guard_slot;              /* read lock held, 0 = none */
 };
 
 /* ---- registry.c ---- */
@@ -98,13 +117,21 @@ void lj_registry_init(void);
 LJ_WARN_UNUSED lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path,
                                            const lj_config *config, const lj_identity *identity,
                                            lj_open **ret_open, bool *ret_first, lj_error *err);
+/*
+ * Before this path is opened: a database that was open under this name and is not there any more ends its replication, so that
+ * nothing of it gets mixed into what follows.
+ */
+void lj_registry_path_opens(const char *path);
 /* The last handle ends shipping and frees it. Flushes first (lj_open_flush). */
 void lj_registry_release(lj_open *open);
 void lj_registry_add_file(lj_file *file);
 void lj_registry_remove_file(lj_file *file);
 /* The database handle whose WAL will be opened under this very pointer; NULL = none. */
 lj_file *lj_registry_file_of_wal(const char *wal_name);
-/* Calls fn for the open database whose WAL has this path (compared as text), with a handle taken. false = none. */
+/*
+ * Calls fn for the open database whose WAL has this path (compared as text), with a handle taken. Of several (the older ones
+ * were moved or replaced) it is the newest. false = none.
+ */
 bool lj_registry_with_wal_path(const char *wal_path, void (*fn)(lj_open *open));
 /* Ships what is left, at most shutdown_timeout and not past the first failure. */
 void lj_open_flush(lj_open *open);
@@ -123,9 +150,36 @@ void lj_view_locked(lj_file *file, int level);
 /* What the capture and the image ask of the shim (database.h, image.h). */
 void lj_view_connect(lj_open *open);
 
+/* ---- readguard.c: option `guard`; without it these do nothing ---- */
+/* A connection in normal locking mode reads: the guard's lock is taken if it is not held. */
+void lj_readguard_take(lj_open *open);
+/* It was decided whether this process ships: else another one guards. */
+void lj_readguard_settle(lj_open *open);
+/* Our own writer or checkpoint wants to restart the WAL, under the WAL write lock: lets go, and takes the lock again. */
+void lj_readguard_step_aside(lj_open *open);
+void lj_readguard_return(lj_open *open);
+/* Nobody else may have the database or its wal-index open now. */
+void lj_readguard_close(lj_open *open);
+/* Waits until the guard has given back WRITE and CKPT. false: there is no guard. */
+bool lj_readguard_wait(lj_open *open);
+/* lj_dbfile.tick: publishes what other processes have committed, and restarts a large WAL when all is shipped. */
+void lj_readguard_tick(void *ctx);
+
 /* ---- file.c ---- */
-/* The io_methods for a file whose lower one has this version. */
-const sqlite3_io_methods *lj_file_methods(int version);
+/* The io_methods for a file whose lower one has these: not more than those can do. */
+const sqlite3_io_methods *lj_file_methods(const sqlite3_io_methods *lower);
+
+/* What the header of the file says. NONE: it has no header yet; UNKNOWN: it is not SQLite's own (encrypted pages). */
+enum { LJ_JOURNAL_NONE, LJ_JOURNAL_ROLLBACK, LJ_JOURNAL_WAL, LJ_JOURNAL_UNKNOWN };
+int lj_file_journal_mode(lj_file *file);
+
+/* ---- autowal.c ---- */
+/* Before SQLite reads anything of it. true = it was switched. */
+bool lj_autowal_at_open(lj_file *file, int journal_mode);
+/* The handle holds no lock any more. */
+void lj_autowal_unlocked(lj_file *file);
+/* FCNTL_PRAGMA: notes whether the application chooses a journal mode itself. */
+void lj_autowal_pragma(lj_file *file, char **args);
 
 /* ---- events.c: what SQLite's calls mean for the capture ---- */
 void lj_event_read_lock(lj_file *file);
@@ -142,6 +196,14 @@ void lj_event_make_room(lj_open *open, bool exclusive);
 int lj_event_restart_lock(lj_file *file, int flags);
 int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc);
 void lj_event_wal_emptying(lj_open *open, bool going);
+
+/* ---- repair.c ---- */
+/* The write lock was taken. */
+void lj_repair_begin(lj_file *file);
+/* A write to the WAL of a replicated database. */
+void lj_repair_note_write(lj_file *wal, const void *data, int len, sqlite3_int64 off);
+/* The write lock is about to be given back, and the WAL is `unsummed`. */
+void lj_repair_commit(lj_file *file);
 
 /* ---- pragma.c ---- */
 /* FCNTL_PRAGMA: args as SQLite documents. SQLITE_NOTFOUND for pragmas that are not ours. */

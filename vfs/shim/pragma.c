@@ -12,6 +12,7 @@
 
 #include "vfs/base/clock.h"
 #include "vfs/base/str.h"
+#include "vfs/capture/moved.h"
 #include "vfs/shim/handle.h"
 
 static int answer_error(char **args, const lj_error *err)
@@ -50,25 +51,30 @@ static int pragma_status(lj_file *file, char **args)
     char url[2100];
     char state[200];
     char error[2 * LJ_ERROR_TEXT_MAX];
+    char given_up[2 * sizeof(s.last_break)];
     char snapshot[LJ_CLOCK_TEXT_MAX] = "";
-    if (db != NULL)
+    if (db != NULL) {
+        (void)lj_db_in_place(db); /* the state says if it is not */
         lj_db_get_status(db, &s);
+    }
     lj_str_json(path, sizeof(path), db != NULL ? db->path : "");
     lj_str_json(url, sizeof(url), db != NULL ? db->replica_url : "");
     lj_str_json(state, sizeof(state), s.text);
     lj_str_json(error, sizeof(error), s.last_error);
+    lj_str_json(given_up, sizeof(given_up), s.last_break);
     if (s.last_snapshot_ns != 0)
         lj_clock_format(s.last_snapshot_ns, snapshot);
     args[0] = sqlite3_mprintf(
         "{\"state\":%s,\"database\":%s,\"replica\":%s,\"generation\":\"%s\",\"local_index\":%u,"
         "\"local_offset\":%llu,\"replica_index\":%u,\"replica_offset\":%llu,\"lag_ms\":%lld,"
         "\"lag_frames\":%llu,\"spool_bytes\":%llu,\"segments\":%llu,\"snapshots\":%llu,"
-        "\"shipped_bytes\":%llu,\"last_snapshot\":\"%s\",\"uploader\":%u,\"last_error\":%s}",
+        "\"shipped_bytes\":%llu,\"last_snapshot\":\"%s\",\"uploader\":%u,\"last_error\":%s,\"last_"
+        "break\":%s}",
         state, path, url, s.generation, s.local_index, (unsigned long long)s.local_offset,
         s.replica_index, (unsigned long long)s.replica_offset, (long long)s.lag_ms,
         (unsigned long long)s.lag_frames, (unsigned long long)s.spool_bytes,
         (unsigned long long)s.segments, (unsigned long long)s.snapshots,
-        (unsigned long long)s.shipped_bytes, snapshot, (unsigned)s.uploader, error);
+        (unsigned long long)s.shipped_bytes, snapshot, (unsigned)s.uploader, error, given_up);
     return args[0] == NULL ? SQLITE_NOMEM : SQLITE_OK;
 }
 

@@ -1,9 +1,10 @@
 /*
  * registry.c - which databases this process replicates, and through which handles.
  *
- * One lj_open per (device, inode): a database opened under two names is one. The mutex (rank 1) guards the two lists and
- * the handle counts; it is held while a database object is created (local I/O only), never while one is flushed or freed. A
- * database that is being freed stays in the list until its election lock is released: whoever opens it again waits for that.
+ * One lj_open per (device, inode): a database opened under two names is one. The mutex (rank 1) guards the list, the tables
+ * and the handle counts; it is held for a few steps each time, never across I/O (but in at_exit), whatever the number of
+ * databases. A database that is being freed stays in the list until its election lock is released: whoever opens it again
+ * waits for that.
  *
  * Fork: the child clears the lists (what is in them belongs to the parent and has no worker there), counts the epoch up, so
  * that inherited handles pass everything through, and closes the inherited election locks.
@@ -11,6 +12,7 @@
  * Layer: shim.
  */
 #include <pthread.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,6 +21,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
+#include "vfs/capture/moved.h"
 #include "vfs/shim/handle.h"
 #include "vfs/storage/storage.h"
 
@@ -32,7 +35,8 @@ static struct {
     pthread_mutex_t mutex;
     pthread_cond_t ended; /* a database object is gone */
     lj_open *opens;
-    lj_file *files;
+    lj_table by_inode, by_wal_path; /* of opens */
+    lj_table files;                 /* database handles, by the pointer of their WAL's name */
 } registry = {.mutex = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER};
 
 /* ------------------------------------------------------------------ fork and exit */
@@ -63,29 +67,35 @@ static void in_child(void)
         open->db->lock_fd = -1;
     }
     registry.opens = NULL;
-    registry.files = NULL;
+    memset(&registry.by_inode, 0, sizeof(registry.by_inode));
+    memset(&registry.by_wal_path, 0, sizeof(registry.by_wal_path));
+    memset(&registry.files, 0, sizeof(registry.files));
     lj_scheduler_after_fork();
 }
 
 /*
- * Is there something that only this process could ship? Without a commit in this session there is not; a first snapshot
- * can wait for the next.
+ * Is there something that only this process could ship? Without a commit in this session, or a change of the file outside of
+ * WAL mode (creating it, switching the journal mode), there is not; a first snapshot can wait for the next.
  */
 static bool has_work(lj_db *db)
 {
     pthread_mutex_lock(&db->mutex);
-    bool work = db->attached &&
-                (db->commits > 0 || (db->spool_bytes > 0 && !lj_db_follows_locked(db))) &&
-                !db->not_wal && db->state != LJ_DB_STOPPED && db->state != LJ_DB_IDLE;
+    bool spooled = db->spool_bytes > 0 && !lj_db_follows_locked(db);
+    bool changed = db->commits > 0 || spooled || (db->touched && !db->established);
+    bool work = db->attached && changed && !db->not_wal && db->state != LJ_DB_STOPPED &&
+                db->state != LJ_DB_IDLE;
     pthread_mutex_unlock(&db->mutex);
     return work;
 }
 
-/* exit() without sqlite3_close: gives the workers a moment to ship what is committed. */
+/* exit() without sqlite3_close: gives the workers a moment to ship what is committed, of all databases side by side. */
 static void at_exit(void)
 {
     int64_t deadline_ns = lj_clock_mono_ns() + EXIT_DRAIN_NS;
     pthread_mutex_lock(&registry.mutex);
+    for (lj_open *open = registry.opens; open != NULL; open = open->next)
+        if (lj_open_alive(open) && !open->ending && has_work(open->db))
+            lj_db_hurry(open->db);
     for (lj_open *open = registry.opens; open != NULL; open = open->next) {
         lj_error err = LJ_ERROR_INIT;
         int64_t left_ns = deadline_ns - lj_clock_mono_ns();
@@ -128,7 +138,9 @@ static void free_content(lj_open *open)
     /* what could not be shipped in time is shipped by the next open; a store that hangs must not hold up this close */
     __atomic_store_n(&open->io_cancel, true, __ATOMIC_RELAXED);
     lj_shipper_free(open->shipper);
+    lj_readguard_close(open);
     lj_db_free(open->db);
+    pthread_mutex_destroy(&open->guard_mutex);
     pthread_mutex_destroy(&open->guard.mutex);
     pthread_mutex_destroy(&open->view_mutex);
     free(open->base_name);
@@ -149,9 +161,12 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
     open->base = base;
     open->epoch = lj_process_epoch;
     open->reader_slot = -1;
+    open->guarded = config->guard;
+    pthread_mutex_init(&open->guard_mutex, NULL);
     pthread_mutex_init(&open->guard.mutex, NULL);
     pthread_mutex_init(&open->view_mutex, NULL);
     open->guard.memory_bytes = SMALL_IMAGE_BYTES;
+    open->guard.saved_bytes = config->max_spool_size_bytes;
     lj_db_options options = db_options(config);
     lj_storage_options storage_options = {.io_timeout_ns = config->io_timeout_ns,
                                           .cancel = &open->io_cancel};
@@ -182,13 +197,74 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
     return LJ_OK;
 }
 
-static lj_open *find_open(const struct stat *st)
+static uint64_t inode_hash(const struct stat *st)
 {
-    lj_open *open = registry.opens;
-    while (open != NULL &&
-           (open->device != (uint64_t)st->st_dev || open->inode != (uint64_t)st->st_ino))
-        open = open->next;
+    return lj_hash_number((uint64_t)st->st_ino ^ lj_hash_number((uint64_t)st->st_dev));
+}
+
+static lj_open *find_locked(const struct stat *st)
+{
+    for (lj_link *link = lj_table_first(&registry.by_inode, inode_hash(st)); link != NULL;
+         link = lj_table_next(link)) {
+        lj_open *open = link->owner;
+        if (open->device == (uint64_t)st->st_dev && open->inode == (uint64_t)st->st_ino)
+            return open;
+    }
+    return NULL;
+}
+
+/* The open database with this inode, with a handle taken; NULL = none. */
+static lj_open *join_locked(const struct stat *st)
+{
+    lj_open *open = find_locked(st);
+    /* the one that is ending holds the election lock, and its shipper may be in the middle of a segment */
+    for (; open != NULL && open->ending; open = find_locked(st))
+        pthread_cond_wait(&registry.ended, &registry.mutex);
+    if (open != NULL)
+        open->handles++;
     return open;
+}
+
+/* Two names of one file in the same process. A path alone does not say so: a folder may be mounted twice. */
+static void warn_of_hard_links(const lj_open *open, const char *path, const struct stat *st)
+{
+    if (st->st_nlink < 2)
+        return;
+    if (strcmp(open->db->path, path) == 0)
+        lj_log(LJ_LOG_WARN,
+               "%s has %lu names (hard links): every program has to open it by the same one, since "
+               "SQLite finds the WAL by the name",
+               path, (unsigned long)st->st_nlink);
+    else
+        lj_log(LJ_LOG_ERROR,
+               "%s is the same file as %s, which is open (hard links): each name has a WAL of its "
+               "own, and writing through both corrupts the database; its replica is %s",
+               path, open->db->path, open->db->replica_url);
+}
+
+static void link_locked(lj_open *open, const struct stat *st)
+{
+    open->device = (uint64_t)st->st_dev;
+    open->inode = (uint64_t)st->st_ino;
+    open->db->inode = open->inode;
+    open->next = registry.opens;
+    if (open->next != NULL)
+        open->next->previous = open;
+    registry.opens = open;
+    lj_table_add(&registry.by_inode, &open->by_inode, open, inode_hash(st));
+    lj_table_add(&registry.by_wal_path, &open->by_wal_path, open, lj_hash_text(open->db->wal_path));
+}
+
+static void unlink_locked(lj_open *open)
+{
+    if (open->next != NULL)
+        open->next->previous = open->previous;
+    if (open->previous != NULL)
+        open->previous->next = open->next;
+    else
+        registry.opens = open->next;
+    lj_table_remove(&registry.by_inode, &open->by_inode);
+    lj_table_remove(&registry.by_wal_path, &open->by_wal_path);
 }
 
 lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config *config,
@@ -197,28 +273,49 @@ lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config
 {
     struct stat st;
     if (stat(path, &st) != 0)
-        return lj_error_set(err, LJ_NOTFOUND, "%s disappeared while it was being opened", path);
+        return errno == ENOENT ? lj_error_set(err, LJ_NOTFOUND,
+                                              "%s disappeared while it was being opened", path)
+                               : lj_error_errno(err, errno, "cannot stat %s", path);
     pthread_mutex_lock(&registry.mutex);
-    lj_open *open = find_open(&st);
-    /* the one that is ending holds the election lock, and its shipper may be in the middle of a segment */
-    for (; open != NULL && open->ending; open = find_open(&st))
-        pthread_cond_wait(&registry.ended, &registry.mutex);
-    lj_code code = LJ_OK;
-    if (open == NULL) {
-        code = create_open(base, path, config, identity, &open, err);
-        if (code == LJ_OK) {
-            open->device = (uint64_t)st.st_dev;
-            open->inode = (uint64_t)st.st_ino;
-            open->next = registry.opens;
-            registry.opens = open;
-        }
-    }
-    if (code == LJ_OK) {
-        *ret_first = open->handles++ == 0;
-        *ret_open = open;
-    }
+    lj_open *open = join_locked(&st);
     pthread_mutex_unlock(&registry.mutex);
-    return code;
+    lj_open *fresh = NULL;
+    if (open == NULL) {
+        /* made without the mutex, so that many opens at once do not wait for one another; of two for one file one is dropped */
+        LJ_TRY(create_open(base, path, config, identity, &fresh, err));
+        pthread_mutex_lock(&registry.mutex);
+        open = join_locked(&st);
+        if (open == NULL) {
+            open = fresh;
+            open->handles = 1;
+            link_locked(open, &st);
+        }
+        pthread_mutex_unlock(&registry.mutex);
+    }
+    *ret_first = open == fresh;
+    *ret_open = open;
+    if (*ret_first || strcmp(open->db->path, path) != 0)
+        warn_of_hard_links(open, path, &st);
+    if (fresh != NULL && open != fresh) {
+        free_content(fresh);
+        free(fresh);
+    }
+    return LJ_OK;
+}
+
+void lj_registry_path_opens(const char *path)
+{
+    pthread_mutex_lock(&registry.mutex);
+    lj_open *open = registry.opens;
+    while (open != NULL && (open->ending || strcmp(open->db->path, path) != 0))
+        open = open->next;
+    if (open != NULL)
+        open->handles++;
+    pthread_mutex_unlock(&registry.mutex);
+    if (open == NULL)
+        return;
+    (void)lj_db_in_place(open->db);
+    lj_registry_release(open); /* it may be the last by now */
 }
 
 /*
@@ -252,22 +349,12 @@ void lj_open_flush(lj_open *open)
         lj_log_error(LJ_LOG_WARN, db->path, &err);
 }
 
-static void unlink_open(lj_open *open)
-{
-    for (lj_open **at = &registry.opens; *at != NULL; at = &(*at)->next) {
-        if (*at == open) {
-            *at = open->next;
-            return;
-        }
-    }
-}
-
 /* The last handle is gone: frees what hangs on it, while an open of the same file waits. */
 static void end_open(lj_open *open)
 {
     free_content(open);
     pthread_mutex_lock(&registry.mutex);
-    unlink_open(open);
+    unlink_locked(open);
     pthread_cond_broadcast(&registry.ended);
     pthread_mutex_unlock(&registry.mutex);
     free(open);
@@ -306,42 +393,57 @@ void lj_registry_release(lj_open *open)
 
 /* ------------------------------------------------------------------ handles */
 
+/* SQLite opens a WAL with the very pointer it gave us: no two open files have the same. */
+static uint64_t name_hash(const char *name)
+{
+    return lj_hash_number((uint64_t)(uintptr_t)name);
+}
+
 void lj_registry_add_file(lj_file *file)
 {
     pthread_mutex_lock(&registry.mutex);
-    file->next = registry.files;
-    registry.files = file;
+    lj_table_add(&registry.files, &file->by_wal_name, file, name_hash(file->wal_name));
     pthread_mutex_unlock(&registry.mutex);
 }
 
 void lj_registry_remove_file(lj_file *file)
 {
+    if (file->by_wal_name.owner == NULL)
+        return; /* not replicated */
     pthread_mutex_lock(&registry.mutex);
-    for (lj_file **at = &registry.files; *at != NULL; at = &(*at)->next) {
-        if (*at == file) {
-            *at = file->next;
-            break;
-        }
-    }
+    lj_table_remove(&registry.files, &file->by_wal_name);
     pthread_mutex_unlock(&registry.mutex);
 }
 
 lj_file *lj_registry_file_of_wal(const char *wal_name)
 {
+    lj_file *file = NULL;
     pthread_mutex_lock(&registry.mutex);
-    lj_file *file = registry.files;
-    while (file != NULL && file->wal_name != wal_name)
-        file = file->next;
+    for (lj_link *link = lj_table_first(&registry.files, name_hash(wal_name));
+         link != NULL && file == NULL; link = lj_table_next(link)) {
+        lj_file *candidate = link->owner;
+        if (candidate->wal_name == wal_name)
+            file = candidate;
+    }
     pthread_mutex_unlock(&registry.mutex);
     return file;
+}
+
+static lj_open *of_wal_path_locked(const char *wal_path)
+{
+    for (lj_link *link = lj_table_first(&registry.by_wal_path, lj_hash_text(wal_path));
+         link != NULL; link = lj_table_next(link)) {
+        lj_open *open = link->owner;
+        if (!open->ending && strcmp(open->db->wal_path, wal_path) == 0)
+            return open;
+    }
+    return NULL;
 }
 
 bool lj_registry_with_wal_path(const char *wal_path, void (*fn)(lj_open *open))
 {
     pthread_mutex_lock(&registry.mutex);
-    lj_open *open = registry.opens;
-    while (open != NULL && (open->ending || strcmp(open->db->wal_path, wal_path) != 0))
-        open = open->next;
+    lj_open *open = of_wal_path_locked(wal_path);
     if (open != NULL)
         open->handles++;
     pthread_mutex_unlock(&registry.mutex);

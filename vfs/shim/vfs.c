@@ -16,6 +16,7 @@
 
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
+#include "vfs/shim/bugs.h"
 #include "vfs/shim/handle.h"
 
 static struct {
@@ -87,35 +88,25 @@ static int open_lower(sqlite3_vfs *vfs, const char *name, lj_file *file, int fla
     sqlite3_vfs *base = base_of(vfs);
     int rc = base->xOpen(base, name, file->lower, flags, ret_flags);
     if (file->lower->pMethods != NULL)
-        file->base.pMethods = lj_file_methods(file->lower->pMethods->iVersion);
+        file->base.pMethods = lj_file_methods(file->lower->pMethods);
     return rc;
-}
-
-/* Bytes 18 and 19 of the header are 2 in WAL mode, 1 otherwise. 0 = not a database (yet). */
-static int journal_mode_of(lj_file *file)
-{
-    uint8_t head[100];
-    sqlite3_int64 size = 0;
-    const sqlite3_io_methods *m = file->lower->pMethods;
-    if (m->xFileSize(file->lower, &size) != SQLITE_OK || size < (sqlite3_int64)sizeof(head) ||
-        m->xRead(file->lower, head, sizeof(head), 0) != SQLITE_OK ||
-        memcmp(head, "SQLite format 3", 16) != 0)
-        return 0;
-    return head[18];
 }
 
 static void note_opened(lj_file *file, bool first)
 {
-    int mode = journal_mode_of(file);
-    if (mode == 1)
+    int mode = lj_file_journal_mode(file);
+    if (lj_autowal_at_open(file, mode))
+        mode = LJ_JOURNAL_WAL;
+    if (mode == LJ_JOURNAL_ROLLBACK)
         lj_db_journal_mode(file->open->db, "delete");
     if (first)
-        lj_event_first_open(file->open, mode == 2);
+        lj_event_first_open(file->open, mode == LJ_JOURNAL_WAL);
 }
 
 static lj_code open_replicated(sqlite3_vfs *vfs, const char *name, lj_file *file, int flags,
                                int *ret_flags, const lj_config *config, int *ret_rc, lj_error *err)
 {
+    lj_registry_path_opens(name);
     if (config->restore_on_boot)
         LJ_TRY(lj_boot_restore(name, config, err));
     lj_identity identity;
@@ -132,6 +123,8 @@ static lj_code open_replicated(sqlite3_vfs *vfs, const char *name, lj_file *file
     LJ_TRY(lj_registry_acquire(base_of(vfs), name, config, there ? &identity : NULL, &file->open,
                                &first, err));
     file->wal_name = sqlite3_filename_wal(name);
+    file->auto_wal = config->auto_wal;
+    file->psow0 = !sqlite3_uri_boolean(name, "psow", 1);
     lj_registry_add_file(file);
     note_opened(file, first);
     return LJ_OK;
@@ -354,5 +347,6 @@ lj_code lj_vfs_setup(const lj_config *config, lj_error *err)
         return code;
     if (sqlite3_vfs_register(&litejoin_vfs, config->default_vfs) != SQLITE_OK)
         return lj_error_set(err, LJ_INTERNAL, "sqlite3_vfs_register failed");
+    lj_bugs_warn_once(sqlite3_libversion_number(), sqlite3_libversion());
     return LJ_OK;
 }

@@ -12,6 +12,7 @@
 #define AT_SALT      32u
 #define AT_BACKFILL  96u
 #define AT_MARKS     100u
+#define AT_ATTEMPTED 128u
 
 static uint32_t load(const volatile void *region, size_t at)
 {
@@ -81,6 +82,29 @@ void lj_walindex_peek(const volatile void *region, lj_wal_salt *ret_salt, uint32
     *ret_frames = load(region, AT_FRAMES);
 }
 
+static void store_header(volatile void *region, size_t at, const uint8_t raw[HEADER_BYTES])
+{
+    for (size_t i = 0; i < HEADER_BYTES; i += 4)
+        __atomic_store_n((volatile uint32_t *)((volatile uint8_t *)region + at + i),
+                         word_at(raw, i), __ATOMIC_RELAXED);
+}
+
+void lj_walindex_set_sum(sqlite3_file *file, const volatile void *region, lj_wal_cksum sum)
+{
+    uint8_t raw[HEADER_BYTES];
+    volatile void *writable = (volatile void *)(uintptr_t)region;
+    copy_header(region, 0, raw);
+    memcpy(raw + 24, &sum.s1, sizeof(sum.s1));
+    memcpy(raw + 28, &sum.s2, sizeof(sum.s2));
+    const bool big_endian = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__;
+    lj_wal_cksum own = lj_wal_checksum(big_endian, (lj_wal_cksum){0, 0}, raw, 40);
+    memcpy(raw + 40, &own.s1, sizeof(own.s1));
+    memcpy(raw + 44, &own.s2, sizeof(own.s2));
+    store_header(writable, HEADER_BYTES, raw);
+    file->pMethods->xShmBarrier(file);
+    store_header(writable, 0, raw);
+}
+
 uint32_t lj_walindex_backfilled(const volatile void *region)
 {
     return load(region, AT_BACKFILL);
@@ -96,4 +120,37 @@ void lj_walindex_set_mark(volatile void *region, int reader, uint32_t frames)
     __atomic_store_n(
         (volatile uint32_t *)((volatile uint8_t *)region + AT_MARKS + 4u * (unsigned)reader),
         frames, __ATOMIC_SEQ_CST);
+}
+
+static void store(volatile void *region, size_t at, uint32_t word)
+{
+    __atomic_store_n((volatile uint32_t *)((volatile uint8_t *)region + at), word,
+                     __ATOMIC_SEQ_CST);
+}
+
+static void set_word(uint8_t *raw, size_t at, uint32_t word)
+{
+    memcpy(raw + at, &word, sizeof(word));
+}
+
+void lj_walindex_restart(volatile void *region, const lj_walindex *now, lj_wal_salt salt)
+{
+    uint8_t raw[HEADER_BYTES];
+    memcpy(raw, now->raw, sizeof(raw));
+    set_word(raw, AT_FRAMES, 0);
+    lj_put_be32(raw + AT_SALT, salt.salt1);
+    lj_put_be32(raw + AT_SALT + 4, salt.salt2);
+    const bool big_endian = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__;
+    lj_wal_cksum sum = lj_wal_checksum(big_endian, (lj_wal_cksum){0, 0}, raw, 40);
+    set_word(raw, 40, sum.s1);
+    set_word(raw, 44, sum.s2);
+    /* the second copy first: a reader that sees them differ waits */
+    store_header(region, HEADER_BYTES, raw);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    store_header(region, 0, raw);
+    store(region, AT_BACKFILL, 0);
+    store(region, AT_ATTEMPTED, 0);
+    store(region, AT_MARKS + 4, 0);
+    for (int i = 2; i < LJ_WALINDEX_READERS; i++)
+        store(region, AT_MARKS + 4u * (unsigned)i, LJ_WALINDEX_UNUSED);
 }

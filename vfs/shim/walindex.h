@@ -7,9 +7,12 @@
 #ifndef LJ_WALINDEX_H
 #define LJ_WALINDEX_H
 
-#include "vfs/capture/database.h"
+#include "vfs/shim/handle.h"
 
 #define LJ_WALINDEX_READERS 5
+
+/* The mark of a read lock that is free: no checkpoint stops there, no reader takes it. */
+#define LJ_WALINDEX_UNUSED UINT32_MAX
 
 /* Lock numbers of xShmLock. */
 #define LJ_LOCK_WRITE   0
@@ -33,8 +36,19 @@ bool lj_walindex_read(const volatile void *region, lj_walindex *ret_index);
 bool lj_walindex_look(void *region, lj_wal_end *ret_end);
 /* Salts and frame count without verification: a cheap "did anything change?". */
 void lj_walindex_peek(const volatile void *region, lj_wal_salt *ret_salt, uint32_t *ret_frames);
+/*
+ * Replaces the running checksum behind the last frame, as SQLite's writer would: caller holds the write lock. `file` is where the
+ * region was mapped from.
+ */
+void lj_walindex_set_sum(sqlite3_file *file, const volatile void *region, lj_wal_cksum sum);
 uint32_t lj_walindex_backfilled(const volatile void *region);
 uint32_t lj_walindex_mark(const volatile void *region, int reader);
+/*
+ * What a writer of SQLite does when it restarts the WAL (walRestartHdr): no frames, these salts, nothing backfilled, no marks. The
+ * next writer begins the WAL file anew with them. Caller holds WRITE and READ1..4 EXCLUSIVE, and everything is backfilled; `now` is
+ * what lj_walindex_read has read under these locks.
+ */
+void lj_walindex_restart(volatile void *region, const lj_walindex *now, lj_wal_salt salt);
 /* Caller holds that reader's lock EXCLUSIVE. */
 void lj_walindex_set_mark(volatile void *region, int reader, uint32_t frames);
 

@@ -3,7 +3,8 @@
  *
  *   shipper.c   the shipping task: order of work, ticks, backoff
  *   upload.c    one segment: key, PUT if-absent, what to do when it is already there
- *   resume.c    once per open: does the replica agree with the position file
+ *   endmark.c   the object that ends an index, before the next one begins
+ *   resume.c    does the replica agree with the position: once per open, and after a rest
  *   rollover.c  the current life of the WAL goes on under the next index, so that a snapshot gets one of its own
  *   snapshot.c  freeze, PUT, hand the result to the shipping task
  *   snapshot_task.c  when one is due, and what follows it
@@ -15,6 +16,7 @@
 #include <stdatomic.h>
 
 #include "vfs/capture/walfile.h"
+#include "vfs/replica/inventory.h"
 #include "vfs/ship/scheduler.h"
 #include "vfs/ship/segment.h"
 #include "vfs/ship/shipper.h"
@@ -39,9 +41,10 @@ struct lj_shipper {
 
     /* the shipping task's own */
     lj_saved_position saved;
-    bool loaded;             /* saved was taken over from the attach */
-    bool unsaved;            /* the position file is behind `saved` */
-    bool resumed;            /* the replica was compared with `saved` */
+    bool loaded;                            /* saved was taken over from the attach */
+    bool unsaved;                           /* the position file is behind `saved` */
+    bool resumed;                           /* the replica was compared with `saved` */
+    int64_t agreed_mono_ns, agreed_wall_ns; /* when the replica last was as `saved` says */
     lj_new_generation begun; /* taken over; told to the database once the position file has it */
     lj_walfile wal;
     unsigned failures; /* in a row */
@@ -50,8 +53,10 @@ struct lj_shipper {
     uint64_t unknown_to; /* ... and where it ends */
 
     /* guarded by db->mutex */
-    bool unshippable;     /* the newest generation is a snapshot alone (snapshot.c) */
-    bool want_generation; /* the snapshot task has to begin a new one */
+    char disowned
+        [LJ_GENERATION_MAX]; /* another writer's, to be taken out of the lineage; "" = none */
+    bool unshippable;        /* commits behind the newest snapshot need another one (snapshot.c) */
+    bool want_generation;    /* the snapshot task has to begin a new one */
     lj_new_generation fresh;
     bool
         rollover_wanted; /* the snapshot task wants the current life to go on under the next index */
@@ -59,6 +64,8 @@ struct lj_shipper {
     int64_t noted_ns;
     lj_position noted_at;
     int64_t snapshot_not_before_ns; /* monotonic: backoff of the snapshot task */
+    int64_t rest_until_ns;          /* monotonic: no snapshot of the same life before ... */
+    uint64_t rest_life; /* ... 0 = none: its frames can be replicated by snapshots alone */
     int64_t
         store_not_before_ns;  /* monotonic: the store asked for no request before (Retry-After) */
     int64_t newest_object_ns; /* copy of saved.last_object_ns for the snapshot task */
@@ -84,8 +91,33 @@ static inline const lj_position *lj_newest_snapshot_locked(const lj_shipper *s)
 /* upload.c: ships from..to of the image in fd (a -wal or a spool file) as the next segment and moves s->saved.at. */
 LJ_WARN_UNUSED lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header,
                                          uint64_t to, int64_t commit_ns, lj_error *err);
-/* resume.c: LJ_OK when the replica may be continued at s->saved.at; LJ_CONFLICT when not (the message is the reason). */
+/*
+ * endmark.c: puts the end mark that s->saved asks for, if any: before the first object of an index (a segment or a snapshot).
+ * LJ_CONFLICT: another writer went on with the index. s->saved changes, and is not written.
+ */
+LJ_WARN_UNUSED lj_code lj_end_mark(lj_shipper *s, lj_error *err);
+/*
+ * resume.c: LJ_OK when the replica may be continued at s->saved.at; LJ_CONFLICT when not (the message is the reason, the
+ * generation is disowned).
+ */
 LJ_WARN_UNUSED lj_code lj_resume_check(lj_shipper *s, lj_error *err);
+/*
+ * resume.c: before a put: the same, if nothing was heard of the generation for so long that another writer may have gone on and
+ * deleted what would have told us. A few requests, whatever the generation's size; none when the last put is fresh.
+ */
+LJ_WARN_UNUSED lj_code lj_resume_after_rest(lj_shipper *s, lj_error *err);
+/* resume.c: an object was put, or the replica compared. */
+void lj_resume_agreed(lj_shipper *s);
+/* resume.c: whether what a listing shows of the generation is no more than what `saved` knows of. LJ_CONFLICT with the reason. */
+LJ_WARN_UNUSED lj_code lj_resume_agree(const lj_generation_info *found,
+                                       const lj_saved_position *saved, lj_error *err);
+/*
+ * resume.c: somebody else's object stands at `at` in our generation: disowns it, and sets LJ_CONFLICT with the end of the other and
+ * our own in the message (asks the store for the former).
+ */
+lj_code lj_ship_conflict(lj_shipper *s, const lj_position *at, lj_error *err);
+/* resume.c: the current generation is no longer ours to delete in. Any task. */
+void lj_ship_disown(lj_shipper *s, const char *generation);
 /* rollover.c: in the shipping task, when the snapshot task asked for it. */
 LJ_WARN_UNUSED lj_code lj_rollover(lj_shipper *s, lj_error *err);
 /* shipper.c: writes s->saved if it changed. */
@@ -98,6 +130,8 @@ int64_t lj_ship_retry_at_locked(lj_shipper *s, unsigned failures, const lj_error
 /* snapshot_task.c: the task itself, and when it is due (LJ_TASK_IDLE: nothing changed). Caller holds db->mutex. */
 int64_t lj_snapshot_run(lj_task *task);
 int64_t lj_snapshot_due_locked(const lj_shipper *s);
+/* Before this moment none is taken unless somebody waits: backoff, and the rest of a life that cannot be shipped. */
+int64_t lj_snapshot_allowed_locked(const lj_shipper *s);
 /* snapshot.c */
 LJ_WARN_UNUSED lj_code lj_snapshot_first(lj_shipper *s, lj_error *err);
 LJ_WARN_UNUSED lj_code lj_snapshot_periodic(lj_shipper *s, lj_error *err);
@@ -105,9 +139,8 @@ LJ_WARN_UNUSED lj_code lj_snapshot_periodic(lj_shipper *s, lj_error *err);
 void lj_snapshot_drop_strays(lj_shipper *s);
 /* Whether a put that failed so may all the same have been done, or still be on its way to the store. */
 bool lj_ship_outcome_unknown(const lj_error *err);
-/* retention.c: `generation` is the current one. */
-LJ_WARN_UNUSED lj_code lj_retention_enforce(lj_shipper *s, const lj_saved_position *owned,
-                                            lj_error *err);
+/* retention.c: one round. A generation that turns out to have another writer is given up. */
+LJ_WARN_UNUSED lj_code lj_retention_enforce(lj_shipper *s, lj_error *err);
 /* shipper.c: time until the next try after `failures` in a row: exponential with full jitter, or what the store asked for. */
 int64_t lj_backoff_ns(unsigned failures, const lj_error *err);
 

@@ -1,45 +1,150 @@
 /*
- * resume.c - once per open, before the first object: does the replica agree with the position file?
+ * resume.c - does the replica agree with the position?
  *
  * The position file says how far the replica was when this machine last heard of it. A rolled-back volume, a second writer
- * or somebody who emptied the bucket make that untrue; each means a new generation. One LIST.
+ * or somebody who emptied the bucket make that untrue; each means a new generation. Asked once per open, before the first object
+ * (one LIST), and again before a put that follows a rest: a writer that took over long ago may have deleted, by its retention, the
+ * very objects that our next put would have met.
  *
- * Layer: ship. Runs in the shipping task.
+ * Layer: ship. Runs in the shipping task, but for lj_ship_disown and lj_resume_agree.
  */
 #include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
 
+#include "vfs/base/clock.h"
 #include "vfs/capture/session.h"
-#include "vfs/replica/inventory.h"
 #include "vfs/ship/internal.h"
 
-static lj_code agree(const lj_generation_info *found, const lj_saved_position *saved, lj_error *err)
+/* Shorter than any retention that makes sense, and long enough for a busy database never to ask. */
+#define REST_NS (60 * LJ_NS_PER_S)
+
+static lj_code ahead(const lj_position *theirs, const lj_saved_position *saved, lj_error *err)
+{
+    char text[LJ_POSITION_TEXT_MAX];
+    char ours[LJ_POSITION_TEXT_MAX];
+    lj_position_format(theirs, text);
+    lj_position_format(&saved->at, ours);
+    return lj_error_set(err, LJ_CONFLICT,
+                        "the replica is ahead: it has %s, the local database is at %s", text, ours);
+}
+
+static lj_code gone(const lj_saved_position *saved, lj_error *err)
 {
     char ours[LJ_POSITION_TEXT_MAX];
     lj_position_format(&saved->at, ours);
-    if (found == NULL || found->snapshot_count == 0)
-        return lj_error_set(err, LJ_CONFLICT, "the replica no longer has generation %s",
-                            saved->at.generation);
-    if (found->segment_count > 0) {
-        const lj_segment_info *last = &found->segments[found->segment_count - 1];
-        lj_position theirs = saved->at;
-        theirs.index = last->index;
-        theirs.offset = last->offset;
-        /* a segment exactly at our position is an acknowledgement we did not hear: upload.c compares it */
-        if (lj_position_compare(&theirs, &saved->at) > 0) {
-            char text[LJ_POSITION_TEXT_MAX];
-            lj_position_format(&theirs, text);
-            return lj_error_set(err, LJ_CONFLICT,
-                                "the replica is ahead: it has %s, the local database is at %s",
-                                text, ours);
-        }
-    }
-    if (found->snapshots[found->snapshot_count - 1].index > saved->at.index)
-        return lj_error_set(err, LJ_CONFLICT,
-                            "the replica is ahead: it has a snapshot of index %" PRIu32
-                            ", the local database is at %s",
-                            found->snapshots[found->snapshot_count - 1].index, ours);
+    return lj_error_set(err, LJ_CONFLICT,
+                        "the replica no longer has generation %s, the local database is at %s",
+                        saved->at.generation, ours);
+}
+
+/* What stands at our place or behind it. */
+typedef struct {
+    const lj_saved_position *saved;
+    lj_position last; /* highest of all; generation "" = none */
+    bool
+        at_next; /* a segment at our position: an acknowledgement we did not hear, or another writer's */
+    bool before; /* with an end mark to put: something stands in its place */
+} view;
+
+static void look_at(view *v, uint32_t index, uint64_t offset)
+{
+    const lj_saved_position *saved = v->saved;
+    lj_position at = saved->at;
+    at.index = index;
+    at.offset = offset;
+    if (v->last.generation[0] == 0 || lj_position_compare(&at, &v->last) > 0)
+        v->last = at;
+    if (lj_position_compare(&at, &saved->at) == 0)
+        v->at_next = true;
+    if (saved->mark_end != 0 && index + 1 == saved->at.index && offset == saved->mark_end)
+        v->before = true;
+}
+
+static lj_code judge(const view *v, lj_error *err)
+{
+    const lj_saved_position *saved = v->saved;
+    if (v->last.generation[0] == 0)
+        return LJ_OK;
+    /* a segment exactly at our position: upload.c compares it */
+    if (lj_position_compare(&v->last, &saved->at) > 0)
+        return ahead(&v->last, saved, err);
+    /* the next index has begun, and the end mark of ours was already deleted: not by us */
+    if (saved->mark_end != 0 && v->at_next && !v->before)
+        return ahead(&v->last, saved, err);
     return LJ_OK;
 }
+
+lj_code lj_resume_agree(const lj_generation_info *found, const lj_saved_position *saved,
+                        lj_error *err)
+{
+    if (found == NULL || found->snapshot_count == 0)
+        return gone(saved, err);
+    view v = {.saved = saved};
+    for (size_t i = 0; i < found->segment_count; i++)
+        look_at(&v, found->segments[i].index, found->segments[i].offset);
+    LJ_TRY(judge(&v, err));
+    uint32_t newest = found->snapshots[found->snapshot_count - 1].index;
+    if (newest <= saved->at.index)
+        return LJ_OK;
+    char ours[LJ_POSITION_TEXT_MAX];
+    lj_position_format(&saved->at, ours);
+    return lj_error_set(err, LJ_CONFLICT,
+                        "the replica is ahead: it has a snapshot of index %" PRIu32
+                        ", the local database is at %s",
+                        newest, ours);
+}
+
+void lj_resume_agreed(lj_shipper *s)
+{
+    s->agreed_mono_ns = lj_clock_mono_ns();
+    s->agreed_wall_ns = lj_clock_wall_ns();
+}
+
+/* ------------------------------------------------------------------ another writer */
+
+void lj_ship_disown(lj_shipper *s, const char *generation)
+{
+    pthread_mutex_lock(&s->db->mutex);
+    lj_saved_position_disown(&s->db->saved, generation);
+    memcpy(s->disowned, generation, LJ_GENERATION_MAX); /* lj_ship_save writes it down */
+    pthread_mutex_unlock(&s->db->mutex);
+}
+
+/* In the shipping task: at once into the position file, so that a kill does not bring it back. */
+static void disown_now(lj_shipper *s)
+{
+    lj_error ignored = LJ_ERROR_INIT;
+    lj_ship_disown(s, s->saved.at.generation);
+    s->unsaved = true;
+    (void)!lj_ship_save(s, &ignored);
+}
+
+lj_code lj_ship_conflict(lj_shipper *s, const lj_position *at, lj_error *err)
+{
+    lj_error ignored = LJ_ERROR_INIT;
+    lj_inventory *inventory = NULL;
+    lj_position theirs = *at;
+    if (lj_inventory_read(s->storage, at->generation, &inventory, &ignored) == LJ_OK) {
+        const lj_generation_info *found = lj_inventory_find(inventory, at->generation);
+        if (found != NULL && found->segment_count > 0) {
+            theirs.index = found->segments[found->segment_count - 1].index;
+            theirs.offset = found->segments[found->segment_count - 1].offset;
+        }
+        lj_inventory_free(inventory);
+    }
+    char text[LJ_POSITION_TEXT_MAX];
+    char ours[LJ_POSITION_TEXT_MAX];
+    lj_position_format(&theirs, text);
+    lj_position_format(at, ours);
+    disown_now(s);
+    return lj_error_set(err, LJ_CONFLICT,
+                        "another writer went on in this generation: it has %s, the local database "
+                        "is at %s",
+                        text, ours);
+}
+
+/* ------------------------------------------------------------------ asking the store */
 
 /* The snapshot timer goes by the replica: a restored database's position file does not know when the snapshot was taken. */
 static void note_newest_snapshot(lj_shipper *s, const lj_generation_info *found)
@@ -60,9 +165,68 @@ lj_code lj_resume_check(lj_shipper *s, lj_error *err)
     lj_inventory *inventory = NULL;
     LJ_TRY(lj_inventory_read(s->storage, s->saved.at.generation, &inventory, err));
     const lj_generation_info *found = lj_inventory_find(inventory, s->saved.at.generation);
-    lj_code code = agree(found, &s->saved, err);
-    if (code == LJ_OK)
+    lj_code code = lj_resume_agree(found, &s->saved, err);
+    if (code == LJ_OK) {
         note_newest_snapshot(s, found);
+        lj_resume_agreed(s);
+    }
     lj_inventory_free(inventory);
+    if (code == LJ_CONFLICT)
+        disown_now(s);
+    return code;
+}
+
+static lj_code take_entry(void *ctx, const lj_storage_entry *entry, lj_error *err)
+{
+    (void)err;
+    lj_name name;
+    lj_name_parse(entry->key, &name);
+    if (name.kind == LJ_NAME_WAL)
+        look_at(ctx, name.position.index, name.position.offset);
+    return LJ_OK;
+}
+
+/* The segments from our place on, and whether the generation still has our newest snapshot. */
+static lj_code compare_end(lj_shipper *s, lj_error *err)
+{
+    const lj_saved_position *saved = &s->saved;
+    char prefix[LJ_NAME_MAX + 8];
+    char key[LJ_NAME_MAX];
+    lj_position from = saved->at;
+    if (saved->mark_end != 0) {
+        from.index--;
+        from.offset = saved->mark_end - 1; /* behind this name: the mark itself too */
+    }
+    lj_name_generation_prefix(saved->at.generation, key);
+    snprintf(prefix, sizeof(prefix), "%swal/", key);
+    lj_name_wal(&from, key);
+    view v = {.saved = saved};
+    LJ_TRY(lj_storage_list(s->storage, prefix, key, take_entry, &v, err));
+    LJ_TRY(judge(&v, err));
+    lj_storage_entry entry;
+    lj_name_snapshot(saved->at.generation, saved->snapshot_at.index, key);
+    lj_code code = lj_storage_head(s->storage, key, &entry, err);
+    return code == LJ_NOTFOUND ? gone(saved, err) : code;
+}
+
+static int64_t rest_ns(const lj_shipper *s)
+{
+    int64_t retention_ns = s->db->options.retention_ns;
+    return retention_ns > 0 ? LJ_MIN(REST_NS, retention_ns / 2) : REST_NS;
+}
+
+lj_code lj_resume_after_rest(lj_shipper *s, lj_error *err)
+{
+    if (s->agreed_mono_ns == 0)
+        return LJ_OK; /* lj_resume_check comes first */
+    /* of the two clocks, one stands still while a machine is suspended, the other can be set back */
+    int64_t wall_ns = lj_clock_wall_ns() - s->agreed_wall_ns;
+    if (lj_clock_mono_ns() - s->agreed_mono_ns < rest_ns(s) && wall_ns >= 0 && wall_ns < rest_ns(s))
+        return LJ_OK;
+    lj_code code = compare_end(s, err);
+    if (code == LJ_OK)
+        lj_resume_agreed(s);
+    if (code == LJ_CONFLICT)
+        disown_now(s);
     return code;
 }

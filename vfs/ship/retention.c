@@ -10,8 +10,11 @@
  * sees an index without its begin.
  *
  * Former generations go when their newest object is older than the window and the current generation has a base; from
- * the newest index down, segments before the snapshot of the same index, so that what is left always restores. Only
- * generations this database has owned are touched: another writer's are not ours to judge.
+ * the newest index down, segments before the snapshot of the same index, so that what is left always restores.
+ *
+ * Only what is ours: the current generation while the listing shows nothing behind our own end in it (since every place has one
+ * successor, endmark.c, whoever put the last object is the only one who can go on), and former generations of our lineage
+ * in which nobody went on where we left. Another writer's are not ours to judge.
  *
  * Layer: ship. Runs in the snapshot task, after a new snapshot: nothing becomes superfluous without one.
  */
@@ -22,7 +25,6 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/codec/lz4.h"
-#include "vfs/replica/inventory.h"
 #include "vfs/ship/internal.h"
 
 #define BATCH 256u
@@ -133,13 +135,18 @@ static lj_code drop_generation(sweep *w, const lj_generation_info *g, lj_error *
     return sweep_flush(w, err);
 }
 
-static bool is_owned(const lj_saved_position *owned, const char *generation)
+/* Ours, and nobody went on in it behind the place where we left. */
+static bool is_owned(const lj_saved_position *owned, const lj_generation_info *g)
 {
-    for (uint32_t i = 0; i < owned->lineage_count; i++) {
-        if (strcmp(owned->lineage[i], generation) == 0)
-            return true;
+    const lj_position *end = lj_saved_position_owned(owned, g->generation);
+    if (end == NULL)
+        return false;
+    for (size_t i = 0; i < g->segment_count; i++) {
+        lj_position at = {.index = g->segments[i].index, .offset = g->segments[i].offset};
+        if (lj_position_compare(&at, end) >= 0)
+            return false;
     }
-    return false;
+    return g->snapshot_count == 0 || g->snapshots[g->snapshot_count - 1].index <= end->index;
 }
 
 static bool superfluous(const lj_inventory *inventory, const lj_generation_info *current,
@@ -153,7 +160,7 @@ static bool superfluous(const lj_inventory *inventory, const lj_generation_info 
         return true;
     for (size_t i = 0; i < inventory->generation_count; i++) {
         const lj_generation_info *g = &inventory->generations[i];
-        if (g != current && g->updated_ns < begin_ns && is_owned(owned, g->generation))
+        if (g != current && g->updated_ns < begin_ns && is_owned(owned, g))
             return true;
     }
     return false;
@@ -165,27 +172,45 @@ static lj_code sweep_all(sweep *w, const lj_inventory *inventory, const lj_gener
     LJ_TRY(trim(w, current, window_base(current, begin_ns)->index, err));
     for (size_t i = 0; i < inventory->generation_count; i++) {
         const lj_generation_info *g = &inventory->generations[i];
-        if (g != current && g->updated_ns < begin_ns && is_owned(owned, g->generation))
+        if (g != current && g->updated_ns < begin_ns && is_owned(owned, g))
             LJ_TRY(drop_generation(w, g, err));
     }
     return LJ_OK;
 }
 
-lj_code lj_retention_enforce(lj_shipper *s, const lj_saved_position *owned, lj_error *err)
+/* What the listing shows must be ours up to its end: else another writer is in the generation, and it is not ours to trim. */
+static bool may_delete(lj_shipper *s, const lj_generation_info *current,
+                       const lj_saved_position *owned)
+{
+    lj_error err = LJ_ERROR_INIT;
+    if (current == NULL || lj_saved_position_owned(owned, current->generation) == NULL)
+        return false;
+    if (lj_resume_agree(current, owned, &err) == LJ_OK)
+        return true;
+    lj_ship_disown(s, current->generation);
+    lj_db_break(s->db, "%s", err.message);
+    return false;
+}
+
+lj_code lj_retention_enforce(lj_shipper *s, lj_error *err)
 {
     int64_t begin_ns = lj_clock_wall_ns() - s->db->options.retention_ns;
     lj_inventory *inventory = NULL;
     LJ_TRY(lj_inventory_read(s->storage, NULL, &inventory, err));
-    const lj_generation_info *current = lj_inventory_find(inventory, owned->at.generation);
+    /* behind the listing: it must show nothing that this does not know of */
+    pthread_mutex_lock(&s->db->mutex);
+    const lj_saved_position owned = s->db->saved;
+    pthread_mutex_unlock(&s->db->mutex);
+    const lj_generation_info *current = lj_inventory_find(inventory, owned.at.generation);
     lj_code code = LJ_OK;
-    if (current != NULL && superfluous(inventory, current, begin_ns, owned)) {
+    if (may_delete(s, current, &owned) && superfluous(inventory, current, begin_ns, &owned)) {
         sweep *w = calloc(1, sizeof(*w));
         code = w == NULL ? lj_error_nomem(err)
                          : verify_snapshot(s, current->generation,
                                            window_base(current, begin_ns)->index, err);
         if (code == LJ_OK) {
             w->storage = s->storage;
-            code = sweep_all(w, inventory, current, begin_ns, owned, err);
+            code = sweep_all(w, inventory, current, begin_ns, &owned, err);
             lj_log(LJ_LOG_INFO, "%s: retention deleted %" PRIu64 " objects", s->db->path,
                    w->deleted);
         }

@@ -28,6 +28,8 @@ static bool possible_locked(const lj_shipper *s)
     return db->established && db->chain.active && db->chain.has_life && !db->chain.unused &&
            db->life.known && db->spool_bytes == 0 && !db->spooling &&
            s->saved.at.index == db->chain.index && s->saved.at.offset > 0 &&
+           s->saved.at.offset <=
+               LJ_OFFSET_MAX && /* behind it nothing more can follow in this life */
            db->chain.index < LJ_INDEX_MAX;
 }
 
@@ -49,6 +51,8 @@ lj_code lj_rollover(lj_shipper *s, lj_error *err)
         db->chain.index++;
         db->chain.base_frames = frames;
         db->chain.unused = db->life.frames == frames;
+        saved->mark_end = saved->at.offset;
+        saved->prev_end = 0; /* the index repeats what is missing before it */
         saved->at.index++;
         saved->at.offset = 0;
         db->pos = saved->at;
@@ -60,7 +64,9 @@ lj_code lj_rollover(lj_shipper *s, lj_error *err)
     if (!wanted)
         return LJ_OK;
     /* the snapshot task goes on only now: an object of the next index must find its name in the position file */
-    lj_code code = possible ? lj_ship_save(s, err) : LJ_OK;
+    LJ_TRY(lj_ship_save(s, err));
+    LJ_TRY(lj_end_mark(s, err));
+    LJ_TRY(lj_ship_save(s, err));
     pthread_mutex_lock(&db->mutex);
     s->rollover_wanted = false;
     pthread_cond_broadcast(&db->cond);
@@ -68,5 +74,5 @@ lj_code lj_rollover(lj_shipper *s, lj_error *err)
     if (possible)
         lj_log(LJ_LOG_DEBUG, "%s: index %08" PRIx32 " begins within the same WAL", db->path,
                saved->at.index);
-    return code;
+    return LJ_OK;
 }

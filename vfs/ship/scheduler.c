@@ -1,5 +1,6 @@
 /*
- * scheduler.c - see scheduler.h. The queue is a binary heap by due time.
+ * scheduler.c - see scheduler.h. Two queues, each a binary heap by due time: one of the short tasks, one of the bulk ones, of
+ * which only so many may run at a time.
  */
 #include "vfs/ship/scheduler.h"
 
@@ -12,14 +13,18 @@
 
 #define WORKER_STACK_BYTES (512u * 1024u)
 
+typedef struct {
+    lj_task **heap; /* 1-based: heap[1] is due first */
+    size_t count, capacity;
+} task_queue;
+
 static struct {
     pthread_mutex_t mutex;
     pthread_cond_t work; /* something became due earlier */
     pthread_cond_t done; /* a task ended */
     bool ready;          /* the condition variables exist */
-    lj_task **heap;      /* 1-based: heap[1] is due first */
-    size_t count, capacity;
-    unsigned workers_max, workers, sleeping;
+    task_queue small, bulk;
+    unsigned workers_max, workers, sleeping, bulk_running;
 } sched = {.mutex = PTHREAD_MUTEX_INITIALIZER, .workers_max = 16};
 
 static void prepare_locked(void)
@@ -35,62 +40,80 @@ static void prepare_locked(void)
     sched.ready = true;
 }
 
-static void heap_put(size_t at, lj_task *task)
+static task_queue *queue_of(const lj_task *task)
 {
-    sched.heap[at] = task;
+    return task->bulk ? &sched.bulk : &sched.small;
+}
+
+static void heap_put(task_queue *q, size_t at, lj_task *task)
+{
+    q->heap[at] = task;
     task->heap_at = at;
 }
 
-static void heap_up(size_t at)
+static void heap_up(task_queue *q, size_t at)
 {
-    lj_task *task = sched.heap[at];
-    for (; at > 1 && sched.heap[at / 2]->due_ns > task->due_ns; at /= 2)
-        heap_put(at, sched.heap[at / 2]);
-    heap_put(at, task);
+    lj_task *task = q->heap[at];
+    for (; at > 1 && q->heap[at / 2]->due_ns > task->due_ns; at /= 2)
+        heap_put(q, at, q->heap[at / 2]);
+    heap_put(q, at, task);
 }
 
-static void heap_down(size_t at)
+static void heap_down(task_queue *q, size_t at)
 {
-    lj_task *task = sched.heap[at];
+    lj_task *task = q->heap[at];
     for (;;) {
         size_t child = at * 2;
-        if (child > sched.count)
+        if (child > q->count)
             break;
-        if (child < sched.count && sched.heap[child + 1]->due_ns < sched.heap[child]->due_ns)
+        if (child < q->count && q->heap[child + 1]->due_ns < q->heap[child]->due_ns)
             child++;
-        if (sched.heap[child]->due_ns >= task->due_ns)
+        if (q->heap[child]->due_ns >= task->due_ns)
             break;
-        heap_put(at, sched.heap[child]);
+        heap_put(q, at, q->heap[child]);
         at = child;
     }
-    heap_put(at, task);
+    heap_put(q, at, task);
 }
 
 static void heap_remove(lj_task *task)
 {
+    task_queue *q = queue_of(task);
     size_t at = task->heap_at;
-    lj_task *last = sched.heap[sched.count--];
+    lj_task *last = q->heap[q->count--];
     task->heap_at = 0;
     if (last == task)
         return;
-    heap_put(at, last);
-    heap_up(at);
-    heap_down(last->heap_at);
+    heap_put(q, at, last);
+    heap_up(q, at);
+    heap_down(q, last->heap_at);
 }
 
 static bool heap_insert(lj_task *task)
 {
-    if (sched.count + 2 > sched.capacity) {
-        size_t capacity = sched.capacity == 0 ? 16 : sched.capacity * 2;
-        lj_task **heap = realloc(sched.heap, capacity * sizeof(*heap));
+    task_queue *q = queue_of(task);
+    if (q->count + 2 > q->capacity) {
+        size_t capacity = q->capacity == 0 ? 16 : q->capacity * 2;
+        lj_task **heap = realloc(q->heap, capacity * sizeof(*heap));
         if (heap == NULL)
             return false;
-        sched.heap = heap;
-        sched.capacity = capacity;
+        q->heap = heap;
+        q->capacity = capacity;
     }
-    heap_put(++sched.count, task);
-    heap_up(sched.count);
+    heap_put(q, ++q->count, task);
+    heap_up(q, q->count);
     return true;
+}
+
+/* The task that is due first, of those that may run now; NULL = none. */
+static lj_task *first_locked(void)
+{
+    lj_task *small = sched.small.count > 0 ? sched.small.heap[1] : NULL;
+    bool room = sched.bulk_running < lj_scheduler_bulk_max(sched.workers_max);
+    lj_task *bulk = room && sched.bulk.count > 0 ? sched.bulk.heap[1] : NULL;
+    if (small == NULL || bulk == NULL)
+        return small != NULL ? small : bulk;
+    return bulk->due_ns < small->due_ns ? bulk : small;
 }
 
 static void queue_locked(lj_task *task, int64_t due_ns)
@@ -105,7 +128,7 @@ static void queue_locked(lj_task *task, int64_t due_ns)
     if (task->heap_at != 0) {
         if (due_ns < task->due_ns) {
             task->due_ns = due_ns;
-            heap_up(task->heap_at);
+            heap_up(queue_of(task), task->heap_at);
         }
         return;
     }
@@ -119,7 +142,7 @@ static void start_worker_locked(void);
 /* The worker that leaves the queue may stay away for long: somebody else has to watch what is left in it. */
 static void hand_over_locked(void)
 {
-    if (sched.count == 0)
+    if (first_locked() == NULL)
         return;
     if (sched.sleeping > 0)
         pthread_cond_signal(&sched.work); /* it may sleep until a later time, or for good */
@@ -130,6 +153,7 @@ static void hand_over_locked(void)
 static void run_locked(lj_task *task)
 {
     heap_remove(task);
+    sched.bulk_running += task->bulk ? 1 : 0;
     hand_over_locked();
     task->running = true;
     task->again = false;
@@ -137,6 +161,7 @@ static void run_locked(lj_task *task)
     int64_t next_ns = task->run(task);
     pthread_mutex_lock(&sched.mutex);
     task->running = false;
+    sched.bulk_running -= task->bulk ? 1 : 0;
     if (next_ns != LJ_TASK_IDLE)
         queue_locked(task, next_ns);
     if (task->again)
@@ -146,11 +171,12 @@ static void run_locked(lj_task *task)
 
 static void sleep_locked(void)
 {
+    const lj_task *first = first_locked();
     sched.sleeping++;
-    if (sched.count == 0) {
+    if (first == NULL) {
         pthread_cond_wait(&sched.work, &sched.mutex);
     } else {
-        int64_t due_ns = sched.heap[1]->due_ns;
+        int64_t due_ns = first->due_ns;
         struct timespec at = {.tv_sec = (time_t)(due_ns / LJ_NS_PER_S),
                               .tv_nsec = (long)(due_ns % LJ_NS_PER_S)};
         pthread_cond_timedwait(&sched.work, &sched.mutex, &at);
@@ -163,8 +189,9 @@ static void *worker(void *arg)
     (void)arg;
     pthread_mutex_lock(&sched.mutex);
     for (;;) {
-        if (sched.count > 0 && sched.heap[1]->due_ns <= lj_clock_mono_ns())
-            run_locked(sched.heap[1]);
+        lj_task *first = first_locked();
+        if (first != NULL && first->due_ns <= lj_clock_mono_ns())
+            run_locked(first);
         else
             sleep_locked();
     }
@@ -188,9 +215,14 @@ static void start_worker_locked(void)
     pthread_attr_destroy(&attr);
 }
 
-void lj_task_init(lj_task *task, lj_task_fn run, void *owner)
+void lj_task_init(lj_task *task, lj_task_fn run, void *owner, bool bulk)
 {
-    *task = (lj_task){.run = run, .owner = owner};
+    *task = (lj_task){.run = run, .owner = owner, .bulk = bulk};
+}
+
+unsigned lj_scheduler_bulk_max(unsigned workers)
+{
+    return LJ_MAX(workers * 3 / 4, 1u);
 }
 
 void lj_scheduler_set_workers(unsigned workers)
@@ -229,10 +261,10 @@ void lj_scheduler_after_fork(void)
 {
     pthread_mutex_init(&sched.mutex, NULL);
     sched.ready = false;
-    sched.heap =
-        NULL; /* the parent's queue; its tasks belong to databases this process does not replicate */
-    sched.count = 0;
-    sched.capacity = 0;
+    /* the parent's queues: their tasks belong to databases this process does not replicate */
+    sched.small = (task_queue){.heap = NULL};
+    sched.bulk = (task_queue){.heap = NULL};
+    sched.bulk_running = 0;
     sched.workers = 0;
     sched.sleeping = 0;
 }

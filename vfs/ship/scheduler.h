@@ -4,6 +4,9 @@
  * A task is embedded in its owner. It runs in one worker at a time; waking it while it runs makes it run again. With
  * nothing due the workers sleep without a timeout: an idle process is never woken by us.
  *
+ * A bulk task may take minutes (a snapshot). At most three quarters of the threads run such tasks at a time, so that however
+ * many databases take their snapshots at once, the segments of all the others go on.
+ *
  * Layer: ship. Thread-safety: every function, from any thread. The mutex (rank 3) is never held while a task runs. Threads
  * start at the first wake-up, with all signals blocked. After fork() the child has no workers and no tasks:
  * lj_scheduler_after_fork() starts it afresh.
@@ -22,6 +25,7 @@ typedef int64_t (*lj_task_fn)(lj_task *task);
 struct lj_task {
     lj_task_fn run;
     void *owner;
+    bool bulk;
     /* the scheduler's */
     int64_t due_ns;
     size_t heap_at; /* 1-based place in the queue, 0 = not queued */
@@ -31,8 +35,10 @@ struct lj_task {
     bool dead;
 };
 
-void lj_task_init(lj_task *task, lj_task_fn run, void *owner);
-/* Threads at most; takes effect for threads not yet started. Default 4. */
+void lj_task_init(lj_task *task, lj_task_fn run, void *owner, bool bulk);
+/* How many bulk tasks run at a time with so many threads: at least one. */
+unsigned lj_scheduler_bulk_max(unsigned workers);
+/* Threads at most; takes effect for threads not yet started. Default 16. */
 void lj_scheduler_set_workers(unsigned workers);
 /* Due at `due_ns` or earlier (an earlier time already set stays). 0 = now. */
 void lj_task_wake(lj_task *task, int64_t due_ns);

@@ -26,6 +26,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
+#include "vfs/capture/moved.h"
 #include "vfs/capture/session.h"
 #include "vfs/capture/spool.h"
 #include "vfs/ship/internal.h"
@@ -56,6 +57,9 @@ lj_code lj_ship_save(lj_shipper *s, lj_error *err)
 {
     if (!s->unsaved)
         return LJ_OK;
+    pthread_mutex_lock(&s->db->mutex);
+    lj_saved_position_disown(&s->saved, s->disowned);
+    pthread_mutex_unlock(&s->db->mutex);
     lj_code code = lj_saved_position_store(s->db->position_path, &s->saved, err);
     if (code != LJ_OK)
         return lj_error_context(err, "position file");
@@ -78,7 +82,7 @@ static void take_over(lj_shipper *s)
         s->loaded = true;
         s->saved = db->saved;
         s->newest_object_ns = s->saved.last_object_ns;
-        if (db->chain.active) {
+        if (db->chain.active && !db->moved) {
             db->established = true;
             db->state = LJ_DB_REPLICATING;
         }
@@ -100,6 +104,7 @@ static void take_over(lj_shipper *s)
         s->saved = fresh.saved;
         s->unsaved = true;
         s->resumed = true;
+        lj_resume_agreed(s);
     } else if (noted && strcmp(noted_at.generation, s->saved.at.generation) == 0) {
         s->saved.snapshot_ns = noted_ns;
         s->saved.snapshot_at = noted_at;
@@ -117,8 +122,9 @@ static void establish(lj_shipper *s)
     (void)!lj_spool_first(db->spool_dir, fresh->saved.at.generation, 0, true, &ignored, &err);
     lj_db_enter(db);
     db->established = true;
-    db->state = LJ_DB_REPLICATING;
+    db->state = db->moved ? LJ_DB_STOPPED : LJ_DB_REPLICATING;
     db->snapshot_done = db->snapshot_requests;
+    s->rollover_wanted = false; /* that was of the generation before */
     lj_db_leave(db);
     lj_db_shipped(db, &fresh->saved.at, fresh->life, fresh->frames);
     lj_log(LJ_LOG_INFO, "%s: replicating to %s, generation %s", db->path, db->replica_url,
@@ -131,7 +137,7 @@ static bool needs_generation(lj_shipper *s)
 {
     lj_db *db = s->db;
     pthread_mutex_lock(&db->mutex);
-    bool given_up = db->broken && !s->want_generation;
+    bool given_up = db->broken && !s->want_generation && !db->moved;
     if (given_up)
         lj_db_enter_locked(db);
     if (given_up) {
@@ -227,6 +233,8 @@ static lj_code next_index(lj_shipper *s, const lj_chain *chain, lj_error *err)
         return lj_error_set(err, LJ_CONFLICT,
                             "frames behind offset %" PRIu64 " of index %" PRIu32 " are gone",
                             saved->at.offset, saved->at.index);
+    saved->mark_end = saved->at.offset; /* put with the index's first object */
+    saved->prev_end = saved->at.offset;
     saved->at.index++;
     saved->at.offset = 0;
     saved->has_base = false;
@@ -339,7 +347,7 @@ static lj_code work(lj_shipper *s, lj_error *err)
         establish(s);
     if (needs_generation(s)) {
         pthread_mutex_lock(&s->db->mutex);
-        int64_t due_ns = lj_db_flush_wanted_locked(s->db) ? 0 : s->snapshot_not_before_ns;
+        int64_t due_ns = lj_db_flush_wanted_locked(s->db) ? 0 : lj_snapshot_allowed_locked(s);
         pthread_mutex_unlock(&s->db->mutex);
         lj_task_wake(&s->snapshot_task, due_ns);
         return LJ_OK;
@@ -375,6 +383,7 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
 {
     lj_db *db = s->db;
     int64_t now_ns = lj_clock_mono_ns();
+    lj_walfile_close(&s->wal); /* a database at rest needs no descriptor of ours */
     pthread_mutex_lock(&db->mutex);
     db->not_before_ns = start_ns + db->options.sync_interval_ns;
     db->urgent = false;
@@ -389,6 +398,8 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
     int64_t due_ns = more ? (hurry ? now_ns : db->not_before_ns) : LJ_TASK_IDLE;
     if (!more && db->deaf)
         due_ns = now_ns + DEAF_TICK_NS;
+    if (s->dbfile.tick != NULL)
+        due_ns = LJ_MIN(due_ns == LJ_TASK_IDLE ? db->not_before_ns : due_ns, db->not_before_ns);
     bool asleep = !more;
     int64_t snapshot_ns = lj_snapshot_due_locked(s);
     pthread_mutex_unlock(&db->mutex);
@@ -443,10 +454,12 @@ static int64_t ship_run(lj_task *task)
     int64_t store_ns = s->store_not_before_ns;
     bool asked = lj_db_snapshot_asked_locked(db);
     pthread_mutex_unlock(&db->mutex);
-    if (!may)
+    if (!may || !lj_db_in_place(db))
         return LJ_TASK_IDLE;
     if (asked)
         lj_task_wake(&s->snapshot_task, 0);
+    if (s->dbfile.tick != NULL)
+        s->dbfile.tick(s->dbfile.ctx);
     if (lj_clock_mono_ns() < store_ns)
         return store_ns;
     if (early)
@@ -484,8 +497,8 @@ lj_code lj_shipper_new(lj_db *db, lj_storage *storage, lj_image_guard *guard,
     s->guard = guard;
     s->dbfile = *dbfile;
     s->wal = (lj_walfile)LJ_WALFILE_INIT;
-    lj_task_init(&s->ship_task, ship_run, s);
-    lj_task_init(&s->snapshot_task, lj_snapshot_run, s);
+    lj_task_init(&s->ship_task, ship_run, s, false);
+    lj_task_init(&s->snapshot_task, lj_snapshot_run, s, true);
     db->shipper = s;
     *ret_shipper = s;
     return LJ_OK;

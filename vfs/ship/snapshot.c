@@ -8,7 +8,10 @@
  * whatever the snapshot holds, so a second one would only take a restore point away.
  *
  * A WAL that does not verify (image.h) cannot be shipped. Its generations are snapshots alone: the chain stays inactive, and
- * every later commit makes the next one due, not more often than once a second, until the WAL restarts.
+ * every later commit makes the next one due, with a rest in between (snapshot_task.c), until the WAL restarts.
+ *
+ * Likewise the frames of a life behind 4 GiB, where the layout has no names for segments. A snapshot frozen there begins a
+ * chain all the same, since the next life can follow it; a commit in the same life breaks it, and the next snapshot rests.
  *
  * Layer: ship. Runs in the snapshot task. Source: replica-format sections 2 and 9.2 to 9.5.
  */
@@ -18,12 +21,27 @@
 
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
+#include "vfs/capture/moved.h"
 #include "vfs/capture/session.h"
 #include "vfs/codec/lz4.h"
+#include "vfs/replica/label.h"
 #include "vfs/ship/internal.h"
 
+/* `frames` of the WAL with this salt are in the image. */
+static void put_label(lj_lz4_encoder *encoder, const lj_image *image, const char *key,
+                      uint64_t frames, lj_wal_salt salt)
+{
+    lj_label label = {.size_bytes = lj_image_bytes(image), .salt = salt};
+    uint8_t bytes[LJ_LABEL_BYTES];
+    lj_name_parse(key, &label.name);
+    if (frames > 0)
+        label.needs = lj_wal_frame_offset(lj_image_freeze(image)->page_size, frames + 1);
+    lj_label_write(&label, bytes);
+    lj_lz4_encoder_label(encoder, bytes, sizeof(bytes));
+}
+
 static lj_code put_snapshot(lj_shipper *s, lj_image *image, const char *generation, uint32_t index,
-                            int64_t created_ns, lj_error *err)
+                            uint64_t frames, lj_wal_salt salt, int64_t created_ns, lj_error *err)
 {
     char key[LJ_NAME_MAX];
     lj_name_snapshot(generation, index, key);
@@ -31,6 +49,7 @@ static lj_code put_snapshot(lj_shipper *s, lj_image *image, const char *generati
     lj_source packed;
     lj_lz4_encoder *encoder = NULL;
     LJ_TRY(lj_lz4_encoder_new(&raw, &encoder, &packed, err));
+    put_label(encoder, image, key, frames, salt);
     lj_storage_put_options options = {.if_absent = true, .created_ns = created_ns};
     lj_code code = lj_storage_put(s->storage, key, &packed, &options, err);
     uint64_t bytes = lj_lz4_encoder_bytes_out(encoder);
@@ -93,6 +112,11 @@ static bool place_locked(const lj_db *db, const lj_freeze *f, uint64_t last,
     return true;
 }
 
+static bool ends_past_layout(const lj_freeze *f)
+{
+    return f->frames > 0 && lj_wal_frame_offset(f->page_size, f->frames + 1) > LJ_OFFSET_MAX;
+}
+
 /* The new generation is the chain from here on: what is behind the frozen state is protected. */
 static void begin_chain_locked(lj_shipper *s, const lj_freeze *f, const frozen_place *place,
                                lj_new_generation *fresh)
@@ -133,7 +157,7 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
     lj_image *image = NULL;
     lj_code code = begin_image(s, &image, err);
     lj_identity identity;
-    bool has_identity = lj_identity_of(db->path, &identity);
+    bool has_identity = lj_db_identity(db, &identity);
 
     lj_db_enter(db);
     db->freezing = false;
@@ -179,14 +203,30 @@ static void remember_stray(lj_shipper *s, const char *generation)
     memcpy(s->strays[s->stray_count++], generation, LJ_GENERATION_MAX);
 }
 
+/* Somebody else may have found it, restored it and gone on in it. */
+static bool is_lonely(lj_shipper *s, const char *generation)
+{
+    lj_error ignored = LJ_ERROR_INIT;
+    lj_inventory *inventory = NULL;
+    if (lj_inventory_read(s->storage, generation, &inventory, &ignored) != LJ_OK)
+        return false;
+    const lj_generation_info *found = lj_inventory_find(inventory, generation);
+    bool lonely = found != NULL && found->segment_count == 0 && found->snapshot_count == 1;
+    lj_inventory_free(inventory);
+    return lonely;
+}
+
 void lj_snapshot_drop_strays(lj_shipper *s)
 {
     char names[LJ_STRAYS_MAX][LJ_NAME_MAX];
     const char *keys[LJ_STRAYS_MAX];
-    unsigned count = s->stray_count;
-    for (unsigned i = 0; i < count; i++) {
-        lj_name_snapshot(s->strays[i], 0, names[i]);
-        keys[i] = names[i];
+    unsigned count = 0;
+    for (unsigned i = 0; i < s->stray_count; i++) {
+        if (!is_lonely(s, s->strays[i]))
+            continue;
+        lj_name_snapshot(s->strays[i], 0, names[count]);
+        keys[count] = names[count];
+        count++;
     }
     s->stray_count = 0;
     lj_error err = LJ_ERROR_INIT;
@@ -211,6 +251,8 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
     fresh.saved = (lj_saved_position){.last_object_ns = s->newest_object_ns};
     memcpy(fresh.saved.lineage, db->saved.lineage, sizeof(fresh.saved.lineage));
     fresh.saved.lineage_count = db->saved.lineage_count;
+    fresh.saved.home = db->saved.home;
+    lj_saved_position_leave(&fresh.saved, &db->saved);
     pthread_mutex_unlock(&db->mutex);
     lj_generation_new(fresh.saved.at.generation);
     own_strays(s, &fresh.saved);
@@ -219,8 +261,11 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
     lj_image *image = NULL;
     LJ_TRY(activate(s, &image, &fresh, err));
     int64_t created_ns = LJ_MAX(lj_clock_wall_ns(), fresh.saved.last_object_ns + 1);
-    bool broken = lj_image_freeze(image)->broken;
-    lj_code code = put_snapshot(s, image, fresh.saved.at.generation, 0, created_ns, err);
+    const lj_freeze *f = lj_image_freeze(image);
+    bool broken = f->broken;
+    bool past_layout = ends_past_layout(f);
+    lj_code code =
+        put_snapshot(s, image, fresh.saved.at.generation, 0, f->frames, f->salt, created_ns, err);
     lj_image_end(image);
     if (code != LJ_OK) {
         deactivate(s, fresh.saved.at.generation);
@@ -241,14 +286,15 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
     pthread_mutex_lock(&db->mutex);
     s->fresh = fresh;
     s->want_generation = false;
-    s->unshippable = broken;
+    s->unshippable = broken || past_layout;
     pthread_mutex_unlock(&db->mutex);
     return LJ_OK;
 }
 
 /* Which index the frozen state belongs to, and what has to be in the replica first. */
 static lj_code locate(lj_shipper *s, const lj_freeze *f, uint64_t life_before, lj_position *ret_at,
-                      uint64_t *ret_life, uint64_t *ret_frames, lj_error *err)
+                      uint64_t *ret_life, uint64_t *ret_frames, lj_wal_salt *ret_salt,
+                      lj_error *err)
 {
     lj_db *db = s->db;
     lj_code code = LJ_OK;
@@ -270,6 +316,7 @@ static lj_code locate(lj_shipper *s, const lj_freeze *f, uint64_t life_before, l
         uint64_t frames = LJ_MAX(seen ? life->frames : 0, chain->sealed ? chain->sealed_frames : 0);
         *ret_frames = f->frames != 0 || begun ? f->frames : frames;
         *ret_life = db->session_life;
+        *ret_salt = f->frames != 0 ? f->salt : db->session_salt;
         /* an unused index may be taken over by another life: then all of that one is behind the snapshot */
         ret_at->offset = *ret_frames > 0 && !chain->unused
                              ? lj_wal_frame_offset(f->page_size, *ret_frames + 1)
@@ -287,6 +334,9 @@ static bool is_shipped_locked(const lj_db *db, const lj_position *at, uint64_t l
                               uint64_t frames)
 {
     if (strcmp(db->saved.at.generation, at->generation) != 0 || db->saved.at.index < at->index)
+        return false;
+    /* nobody may be able to go on with the index before it: a snapshot would hide what it wrote */
+    if (db->saved.at.index == at->index && db->saved.mark_end != 0)
         return false;
     return life == 0 || db->shipped_life > life ||
            (db->shipped_life == life && db->shipped_frames >= frames);
@@ -361,13 +411,14 @@ static lj_code publish_periodic(lj_shipper *s, lj_image *image, uint64_t life_be
     uint64_t life = 0;
     uint64_t frames = 0;
     int64_t frozen_ns = lj_clock_wall_ns();
-    LJ_TRY(locate(s, lj_image_freeze(image), life_before, &at, &life, &frames, err));
+    lj_wal_salt salt;
+    LJ_TRY(locate(s, lj_image_freeze(image), life_before, &at, &life, &frames, &salt, err));
     LJ_TRY(wait_until_shipped(s, &at, life, frames, err));
     LJ_TRY(wait_for_the_stores_clock(s, err));
     pthread_mutex_lock(&s->db->mutex);
     int64_t created_ns = LJ_MAX(frozen_ns, s->newest_object_ns);
     pthread_mutex_unlock(&s->db->mutex);
-    lj_code code = put_snapshot(s, image, at.generation, at.index, created_ns, err);
+    lj_code code = put_snapshot(s, image, at.generation, at.index, frames, salt, created_ns, err);
     if (code == LJ_EXISTS)
         code = LJ_OK; /* the life could not roll over: this index has its snapshot */
     if (code != LJ_OK)
@@ -396,7 +447,7 @@ static void roll_over(lj_shipper *s)
     pthread_mutex_unlock(&db->mutex);
     lj_shipper_wake(db, 0);
     pthread_mutex_lock(&db->mutex);
-    while (s->rollover_wanted && !atomic_load(&s->cancel_snapshot) &&
+    while (s->rollover_wanted && db->chain.active && !atomic_load(&s->cancel_snapshot) &&
            lj_clock_mono_ns() < deadline_ns)
         wait_a_little_locked(db);
     db->flush_waiters--;

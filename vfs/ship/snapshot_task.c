@@ -6,12 +6,19 @@
  */
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
+#include "vfs/base/table.h"
 #include "vfs/capture/session.h"
 #include "vfs/ship/internal.h"
 
 /* so many failures of retention in a row are tried again soon, later ones now and then */
 #define RETENTION_EAGER      8u
 #define RETENTION_PATIENT_NS (600 * LJ_NS_PER_S)
+/* where only snapshots help, they take at most a tenth of the time */
+#define REST_LEAST_NS LJ_NS_PER_S
+#define REST_MOST_NS  (3600 * LJ_NS_PER_S)
+#define REST_FACTOR   9
+/* the part of the interval over which the snapshots of many databases are spread */
+#define JITTER_PART 8
 
 static int64_t mono_of_wall(int64_t wall_ns)
 {
@@ -30,18 +37,34 @@ static bool changed_since_snapshot_locked(const lj_shipper *s)
            lj_wal_frame_offset(db->life.page_size, db->life.frames + 1) > snapshot->offset;
 }
 
+/*
+ * Databases that were opened together would take their snapshots together for ever. So each has an interval of its own, from
+ * seven eighths of what was asked for to all of it, by a hash of its path.
+ */
+static int64_t interval_ns(const lj_db *db)
+{
+    uint64_t spread = (uint64_t)db->options.snapshot_interval_ns / JITTER_PART;
+    return db->options.snapshot_interval_ns - (int64_t)(lj_hash_text(db->path) % (spread + 1));
+}
+
+int64_t lj_snapshot_allowed_locked(const lj_shipper *s)
+{
+    bool rests = s->rest_life != 0 && s->rest_life == s->db->life.number;
+    return rests ? LJ_MAX(s->snapshot_not_before_ns, s->rest_until_ns) : s->snapshot_not_before_ns;
+}
+
 /* When the snapshot task has to run: now for a request, later for the interval, never when nothing changed. */
 int64_t lj_snapshot_due_locked(const lj_shipper *s)
 {
     const lj_db *db = s->db;
     if (s->want_generation || lj_db_snapshot_asked_locked(db))
-        return s->snapshot_not_before_ns;
+        return lj_snapshot_allowed_locked(s);
     if (!db->established || db->options.snapshot_interval_ns <= 0 ||
         !changed_since_snapshot_locked(s))
         return LJ_TASK_IDLE;
-    return LJ_MAX(s->snapshot_not_before_ns,
-                  mono_of_wall((s->snapshot_noted ? s->noted_ns : db->saved.snapshot_ns) +
-                               db->options.snapshot_interval_ns));
+    return LJ_MAX(
+        s->snapshot_not_before_ns,
+        mono_of_wall((s->snapshot_noted ? s->noted_ns : db->saved.snapshot_ns) + interval_ns(db)));
 }
 
 /* A request is over; `failed` tells the waiters which way. */
@@ -72,13 +95,17 @@ static lj_code snapshot_now(lj_shipper *s, bool first, lj_error *err)
     return LJ_OK;
 }
 
-static void snapshot_succeeded(lj_shipper *s, uint64_t requests)
+static void snapshot_succeeded(lj_shipper *s, uint64_t requests, int64_t start_ns)
 {
     lj_db *db = s->db;
     lj_db_snapshot_attempt(db, NULL);
     s->snapshot_failures = 0;
     pthread_mutex_lock(&db->mutex);
-    s->snapshot_not_before_ns = s->unshippable ? lj_clock_mono_ns() + LJ_NS_PER_S : 0;
+    s->snapshot_not_before_ns = 0;
+    s->rest_life = s->unshippable ? db->life.number : 0;
+    int64_t now_ns = lj_clock_mono_ns();
+    int64_t rest_ns = LJ_MAX((now_ns - start_ns) * REST_FACTOR, REST_LEAST_NS);
+    s->rest_until_ns = now_ns + LJ_MIN(rest_ns, REST_MOST_NS);
     pthread_mutex_unlock(&db->mutex);
     settle_requests(s, requests, false);
     lj_task_wake(&s->ship_task, 0);
@@ -117,11 +144,8 @@ static int64_t tidy(lj_shipper *s)
         return LJ_TASK_IDLE;
     if (lj_clock_mono_ns() < s->retention_not_before_ns)
         return s->retention_not_before_ns;
-    pthread_mutex_lock(&db->mutex);
-    lj_saved_position owned = db->saved;
-    pthread_mutex_unlock(&db->mutex);
     lj_error err = LJ_ERROR_INIT;
-    lj_code code = lj_retention_enforce(s, &owned, &err);
+    lj_code code = lj_retention_enforce(s, &err);
     if (code == LJ_CANCELLED)
         return LJ_TASK_IDLE;
     if (code == LJ_OK) {
@@ -160,7 +184,7 @@ int64_t lj_snapshot_run(lj_task *task)
     lj_db_refresh_locked(db);
     bool first = s->want_generation;
     bool may = db->attached && !lj_db_follows_locked(db) && !db->not_wal && !db->closing &&
-               (first || db->established);
+               !db->moved && (first || db->established);
     uint64_t requests = db->snapshot_requests;
     bool asked = lj_db_snapshot_asked_locked(db);
     int64_t due_ns = lj_snapshot_due_locked(s);
@@ -174,12 +198,13 @@ int64_t lj_snapshot_run(lj_task *task)
     if (!first && !asked && (due_ns == LJ_TASK_IDLE || due_ns > lj_clock_mono_ns()))
         return earlier(due_ns, tidy(s));
     lj_error err = LJ_ERROR_INIT;
+    int64_t start_ns = lj_clock_mono_ns();
     lj_code code = snapshot_now(s, first, &err);
     if (code == LJ_CANCELLED)
         return LJ_TASK_IDLE;
     if (code != LJ_OK)
         return snapshot_failed(s, requests, &err);
-    snapshot_succeeded(s, requests);
+    snapshot_succeeded(s, requests, start_ns);
     lj_snapshot_drop_strays(s);
     return tidy(s);
 }

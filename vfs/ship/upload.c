@@ -13,6 +13,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/codec/lz4.h"
+#include "vfs/replica/label.h"
 #include "vfs/ship/internal.h"
 
 /* Compares what comes out of an existing object with our own bytes. */
@@ -99,6 +100,17 @@ static lj_code chain_after(lj_segment *segment, uint64_t bytes, const char *key,
     return LJ_OK;
 }
 
+static void put_label(const lj_shipper *s, const lj_segment *segment, lj_lz4_encoder *encoder)
+{
+    const lj_saved_position *saved = &s->saved;
+    lj_label label = {.name = {.kind = LJ_NAME_WAL, .position = saved->at},
+                      .size_bytes = segment->to - segment->from,
+                      .needs = saved->at.offset == 0 ? saved->prev_end : 0};
+    uint8_t bytes[LJ_LABEL_BYTES];
+    lj_label_write(&label, bytes);
+    lj_lz4_encoder_label(encoder, bytes, sizeof(bytes));
+}
+
 static lj_code put_segment(lj_shipper *s, const char *key, lj_segment *segment, int64_t created_ns,
                            lj_error *err)
 {
@@ -106,6 +118,7 @@ static lj_code put_segment(lj_shipper *s, const char *key, lj_segment *segment, 
     lj_source packed;
     lj_lz4_encoder *encoder = NULL;
     LJ_TRY(lj_lz4_encoder_new(&raw, &encoder, &packed, err));
+    put_label(s, segment, encoder);
     lj_storage_put_options options = {.if_absent = true, .created_ns = created_ns};
     lj_code code = lj_storage_put(s->storage, key, &packed, &options, err);
     if (code == LJ_OK) {
@@ -129,7 +142,9 @@ static void move_position(lj_shipper *s, const lj_wal_chain *chain, uint64_t to,
     saved->has_base = false;
     saved->has_identity = false;
     saved->last_object_ns = created_ns;
+    lj_saved_position_own(saved, saved->at.generation); /* whoever was here before has met us */
     s->unsaved = true;
+    lj_resume_agreed(s);
 }
 
 bool lj_ship_outcome_unknown(const lj_error *err)
@@ -165,9 +180,14 @@ lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header, ui
     uint64_t from = s->saved.at.offset;
     lj_error local = LJ_ERROR_INIT;
     err = err != NULL ? err : &local;
-    if (from > LJ_OFFSET_MAX)
-        return lj_error_set(err, LJ_CONFLICT,
-                            "the WAL passed 4 GiB, the largest offset of the layout");
+    /* with a base behind the limit one segment could hold all of the WAL, but the next would need another snapshot again */
+    bool behind_base = s->saved.has_base && lj_wal_salt_eq(s->saved.base_salt, header->salt);
+    uint64_t base =
+        behind_base ? lj_wal_frame_offset(header->page_size, s->saved.base_frames + 1) : 0;
+    if (LJ_MAX(from, base) > LJ_OFFSET_MAX)
+        return lj_error_set(err, LJ_CONFLICT, LJ_PAST_LAYOUT_TEXT);
+    LJ_TRY(lj_resume_after_rest(s, err));
+    LJ_TRY(lj_end_mark(s, err));
     lj_wal_cksum sum = from == 0 ? header->cksum : s->saved.sum;
     char key[LJ_NAME_MAX];
     lj_name_wal(&s->saved.at, key);
@@ -193,6 +213,8 @@ lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header, ui
             lj_log(LJ_LOG_INFO, "%s: %s was already there with our content", s->db->path, key);
         }
     }
+    if (code == LJ_CONFLICT)
+        code = lj_ship_conflict(s, &s->saved.at, err);
     if (code == LJ_OK)
         move_position(s, &chain, to, created_ns);
     lj_segment_free(&segment);

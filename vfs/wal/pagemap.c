@@ -39,14 +39,16 @@ static lj_code grow(lj_pagemap *map, lj_error *err)
 
 lj_code lj_pagemap_set(lj_pagemap *map, uint32_t pgno, uint64_t value, lj_error *err)
 {
-    if (map->count * 2 >= map->capacity)
+    if (value > UINT32_MAX)
+        return lj_error_set(err, LJ_UNSUPPORTED, "more than %u frames in one WAL", UINT32_MAX);
+    if (map->count >= map->capacity / 4 * 3)
         LJ_TRY(grow(map, err));
     lj_pagemap_slot *slot = find_slot(map->slots, map->capacity, pgno);
     if (slot->pgno == 0) {
         slot->pgno = pgno;
         map->count++;
     }
-    slot->value = value;
+    slot->value = (uint32_t)value;
     return LJ_OK;
 }
 

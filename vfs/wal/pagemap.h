@@ -1,7 +1,8 @@
 /*
- * pagemap.h - page number -> 64-bit value, for "where is the newest version of this page".
+ * pagemap.h - page number -> number of a frame or slot, for "where is the newest version of this page".
  *
- * Layer: wal (pure). Thread-safety: one owner. Memory: 16 bytes per slot, at most half of the slots used.
+ * Layer: wal (pure). Thread-safety: one owner. Memory: 8 bytes per slot, at most three quarters of the slots used: 11 to 22
+ * bytes per page, half as much again while it grows.
  */
 #ifndef LJ_PAGEMAP_H
 #define LJ_PAGEMAP_H
@@ -10,7 +11,7 @@
 
 typedef struct {
     uint32_t pgno; /* 0 = free slot */
-    uint64_t value;
+    uint32_t value;
 } lj_pagemap_slot;
 
 typedef struct {
@@ -25,7 +26,7 @@ typedef struct {
     }
 
 void lj_pagemap_free(lj_pagemap *map);
-/* Sets or replaces. pgno is not 0. Amortised O(1). */
+/* Sets or replaces. pgno is not 0. Amortised O(1). LJ_UNSUPPORTED for a value of more than 32 bits. */
 LJ_WARN_UNUSED lj_code lj_pagemap_set(lj_pagemap *map, uint32_t pgno, uint64_t value,
                                       lj_error *err);
 /* false when the page is not in the map. */

@@ -66,8 +66,23 @@ def compress(data):
     return out.raw[:size]
 
 
+LABEL_MAGIC = b"LJOBJ1\0\0"
+
+
+def split_label(data):
+    """(what the object says of itself or None, the LZ4 frame). A label: (generation, kind, index, offset, size, needs)."""
+    if len(data) < 8 or struct.unpack_from("<I", data)[0] & ~15 != 0x184D2A50:
+        return None, data
+    size = struct.unpack_from("<I", data, 4)[0]
+    label = data[8:8 + size]
+    if len(label) != 64 or not label.startswith(LABEL_MAGIC):
+        return None, data[8 + size:]
+    return (label[8:24].decode("latin-1"), *struct.unpack_from(">IIQQQ", label, 24)), data[8 + size:]
+
+
 def decompress(frame):
-    """The content of exactly one frame; Lz4Error when it is damaged, truncated or followed by anything."""
+    """The content of exactly one frame (behind its label); Lz4Error when it is damaged, truncated or followed by anything."""
+    frame = split_label(frame)[1]
     context = ctypes.c_void_p()
     _check(_lz4.LZ4F_createDecompressionContext(ctypes.byref(context), _VERSION))
     try:
@@ -95,7 +110,8 @@ def decompress(frame):
 
 
 def profile_problem(frame):
-    """Why a v0.3.13 or v0.5 reader could refuse or misread this frame's form, or ""."""
+    """Why a v0.3.13 or v0.5 reader could refuse or misread this frame's form, or "". Both pass over skippable frames in front."""
+    frame = split_label(frame)[1]
     if len(frame) < 7 + 8:
         return "only %d bytes" % len(frame)
     magic, flags, block = struct.unpack_from("<IBB", frame)

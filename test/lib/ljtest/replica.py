@@ -15,8 +15,11 @@ SNAPSHOT = re.compile(r"^([0-9a-f]{8})\.snapshot\.lz4$")
 SEGMENT = re.compile(r"^([0-9a-f]{8})_([0-9a-f]{8})\.wal\.lz4$")
 
 
+END_MARK_BYTES = 15  # an LZ4 frame with no byte in it
+
+
 class Object:
-    """A snapshot or a WAL segment; `data()` is its decompressed content."""
+    """A snapshot, a WAL segment or the end mark of an index; `data()` is its decompressed content."""
 
     def __init__(self, path, generation, index, offset=None):
         self.path = path
@@ -52,10 +55,13 @@ class Generation:
         self.foreign = []
         self.snapshots = []
         self.segments = []
+        self.marks = []  # segments without a byte: the index ends there
         self._read("snapshots", SNAPSHOT, self.snapshots)
         self._read("wal", SEGMENT, self.segments)
         self.snapshots.sort(key=lambda o: o.index)
         self.segments.sort(key=lambda o: (o.index, o.offset))
+        self.marks = [o for o in self.segments if o.size == END_MARK_BYTES]
+        self.segments = [o for o in self.segments if o.size != END_MARK_BYTES]
 
     def _read(self, kind, pattern, target):
         folder = os.path.join(self.dir, kind)
@@ -74,10 +80,16 @@ class Generation:
                 pass  # deleted by retention since the listing
 
     def created_ns(self):
-        return min(o.time_ns for o in self.snapshots + self.segments)
+        return min(o.time_ns for o in self.snapshots + self.segments + self.marks)
 
     def updated_ns(self):
-        return max(o.time_ns for o in self.snapshots + self.segments)
+        return max(o.time_ns for o in self.snapshots + self.segments + self.marks)
+
+    def mark(self, index):
+        """The end mark of WAL `index`, or None."""
+        found = [o for o in self.marks if o.index == index]
+        harness.check(len(found) < 2, "two ends of one index: %r" % found)
+        return found[0] if found else None
 
     def indexes(self):
         return sorted({o.index for o in self.segments})
@@ -92,6 +104,9 @@ class Generation:
                 break
             harness.check_equal(segment.offset, len(image), "%r: offset behind the segments before it" % segment)
             image += segment.data()
+        mark = self.mark(index)
+        if mark is not None and (until_ns is None or mark.time_ns <= until_ns):
+            harness.check_equal(mark.offset, len(image), "%r: the index ends, what is there reaches" % mark)
         return image
 
 
@@ -149,7 +164,7 @@ class Replica:
         harness.check(generation.snapshots, "generation %s has WAL but no snapshot" % generation.name)
         if not leftovers_ok:
             harness.check(not generation.foreign, "foreign files in the replica: %s" % generation.foreign[:5])
-        for thing in generation.snapshots + generation.segments:
+        for thing in generation.snapshots + generation.segments + generation.marks:
             problem = lz4frame.profile_problem(thing.frame())
             harness.check(not problem, "%r: %s" % (thing, problem))
         indexes = generation.indexes()
@@ -161,6 +176,13 @@ class Replica:
             harness.check(indexes[-1] >= generation.snapshots[-1].index - 1,
                           "%s: snapshot %d but WAL ends at %d: v0.3.13 panics"
                           % (generation.name, generation.snapshots[-1].index, indexes[-1]))
+        for mark in generation.marks:
+            harness.check_equal(mark.data(), b"", "content of %r" % mark)
+            harness.check(mark.index in indexes, "%r ends an index that is not there" % mark)
+        marked = [m.index for m in generation.marks]
+        if marked:  # Litestream makes none; who makes them makes one for each index that another follows
+            harness.check_equal([i for i in indexes if min(marked) <= i < indexes[-1] and i not in marked], [],
+                                "indexes of %s without an end mark" % generation.name)
         page_size = None
         for snapshot in generation.snapshots:
             image = snapshot.data()
@@ -180,7 +202,8 @@ class Replica:
             for segment in generation.segments:
                 if segment.index == index:
                     harness.check(segment.offset in ends, "%r starts inside a transaction" % segment)
-        times = [(o.time_ns, o) for o in generation.segments]
+        times = [(o.time_ns, o) for o in sorted(generation.segments + generation.marks,
+                                                key=lambda o: (o.index, o.offset))]
         for (before, a), (after, b) in zip(times, times[1:]):
             harness.check(before <= after, "%r is newer than %r: v0.3.13 stops there in a -timestamp restore" % (a, b))
 

@@ -132,6 +132,39 @@ static void touched_outside_of_wal_mode(void **state)
     end(&f);
 }
 
+/* A copy of a state folder goes on where it can, but has made nothing that it may delete. */
+static void a_copied_state_folder_owns_nothing(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    begin(&f, 5);
+    shipped(&f, 3);
+    char lock[128];
+    snprintf(lock, sizeof(lock), "%s/lock", f.dir.state_dir);
+    assert_ok(lj_io_replace_file(lock, "", 0, 0600, false, &err), &err);
+    lj_saved_position got;
+    assert_true(attach(&f)); /* written before there was a home: taken as it is */
+    lj_attach(f.db, &got);
+    assert_int_equal(got.lineage_count, 1);
+    assert_true(got.home.inode != 0);
+    f.saved.home = got.home;
+    assert_true(attach(&f));
+    lj_attach(f.db, &got);
+    assert_int_equal(got.lineage_count, 1);
+    for (int i = 0; i < 2; i++) {
+        f.saved.home = lj_home_of(lock);
+        if (i == 0)
+            f.saved.home.inode++;
+        else
+            f.saved.home.born_ns++;
+        assert_true(attach(&f));
+        lj_attach(f.db, &got);
+        assert_int_equal(got.lineage_count, 0);
+    }
+    end(&f);
+}
+
 /* ------------------------------------------------------------------ frames of the life that was shipped */
 
 static void same_life(void **state)
@@ -451,6 +484,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ONE(first_time),
         ONE(touched_outside_of_wal_mode),
+        ONE(a_copied_state_folder_owns_nothing),
         ONE(same_life),
         ONE(same_life_but_shorter),
         ONE(same_salts_other_frames),

@@ -29,6 +29,10 @@ static lj_saved_position full_position(void)
     p.snapshot_at.offset = 4152;
     lj_saved_position_own(&p, "aaaaaaaaaaaaaaaa");
     lj_saved_position_own(&p, "00112233445566ff");
+    p.mark_end = UINT64_C(0xffffff01);
+    p.home = (lj_home){.inode = UINT64_MAX - 1, .born_ns = -7};
+    p.lineage[0].index = 12;
+    p.lineage[0].offset = 4152;
     return p;
 }
 
@@ -52,9 +56,12 @@ static void round_trip(void **state)
     assert_true(out.last_object_ns == in.last_object_ns && out.snapshot_ns == in.snapshot_ns);
     assert_string_equal(out.snapshot_at.generation, in.at.generation);
     assert_int_equal(lj_position_compare(&out.snapshot_at, &in.snapshot_at), 0);
+    assert_true(out.mark_end == in.mark_end);
+    assert_true(lj_home_eq(&out.home, &in.home));
     assert_int_equal(out.lineage_count, 2);
-    assert_string_equal(out.lineage[0], "aaaaaaaaaaaaaaaa");
-    assert_string_equal(out.lineage[1], "00112233445566ff");
+    assert_int_equal(lj_position_compare(&out.lineage[0], &in.lineage[0]), 0);
+    assert_string_equal(out.lineage[0].generation, "aaaaaaaaaaaaaaaa");
+    assert_string_equal(out.lineage[1].generation, "00112233445566ff");
 }
 
 static void absent(void **state)
@@ -161,8 +168,34 @@ static void lineage_is_bounded(void **state)
         lj_saved_position_own(&p, name); /* twice is once */
     }
     assert_int_equal(p.lineage_count, LJ_LINEAGE_MAX);
-    assert_string_equal(p.lineage[0], "0000000000000005");
-    assert_string_equal(p.lineage[LJ_LINEAGE_MAX - 1], "0000000000000014");
+    assert_string_equal(p.lineage[0].generation, "0000000000000005");
+    assert_string_equal(p.lineage[LJ_LINEAGE_MAX - 1].generation, "0000000000000014");
+}
+
+/* Where a generation ended for us is written when it is left; a disowned one is never owned again by that. */
+static void leaving_and_disowning(void **state)
+{
+    (void)state;
+    lj_saved_position p = full_position();
+    p.mark_end = 0;
+    lj_saved_position next = p;
+    lj_saved_position_leave(&next, &p);
+    const lj_position *end = lj_saved_position_owned(&next, p.at.generation);
+    assert_non_null(end);
+    assert_int_equal(lj_position_compare(end, &p.at), 0);
+    p.at.offset = 0;
+    p.mark_end = 4152; /* index - 1 ends there, and its mark may be there or not */
+    lj_saved_position_leave(&next, &p);
+    end = lj_saved_position_owned(&next, p.at.generation);
+    assert_int_equal(end->index, p.at.index - 1);
+    assert_int_equal(end->offset, 4152);
+    lj_saved_position_disown(&next, p.at.generation);
+    assert_null(lj_saved_position_owned(&next, p.at.generation));
+    assert_int_equal(next.lineage_count, 1);
+    lj_saved_position_leave(&next, &p);
+    lj_saved_position_disown(&next, p.at.generation);
+    assert_int_equal(next.lineage_count, 1);
+    assert_string_equal(next.lineage[0].generation, "aaaaaaaaaaaaaaaa");
 }
 
 #define ONE(fn) cmocka_unit_test_setup_teardown(fn, kit_dir_setup, kit_dir_teardown)
@@ -170,9 +203,14 @@ static void lineage_is_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        ONE(round_trip),           ONE(absent),          ONE(truncated_at_each_byte),
-        ONE(flipped_at_each_byte), ONE(foreign_content), ONE(a_failed_store_keeps_the_old_file),
+        ONE(round_trip),
+        ONE(absent),
+        ONE(truncated_at_each_byte),
+        ONE(flipped_at_each_byte),
+        ONE(foreign_content),
+        ONE(a_failed_store_keeps_the_old_file),
         ONE(lineage_is_bounded),
+        ONE(leaving_and_disowning),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

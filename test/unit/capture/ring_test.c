@@ -79,6 +79,31 @@ static void goes_round(void **state)
     lj_ring_free(&ring);
 }
 
+/* Ten thousand databases that are seldom written have ten thousand small rings; order and times survive the growing. */
+static void grows_with_what_is_in_it(void **state)
+{
+    (void)state;
+    lj_ring ring = {.slots = NULL};
+    uint64_t pushed = 0;
+    uint64_t dropped = 0;
+    for (; pushed < LJ_RING_FIRST_SLOTS; pushed++)
+        push(&ring, 1, pushed + 1, (int64_t)pushed + 100);
+    assert_int_equal(ring.capacity, LJ_RING_FIRST_SLOTS);
+    for (unsigned round = 0; round < 40; round++) {
+        dropped += 3; /* so that the ring's begin is somewhere in the middle when it grows */
+        lj_ring_drop(&ring, 1, dropped);
+        for (unsigned i = 0; i < 5; i++, pushed++)
+            push(&ring, 1, pushed + 1, (int64_t)pushed + 100);
+        assert_int_equal(ring.count, pushed - dropped);
+        assert_int_equal(lj_ring_oldest_ns(&ring), (int64_t)dropped + 100);
+        assert_int_equal(lj_ring_time_of(&ring, 1, pushed), (int64_t)pushed + 99);
+        assert_int_equal(lj_ring_time_of(&ring, 1, dropped + 2), (int64_t)dropped + 101);
+    }
+    assert_true(ring.capacity < 2 * ring.count + LJ_RING_FIRST_SLOTS);
+    lj_ring_free(&ring);
+    assert_int_equal(ring.capacity, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -86,6 +111,7 @@ int main(void)
         cmocka_unit_test(drops_what_is_shipped),
         cmocka_unit_test(full_ring_merges_the_newest),
         cmocka_unit_test(goes_round),
+        cmocka_unit_test(grows_with_what_is_in_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

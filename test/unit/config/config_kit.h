@@ -114,6 +114,8 @@ static inline void kit_show(const lj_config *c, const char *name, char out[KIT_S
         {"io_timeout", NULL, c->io_timeout_ns},
         {"upload_workers", NULL, c->upload_workers},
         {"fsync_before_ship", c->fsync_before_ship ? "true" : "false", 0},
+        {"auto_wal", c->auto_wal ? "true" : "false", 0},
+        {"guard", c->guard ? "true" : "false", 0},
         {"log_level", lj_log_level_name(c->log_level), 0},
         {"log_file", c->log_file != NULL ? c->log_file : "(null)", 0},
         {"base_vfs", c->base_vfs != NULL ? c->base_vfs : "(null)", 0},

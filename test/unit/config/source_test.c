@@ -6,11 +6,11 @@
 #define ENV_NAMES                                                                                  \
     "enabled, mode, replica_url, sync_interval, restore_on_boot, snapshot_interval, retention, "   \
     "max_wal_size, max_spool_size, shutdown_timeout, io_timeout, upload_workers, "                 \
-    "fsync_before_ship, log_level, log_file, base_vfs, default_vfs"
+    "fsync_before_ship, auto_wal, guard, log_level, log_file, base_vfs, default_vfs"
 #define URI_NAMES                                                                                  \
     "enabled, litejoin_mode, replica_url, replica_name, sync_interval, restore_on_boot, "          \
     "snapshot_interval, retention, max_wal_size, max_spool_size, shutdown_timeout, io_timeout, "   \
-    "upload_workers, fsync_before_ship"
+    "upload_workers, fsync_before_ship, auto_wal, guard"
 
 static void environment(void **state)
 {
@@ -277,7 +277,9 @@ static void replica_urls(void **state)
         {"file:///r", NULL, "/data/", NULL},
         {"file:///r", NULL, "", NULL},
         {"file:///r", NULL, "/data/..", NULL},
-        {"file:///r", NULL, "/data/a?b.db", NULL},
+        {"file:///r", NULL, "/data/a?b.db", "file:///r/a%3Fb"},
+        {"file:///r", NULL, "/data/a%3Fb.db", "file:///r/a%253Fb"},
+        {"s3://bucket/p?region=x", NULL, "/data/a#b?c", "s3://bucket/p/a%23b%3Fc?region=x"},
         {NULL, NULL, "/data/a.db", NULL},
     };
     for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {

@@ -152,14 +152,16 @@ static void a_compressed_object(void **state)
     lj_error err = LJ_ERROR_INIT;
     checker c = {.want = f.data};
     lj_sink sink = {.ctx = &c, .write = check_write};
-    assert_ok(lj_fetch_object(&f.fetch, KEY ".2", size, &sink, &err), &err);
+    assert_ok(lj_fetch_object(&f.fetch, KEY ".2", size, &sink, &(lj_label){.size_bytes = 0}, &err),
+              &err);
     assert_int_equal(c.pos, SIZE);
     assert_true(f.m.gets > 5);
     f.m.objects[1].data[size / 2] ^= 1;
     c.pos = 0;
     c.want = f.data;
     lj_sink none = lj_sink_buf(&(lj_buf)LJ_BUF_INIT(2 * SIZE));
-    lj_code code = lj_fetch_object(&f.fetch, KEY ".2", size, &none, &err);
+    lj_code code =
+        lj_fetch_object(&f.fetch, KEY ".2", size, &none, &(lj_label){.size_bytes = 0}, &err);
     lj_buf_free(none.ctx);
     assert_int_equal(code, LJ_CORRUPT);
     end(&f);

@@ -128,6 +128,39 @@ static void empty_things(void **state)
     world_close(&w);
 }
 
+/* What an encryption above the VFS wrote has no header to go by: only the WAL tells the page size. */
+static void ciphertext_comes_back_as_it_is(void **state)
+{
+    (void)state;
+    for (uint32_t page_size = 512; page_size <= 65536; page_size *= 8) {
+        world w;
+        memory_replica m;
+        memory_open(&m);
+        world_open_as(&w, page_size, false, 5, true);
+        lj_restore_options options = {0};
+        world_put_snapshot(&m, 0, &w.states[0], 1000);
+        assert_restores(&m, &options, &w.states[0]);
+        world_begin_index(&w, 0);
+        world_transaction(&w, 9);
+        world_transaction(&w, 3);
+        world_put_segment(&m, &w, 0, w.wal_len, 1001);
+        assert_restores(&m, &options, &w.states[2]);
+
+        /* a snapshot that is no whole number of the WAL's pages, or of any pages */
+        lj_error err = LJ_ERROR_INIT;
+        for (size_t less = 512; less >= 1 && page_size > 512; less = less == 512 ? 1 : 0) {
+            char key[LJ_NAME_MAX];
+            m.objects[0].hidden = true;
+            lj_name_snapshot(WORLD_GENERATION, 0, key);
+            memory_put_lz4(&m, key, w.states[0].bytes, w.states[0].len - less, 1000);
+            assert_fails(&m, &options, LJ_CORRUPT, &err);
+            m.objects[m.count - 1].hidden = true;
+        }
+        memory_free(&m);
+        world_close(&w);
+    }
+}
+
 static void page_size_must_agree(void **state)
 {
     (void)state;
@@ -382,6 +415,7 @@ int main(void)
         cmocka_unit_test(result_says_where),
         cmocka_unit_test(unaligned_cuts),
         cmocka_unit_test(empty_things),
+        cmocka_unit_test(ciphertext_comes_back_as_it_is),
         cmocka_unit_test(page_size_must_agree),
         cmocka_unit_test(transfers_that_break),
         cmocka_unit_test(objects_that_vanish),

@@ -24,6 +24,7 @@ typedef struct {
 typedef struct {
     uint32_t page_size;
     bool big_endian;
+    bool encrypted; /* page 1 has no header that could be read */
     unsigned seed;
     uint8_t *db; /* now */
     uint32_t pages;
@@ -47,7 +48,7 @@ static inline void world_fill_page(world *w, uint32_t pgno)
     uint8_t *page = w->db + (size_t)(pgno - 1) * w->page_size;
     for (uint32_t i = 0; i < w->page_size; i++)
         page[i] = (uint8_t)(rand_r(&w->seed) % 7); /* compressible */
-    if (pgno == 1) {
+    if (pgno == 1 && !w->encrypted) {
         memcpy(page, "SQLite format 3", 16);
         page[16] = (uint8_t)(w->page_size >> 8);
         page[17] = (uint8_t)(w->page_size >> 16);
@@ -67,9 +68,13 @@ static inline void world_remember(world *w)
 
 #define WORLD_PAGES_MAX 64u
 
-static inline void world_open(world *w, uint32_t page_size, bool big_endian, uint32_t pages)
+static inline void world_open_as(world *w, uint32_t page_size, bool big_endian, uint32_t pages,
+                                 bool encrypted)
 {
-    *w = (world){.page_size = page_size, .big_endian = big_endian, .seed = 7 + page_size};
+    *w = (world){.page_size = page_size,
+                 .big_endian = big_endian,
+                 .encrypted = encrypted,
+                 .seed = 7 + page_size};
     w->db = calloc(WORLD_PAGES_MAX, page_size);
     w->wal = malloc((size_t)4 << 20);
     assert_non_null(w->db);
@@ -78,6 +83,11 @@ static inline void world_open(world *w, uint32_t page_size, bool big_endian, uin
     for (uint32_t pgno = 1; pgno <= pages; pgno++)
         world_fill_page(w, pgno);
     world_remember(w);
+}
+
+static inline void world_open(world *w, uint32_t page_size, bool big_endian, uint32_t pages)
+{
+    world_open_as(w, page_size, big_endian, pages, false);
 }
 
 static inline void world_close(world *w)

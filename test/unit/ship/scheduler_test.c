@@ -48,7 +48,7 @@ static void work_init(work *w, int number)
     memset(w, 0, sizeof(*w));
     w->number = number;
     w->again_in_ns = -1;
-    lj_task_init(&w->task, run, w);
+    lj_task_init(&w->task, run, w, false);
 }
 
 static bool reaches(atomic_int *value, int wanted)
@@ -190,6 +190,53 @@ static void a_stalled_task_holds_up_nobody(void **state)
         lj_task_stop(&timed[i].task);
 }
 
+/* Snapshots of many databases at once leave threads for the segments of the others; they all get their turn. */
+static void bulk_tasks_leave_threads_for_the_others(void **state)
+{
+    (void)state;
+    enum { BULK = 40 };
+    static work bulk[BULK];
+    work small;
+    int most = (int)lj_scheduler_bulk_max(16);
+    for (int i = 0; i < BULK; i++) {
+        work_init(&bulk[i], i);
+        lj_task_init(&bulk[i].task, run, &bulk[i], true);
+        atomic_store(&bulk[i].hold, true);
+        lj_task_wake(&bulk[i].task, 0);
+    }
+    int inside = 0;
+    for (int tries = 0; tries < 5000 && inside < most; tries++) {
+        lj_clock_sleep_ns(MS);
+        inside = 0;
+        for (int i = 0; i < BULK; i++)
+            inside += atomic_load(&bulk[i].inside);
+    }
+    assert_int_equal(inside, most);
+    work_init(&small, 99);
+    for (int round = 1; round <= 20; round++) {
+        lj_task_wake(&small.task, 0);
+        assert_true(reaches(&small.runs, round));
+    }
+    inside = 0;
+    for (int i = 0; i < BULK; i++)
+        inside += atomic_load(&bulk[i].inside);
+    assert_int_equal(inside, most);
+    int waiting = 0; /* for its turn */
+    while (atomic_load(&bulk[waiting].inside) != 0)
+        waiting++;
+    lj_task_stop(&bulk[waiting].task);
+    for (int i = 0; i < BULK; i++)
+        atomic_store(&bulk[i].hold, false);
+    for (int i = 0; i < BULK; i++)
+        assert_true(i == waiting || reaches(&bulk[i].runs, 1));
+    assert_int_equal(atomic_load(&bulk[waiting].runs), 0);
+    for (int i = 0; i < BULK; i++)
+        lj_task_stop(&bulk[i].task);
+    lj_task_stop(&small.task);
+    assert_int_equal(lj_scheduler_bulk_max(1), 1);
+    assert_int_equal(lj_scheduler_bulk_max(2), 1);
+}
+
 static long switches(void)
 {
     struct rusage usage;
@@ -255,6 +302,7 @@ int main(void)
         cmocka_unit_test(woken_while_it_runs),
         cmocka_unit_test(stop_waits),
         cmocka_unit_test(a_stalled_task_holds_up_nobody),
+        cmocka_unit_test(bulk_tasks_leave_threads_for_the_others),
         cmocka_unit_test(idle_is_idle),
         cmocka_unit_test(many_wakers),
     };

@@ -66,10 +66,10 @@ static void a_generation_nobody_heard_of_is_removed(void **state)
     lj_saved_position saved;
     assert_ok(lj_saved_position_load(kit.db->position_path, &saved, &err), &err);
     assert_true(saved.lineage_count >= 2); /* retention would find it too */
-    assert_string_equal(saved.lineage[saved.lineage_count - 1], saved.at.generation);
+    assert_string_equal(saved.lineage[saved.lineage_count - 1].generation, saved.at.generation);
     char key[LJ_NAME_MAX];
     int64_t end_ns = lj_clock_mono_ns() + 20 * LJ_NS_PER_S;
-    lj_name_snapshot(saved.lineage[0], 0, key);
+    lj_name_snapshot(saved.lineage[0].generation, 0, key);
     while (ship_kit_has(&kit, key) && lj_clock_mono_ns() < end_ns)
         lj_clock_sleep_ns(LJ_NS_PER_MS);
     assert_false(ship_kit_has(&kit, key));
@@ -78,11 +78,132 @@ static void a_generation_nobody_heard_of_is_removed(void **state)
     ship_kit_end(&kit);
 }
 
+/* ------------------------------------------------------------------ a life of more than 4 GiB */
+
+/* So many frames end behind the largest offset of the layout. */
+#define LONG_LIFE (LJ_OFFSET_MAX / lj_wal_frame_bytes(KIT_PAGE) + 10)
+
+static unsigned puts_of(ship_kit *kit, const char *folder)
+{
+    unsigned found = 0;
+    for (const char *at = ship_kit_log(kit); (at = strstr(at, "PUT ")) != NULL; at++) {
+        const char *end = strchr(at, '\n');
+        found += memmem(at, (size_t)(end - at), folder, strlen(folder)) != NULL ? 1 : 0;
+    }
+    return found;
+}
+
+static void commit_up_to(ship_kit *kit, uint64_t frames)
+{
+    lj_db_publish(kit->db, kit->wal.header.salt, frames, KIT_PAGE, 3);
+}
+
+static void wait_for_snapshots(ship_kit *kit, uint64_t wanted)
+{
+    lj_db_status status = {.snapshots = 0};
+    int64_t end_ns = lj_clock_mono_ns() + 20 * LJ_NS_PER_S;
+    do {
+        lj_clock_sleep_ns(LJ_NS_PER_MS);
+        lj_db_get_status(kit->db, &status);
+    } while ((status.snapshots < wanted || strcmp(status.text, "replicating") != 0) &&
+             lj_clock_mono_ns() < end_ns);
+    assert_int_equal(status.snapshots, wanted);
+    assert_string_equal(status.text, "replicating");
+}
+
+/* The WAL as it was frozen: all of it is in the database file, and none of it has to be read. */
+static void freeze_at(ship_kit *kit, uint64_t frames)
+{
+    kit->freeze = (lj_freeze){.salt = kit->wal.header.salt,
+                              .frames = frames,
+                              .page_size = KIT_PAGE,
+                              .db_pages = 3,
+                              .backfilled = true};
+}
+
+/*
+ * Behind 4 GiB there are no names for segments. Each further commit of that life needs a snapshot; they rest in between, nobody
+ * reads the WAL again, and the next life follows at once.
+ */
+static void a_life_past_the_layout(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    ship_kit kit;
+    ship_kit_begin_live(&kit, LJ_NS_PER_MS);
+    freeze_at(&kit, LONG_LIFE);
+    commit_up_to(&kit, LONG_LIFE);
+    lj_db_ready(kit.db, NULL, NULL);
+    wait_for_snapshots(&kit, 1);
+    assert_true(kit.db->chain.active && kit.db->chain.unused);
+    char first[LJ_GENERATION_MAX];
+    memcpy(first, kit.db->chain.generation, sizeof(first));
+    assert_int_equal(puts_of(&kit, "snapshots/"), 1);
+
+    /* one rests for an hour, as one that took minutes would */
+    pthread_mutex_lock(&kit.db->mutex);
+    assert_int_equal(kit.s->rest_life, kit.db->life.number);
+    kit.s->rest_until_ns = lj_clock_mono_ns() + 3600 * LJ_NS_PER_S;
+    pthread_mutex_unlock(&kit.db->mutex);
+    for (uint64_t i = 1; i <= 50; i++) {
+        freeze_at(&kit, LONG_LIFE + i);
+        commit_up_to(&kit, LONG_LIFE + i);
+        lj_clock_sleep_ns(LJ_NS_PER_MS);
+    }
+    wait_for_status(&kit, "4 GiB", "starting");
+    assert_int_equal(lj_db_gate(kit.db, false), LJ_GATE_ALLOW); /* nothing is protected: nothing is copied */
+    lj_db_seal(kit.db, false);
+    assert_int_equal(kit.db->spool_bytes, 0);
+    const char *log = ship_kit_log(&kit);
+    assert_null(strstr(log, "PUT")); /* no snapshot, no segment */
+
+    /* who waits for the replica gets a snapshot at once */
+    assert_ok(lj_db_wait(kit.db, 20 * LJ_NS_PER_S, false, &err), &err);
+    wait_for_snapshots(&kit, 2);
+    assert_string_not_equal(kit.db->chain.generation, first);
+
+    /* the WAL restarts: the life that follows is shipped, in the same generation */
+    lj_db_seal(kit.db, false);
+    kit_wal_begin(&kit.wal, kit.dir.wal_path, KIT_PAGE, 77);
+    kit_wal_commits(&kit.wal, 2, 3, 5);
+    kit_wal_publish(&kit.wal, kit.db, 3);
+    assert_ok(lj_db_wait(kit.db, 20 * LJ_NS_PER_S, false, &err), &err);
+    wait_for_snapshots(&kit, 2);
+    assert_int_equal(puts_of(&kit, "wal/"), 1);
+    ship_kit_end(&kit);
+}
+
+/* The next life need not wait for the rest of the one before it. */
+static void the_life_behind_one_past_the_layout(void **state)
+{
+    (void)state;
+    ship_kit kit;
+    ship_kit_begin_live(&kit, LJ_NS_PER_MS);
+    freeze_at(&kit, LONG_LIFE);
+    commit_up_to(&kit, LONG_LIFE);
+    lj_db_ready(kit.db, NULL, NULL);
+    wait_for_snapshots(&kit, 1);
+    pthread_mutex_lock(&kit.db->mutex);
+    kit.s->rest_until_ns = lj_clock_mono_ns() + 3600 * LJ_NS_PER_S;
+    pthread_mutex_unlock(&kit.db->mutex);
+    commit_up_to(&kit, LONG_LIFE + 1);
+    wait_for_status(&kit, "4 GiB", "starting");
+    lj_db_seal(kit.db, false);
+    kit_wal_begin(&kit.wal, kit.dir.wal_path, KIT_PAGE, 77);
+    kit_wal_commits(&kit.wal, 2, 3, 5);
+    freeze_at(&kit, 2);
+    kit_wal_publish(&kit.wal, kit.db, 3);
+    wait_for_snapshots(&kit, 2);
+    ship_kit_end(&kit);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_generation_begins_when_its_position_can_be_written),
         cmocka_unit_test(a_generation_nobody_heard_of_is_removed),
+        cmocka_unit_test(a_life_past_the_layout),
+        cmocka_unit_test(the_life_behind_one_past_the_layout),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -147,9 +147,16 @@ static void expect_conflict(fixture *f)
 {
     lj_error err = LJ_ERROR_INIT;
     assert_int_equal(upload(f, off(4), &err), LJ_CONFLICT);
-    assert_non_null(strstr(err.message, KEY("00000000")));
+    assert_non_null(strstr(err.message, "another writer")); /* and both positions */
+    assert_non_null(strstr(err.message,
+                           "it has " KIT_GEN "/00000004:0, the local database is at " KIT_GEN
+                           "/00000004:0"));
     assert_int_equal(f->kit.s->saved.at.offset, 0);
-    assert_false(f->kit.s->unsaved);
+    assert_null(
+        lj_saved_position_owned(&f->kit.s->saved, KIT_GEN)); /* nothing of it is ours to delete */
+    lj_saved_position on_disk;
+    assert_ok(lj_saved_position_load(f->kit.db->position_path, &on_disk, &err), &err);
+    assert_null(lj_saved_position_owned(&on_disk, KIT_GEN));
 }
 
 static void already_there_and_different(void **state)
