@@ -119,7 +119,14 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
     vsnprintf(reason, sizeof(reason), fmt, ap);
     va_end(ap);
     char told[sizeof(db->last_break)];
-    lj_db_enter(db);
+    pthread_mutex_lock(&db->mutex);
+    /* a database in rollback-journal mode is written page by page: nothing new */
+    bool known = db->attached && !db->chain.active && !db->freezing && !lj_db_page_moved_locked(db);
+    if (known) {
+        pthread_mutex_unlock(&db->mutex);
+        return;
+    }
+    lj_db_enter_locked(db);
     bool was_active = db->chain.active;
     db->touched = db->touched || !db->attached;
     db->disturbed =

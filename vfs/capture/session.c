@@ -154,8 +154,8 @@ static void store_locked(lj_db *db)
     s = db->page_read;
     s.live = db->sharing;
     fill(db, &s);
-    if (memcmp(&s, &db->page_read, sizeof(s)) == 0)
-        return;
+    if (memcmp((const uint8_t *)&s, (const uint8_t *)&db->page_read, sizeof(s)) == 0)
+        return; /* padding counts too: one store more at worst */
     lj_shared_store(db->shared, &s);
     db->page_read = s;
     db->page_version = lj_shared_version(db->shared);

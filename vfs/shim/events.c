@@ -230,14 +230,24 @@ static void note_first_page(const lj_file *file, const uint8_t *data)
         lj_db_journal_mode(db, "delete");
 }
 
-void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off)
+#define LJ_WRITTEN_OUTSIDE "the database was written outside of WAL mode"
+
+void lj_event_db_write(lj_file *file, int len, sqlite3_int64 off)
 {
     lj_open *open = file->open;
     lj_image_before_write(&open->guard, (uint64_t)off, (uint64_t)len);
     if (file->checkpointing)
         return;
     /* rollback-journal mode: creating a database, leaving or entering WAL mode, or staying outside of it */
-    lj_db_break(open->db, "the database was written outside of WAL mode");
+    lj_db_break(open->db, LJ_WRITTEN_OUTSIDE);
+}
+
+/* Again: a snapshot that was frozen between the two does not have it. And only now does it show which mode it is. */
+void lj_event_db_written(lj_file *file, const void *data, int len, sqlite3_int64 off)
+{
+    if (file->checkpointing)
+        return;
+    lj_db_break(file->open->db, LJ_WRITTEN_OUTSIDE);
     if (off == 0 && len >= 20)
         note_first_page(file, data);
 }

@@ -67,8 +67,10 @@ static int file_write(sqlite3_file *f, const void *data, int len, sqlite3_int64 
     if (!live(file))
         return METHODS(f)->xWrite(LOWER(f), data, len, off);
     if (!file->is_wal) {
-        lj_event_db_write(file, data, len, off);
-        return METHODS(f)->xWrite(LOWER(f), data, len, off);
+        lj_event_db_write(file, len, off);
+        int rc = METHODS(f)->xWrite(LOWER(f), data, len, off);
+        lj_event_db_written(file, data, len, off);
+        return rc;
     }
     if (off == 0)
         lj_event_wal_emptying(file->open,

@@ -190,7 +190,8 @@ void lj_event_wal_opened(lj_file *wal);
 void lj_event_first_open(lj_open *open, bool wal_mode);
 void lj_event_wal_write(lj_file *wal, const void *data, int len, sqlite3_int64 off);
 void lj_event_wal_failed(lj_file *wal);
-void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off);
+void lj_event_db_write(lj_file *file, int len, sqlite3_int64 off);
+void lj_event_db_written(lj_file *file, const void *data, int len, sqlite3_int64 off);
 /* A lock was refused: a snapshot, here or in the uploader's process, gives its own back if it has any. */
 void lj_event_make_room(lj_open *open, bool exclusive);
 int lj_event_restart_lock(lj_file *file, int flags);
