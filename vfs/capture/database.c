@@ -21,8 +21,6 @@
 static void free_db(lj_db *db)
 {
     lj_ring_free(&db->ring);
-    lj_db_leave_seat(db);
-    lj_bell_close(db->bell);
     free(db->path);
     free(db->wal_path);
     free(db->state_dir);
@@ -74,6 +72,9 @@ void lj_db_free(lj_db *db)
 {
     if (db == NULL)
         return;
+    /* the bell last: whoever learns from it that we are gone finds the seat free */
+    lj_db_leave_seat(db);
+    lj_bell_close(db->bell);
     pthread_cond_destroy(&db->cond);
     pthread_mutex_destroy(&db->mutex);
     pthread_mutex_destroy(&db->ready_mutex);
