@@ -33,16 +33,6 @@ void lj_db_hurry(lj_db *db)
     db->wake(db, 0);
 }
 
-bool lj_db_all_shipped(lj_db *db, lj_wal_salt salt, uint64_t frames)
-{
-    pthread_mutex_lock(&db->mutex);
-    bool all = db->chain.active && db->established && !db->freezing && db->life.known &&
-               lj_wal_salt_eq(db->life.salt, salt) && db->life.frames == frames &&
-               db->shipped_life == db->life.number && db->shipped_frames == frames;
-    pthread_mutex_unlock(&db->mutex);
-    return all;
-}
-
 lj_gate lj_db_gate(lj_db *db, bool checkpoint)
 {
     if (checkpoint)
@@ -65,6 +55,15 @@ lj_gate lj_db_gate(lj_db *db, bool checkpoint)
     if (hurry)
         db->wake(db, 0);
     return gate;
+}
+
+bool lj_db_may_restart(lj_db *db, lj_wal_salt salt, uint64_t frames)
+{
+    pthread_mutex_lock(&db->mutex);
+    bool may = db->chain.active && db->established && !db->freezing && db->life.known &&
+               lj_wal_salt_eq(db->life.salt, salt) && db->life.frames == frames;
+    pthread_mutex_unlock(&db->mutex);
+    return may && lj_db_gate(db, false) == LJ_GATE_ALLOW;
 }
 
 /* Copies or links what is not shipped of the current life. Runs without the mutex: the caller's WAL lock keeps the
@@ -121,12 +120,13 @@ typedef struct {
 } unshipped_rest;
 
 /* Seals if that is safe. false: *ret_rest has to be in the spool first. */
-static bool seal_if_safe(lj_db *db, unshipped_rest *ret_rest)
+static bool seal_if_safe(lj_db *db, bool going, unshipped_rest *ret_rest)
 {
     lj_db_enter(db);
     lj_db_extend_life_locked(db);
     if (db->freezing)
         db->disturbed = true;
+    db->life.emptied = !going;
     bool safe = all_safe_locked(db);
     if (safe) {
         seal_locked(db);
@@ -196,7 +196,7 @@ void lj_db_seal(lj_db *db, bool going)
     unshipped_rest rest;
     bool sealed = false;
     /* again when the uploader of another process went over to the next index, or to the next generation, during the copy */
-    while (!sealed && !seal_if_safe(db, &rest)) {
+    while (!sealed && !seal_if_safe(db, going, &rest)) {
         lj_error err = LJ_ERROR_INIT;
         if (spool_and_seal(db, &rest, going, &sealed, &err) != LJ_OK) {
             lj_log_error(LJ_LOG_ERROR, db->path, &err);

@@ -151,6 +151,7 @@ static void begin_alone(lj_db *db)
     lj_saved_position saved;
     page_undecided(db->shared);
     set_state(db, LJ_DB_STARTING);
+    lj_spool_sweep(db->spool_dir);
     lj_attach(db, &saved);
     pthread_mutex_lock(&db->mutex);
     db->uploader = (uint32_t)getpid();

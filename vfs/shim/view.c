@@ -76,11 +76,6 @@ static void yield(void *ctx, bool exclusive)
         lj_image_yield(&open->guard);
 }
 
-static bool company(void *ctx, uint64_t *ret_joins)
-{
-    return lj_db_company(((lj_open *)ctx)->db, ret_joins);
-}
-
 static void holds(void *ctx, lj_image_hold hold)
 {
     lj_db_image_held(((lj_open *)ctx)->db, hold);
@@ -89,7 +84,6 @@ static void holds(void *ctx, lj_image_hold hold)
 void lj_view_connect(lj_open *open)
 {
     open->db->shim = (lj_db_shim){.ctx = open, .look = look, .yield = yield};
-    open->guard.company = company;
     open->guard.holds = holds;
     open->guard.ctx = open;
 }
