@@ -204,8 +204,11 @@ static bool decide(decision *d)
         return refuse(d, "%.150s", err.message);
     if (d->touched)
         return refuse(d, "the database was written outside of WAL mode");
-    d->has_record = lj_shared_load(d->db->shared, &d->record) && d->record.active &&
-                    strcmp(d->record.generation, d->saved.at.generation) == 0;
+    lj_session before;
+    d->has_record = lj_shared_load(d->db->shared, &before) && before.chain.active &&
+                    strcmp(before.chain.generation, d->saved.at.generation) == 0;
+    if (d->has_record)
+        d->record = before.chain;
     d->chain.active = true;
     memcpy(d->chain.generation, d->saved.at.generation, LJ_GENERATION_MAX);
     return d->life.known ? decide_with_frames(d) : decide_without_frames(d);
@@ -258,6 +261,7 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
     if (go_on) {
         db->chain = d.chain;
         db->pos = d.saved.at;
+        db->safe_life = db->life.number;
         db->safe_frames = d.safe_frames;
         db->spool_bytes = spooled;
         db->shipped_life =
@@ -272,7 +276,7 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
             snprintf(db->last_break, sizeof(db->last_break),
                      "%s cannot be continued: %.180s (%.79s)", at, d.reason, local);
     }
-    lj_db_chain_store_locked(db);
+    db->saved = d.saved;
     pthread_mutex_unlock(&db->mutex);
     settle_lineage(db, &d.saved);
     *ret_saved = d.saved;

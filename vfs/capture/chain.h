@@ -1,6 +1,5 @@
 /*
- * chain.h - how the lives of one WAL file follow each other in a generation, and the page of shared memory that
- * remembers it through kill -9.
+ * chain.h - how the lives of one WAL file follow each other in a generation.
  *
  * A "life" of the WAL begins with a new header (new salts) and ends when the file is restarted, truncated or deleted. In
  * the replica a life is an index. The chain says which index the current life is, whether its end is known to be safe
@@ -8,9 +7,7 @@
  * file looked like at that moment. With it, the next open can tell "the next life follows without a gap" from "something
  * happened that we did not see", without asking anybody.
  *
- * Stored in `.NAME-litejoin/shared` (mmap, two slots with a checksum each, so that a process killed in the middle of a
- * store leaves the older one valid). A store costs some dozen nanoseconds and no system call, so it can happen under
- * the WAL write lock. After a power cut it may be stale; every use is cross-checked with salts or file identity.
+ * Kept in the shared page (shared.h), so that every process of the database goes by the same one.
  *
  * Layer: capture. Thread-safety: none of its own; guarded by lj_db.mutex.
  */
@@ -75,14 +72,5 @@ typedef struct {
         has_next; /* the header of the next life was written, and nothing was committed under it yet */
     lj_wal_salt next_salt;
 } lj_chain;
-
-typedef struct lj_shared lj_shared;
-
-/* Maps `path`, creating it. *ret_shared is freed with lj_shared_close. */
-LJ_WARN_UNUSED lj_code lj_shared_open(const char *path, lj_shared **ret_shared, lj_error *err);
-void lj_shared_close(lj_shared *shared);
-/* The newest valid slot; false when there is none. */
-bool lj_shared_load(const lj_shared *shared, lj_chain *ret_chain);
-void lj_shared_store(lj_shared *shared, const lj_chain *chain);
 
 #endif

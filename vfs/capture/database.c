@@ -1,5 +1,6 @@
 /*
- * database.c - see database.h: life cycle, publishing, waiting. The restart gate is gate.c.
+ * database.c - see database.h: life cycle, publishing, waiting. The restart gate is gate.c, what other processes have to do with it
+ * session.c and join.c.
  */
 #include "vfs/capture/database.h"
 
@@ -9,32 +10,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
 #include "vfs/capture/attach.h"
-#include "vfs/capture/spool.h"
-
-#define READY_PAUSE_NS     (100 * LJ_NS_PER_MS)
-#define READY_PAUSE_MAX_NS (5 * LJ_NS_PER_S)
+#include "vfs/capture/seat.h"
+#include "vfs/capture/session.h"
 
 static void free_db(lj_db *db)
 {
     lj_ring_free(&db->ring);
-    lj_shared_close(db->shared);
-    if (db->lock_fd >= 0) {
-        flock(db->lock_fd, LOCK_UN); /* a child of fork() may still have the descriptor */
-        close(db->lock_fd);
-    }
     free(db->path);
     free(db->wal_path);
     free(db->state_dir);
     free(db->spool_dir);
     free(db->position_path);
+    free(db->bell_path);
     free(db->replica_url);
     free(db);
 }
@@ -57,10 +50,11 @@ lj_code lj_db_new(const char *path, const char *replica_url, const lj_db_options
     if (db->state_dir != NULL) {
         db->spool_dir = lj_str_printf("%s/spool", db->state_dir);
         db->position_path = lj_str_printf("%s/position", db->state_dir);
+        db->bell_path = lj_str_printf("%s/bell", db->state_dir);
     }
     db->replica_url = lj_str_dup(replica_url);
     if (db->path == NULL || db->wal_path == NULL || db->spool_dir == NULL ||
-        db->position_path == NULL || db->replica_url == NULL) {
+        db->position_path == NULL || db->bell_path == NULL || db->replica_url == NULL) {
         free_db(db);
         return lj_error_nomem(err);
     }
@@ -79,105 +73,13 @@ void lj_db_free(lj_db *db)
 {
     if (db == NULL)
         return;
+    /* the bell last: whoever learns from it that we are gone finds the seat free */
+    lj_db_leave_seat(db);
+    lj_bell_close(db->bell);
     pthread_cond_destroy(&db->cond);
     pthread_mutex_destroy(&db->mutex);
     pthread_mutex_destroy(&db->ready_mutex);
     free_db(db);
-}
-
-/* State folder, election lock, shared page. */
-static lj_code prepare_state(lj_db *db, int *ret_lock_fd, lj_shared **ret_shared, lj_error *err)
-{
-    LJ_TRY(lj_io_mkdirs(db->state_dir, 0700, err));
-    LJ_CLEANUP(lj_freep) char *lock_path = lj_str_printf("%s/lock", db->state_dir);
-    LJ_CLEANUP(lj_freep) char *shared_path = lj_str_printf("%s/shared", db->state_dir);
-    if (lock_path == NULL || shared_path == NULL)
-        return lj_error_nomem(err);
-    LJ_CLEANUP(lj_closep) int fd = -1;
-    LJ_TRY(lj_io_open(lock_path, O_RDWR | O_CREAT, 0600, &fd, err));
-    while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-        if (errno == EWOULDBLOCK)
-            return lj_error_set(err, LJ_BUSY, "another process replicates this database");
-        if (errno != EINTR)
-            return lj_error_errno(err, errno, "cannot lock %s", lock_path);
-    }
-    LJ_TRY(lj_shared_open(shared_path, ret_shared, err));
-    *ret_lock_fd = fd;
-    fd = -1;
-    return LJ_OK;
-}
-
-static void stop_locked(lj_db *db, const lj_error *err)
-{
-    db->state = err->code == LJ_BUSY ? LJ_DB_STANDBY : LJ_DB_STOPPED;
-    snprintf(db->reason, sizeof(db->reason), "%.180s", err->message);
-    db->ship_error = *err;
-}
-
-/* A failure may pass (no descriptor free, a full disk): every so often another look tries again. */
-static void try_later_locked(lj_db *db)
-{
-    int64_t pause_ns = db->ready_failures < 6 ? READY_PAUSE_NS << db->ready_failures : 0;
-    db->ready_failures++;
-    if (pause_ns == 0 || pause_ns > READY_PAUSE_MAX_NS)
-        pause_ns = READY_PAUSE_MAX_NS;
-    atomic_store(&db->ready_not_before_ns, lj_clock_mono_ns() + pause_ns);
-}
-
-/* false: try again later. */
-static bool attach_once(lj_db *db)
-{
-    lj_error err = LJ_ERROR_INIT;
-    int lock_fd = -1;
-    lj_shared *shared = NULL;
-    lj_code code = prepare_state(db, &lock_fd, &shared, &err);
-    pthread_mutex_lock(&db->mutex);
-    if (code == LJ_OK) {
-        db->lock_fd = lock_fd;
-        db->shared = shared;
-        db->state = LJ_DB_STARTING;
-    } else {
-        stop_locked(db, &err);
-        if (code != LJ_BUSY)
-            try_later_locked(db);
-    }
-    bool first = db->ready_failures <= 1;
-    pthread_cond_broadcast(&db->cond);
-    pthread_mutex_unlock(&db->mutex);
-    if (code != LJ_OK) {
-        if (first)
-            lj_log_error(LJ_LOG_ERROR, db->path, &err);
-        return code == LJ_BUSY;
-    }
-    lj_saved_position saved;
-    lj_spool_sweep(db->spool_dir);
-    lj_attach(db, &saved);
-    pthread_mutex_lock(&db->mutex);
-    db->saved = saved;
-    db->attached = true;
-    pthread_mutex_unlock(&db->mutex);
-    db->wake(db, 0);
-    return true;
-}
-
-void lj_db_ready(lj_db *db, lj_db_first_look_fn look, void *ctx)
-{
-    if (atomic_load_explicit(&db->ready, memory_order_acquire))
-        return;
-    int64_t not_before_ns = atomic_load(&db->ready_not_before_ns);
-    if (not_before_ns != 0 && lj_clock_mono_ns() < not_before_ns)
-        return;
-    pthread_mutex_lock(&db->ready_mutex);
-    if (!atomic_load_explicit(&db->ready, memory_order_relaxed) && (look == NULL || look(ctx)) &&
-        attach_once(db))
-        atomic_store_explicit(&db->ready, true, memory_order_release);
-    pthread_mutex_unlock(&db->ready_mutex);
-}
-
-void lj_db_chain_store_locked(lj_db *db)
-{
-    if (db->shared != NULL)
-        lj_shared_store(db->shared, &db->chain);
 }
 
 static void break_locked(lj_db *db, const char *reason)
@@ -190,7 +92,6 @@ static void break_locked(lj_db *db, const char *reason)
     db->established = false;
     db->broken = true;
     snprintf(db->broken_reason, sizeof(db->broken_reason), "%s", reason);
-    lj_db_chain_store_locked(db);
 }
 
 void lj_db_break(lj_db *db, const char *fmt, ...)
@@ -202,49 +103,71 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
     va_end(ap);
     char told[sizeof(db->last_break)];
     pthread_mutex_lock(&db->mutex);
+    /* a database in rollback-journal mode is written page by page: nothing new */
+    bool known = db->attached && !db->chain.active && !db->freezing && !lj_db_page_moved_locked(db);
+    if (known) {
+        pthread_mutex_unlock(&db->mutex);
+        return;
+    }
+    lj_db_enter_locked(db);
     bool was_active = db->chain.active;
     db->touched = db->touched || !db->attached;
     db->disturbed =
         db->disturbed || db->freezing; /* a generation that is about to begin must not miss it */
     break_locked(db, reason);
+    lj_db_call_locked(db);
     memcpy(told, db->last_break, sizeof(told));
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave(db);
     if (was_active) {
         lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, told);
         db->wake(db, 0);
     }
 }
 
-/* A life begins: decides whether it continues the chain (I3). Returns false when the chain broke. */
-static bool begin_life_locked(lj_db *db, lj_wal_salt salt, uint32_t page_size)
+/* A life begins, as far as this process knows; another one may have seen it first and numbered it. */
+static void begin_life_locked(lj_db *db, const lj_wal_end *end)
 {
-    lj_life old = db->life;
-    db->life =
-        (lj_life){.known = true, .number = old.number + 1, .salt = salt, .page_size = page_size};
+    bool numbered = db->session_life > 0 && lj_wal_salt_eq(db->session_salt, end->salt);
+    if (!numbered) {
+        db->session_life++;
+        db->session_salt = end->salt;
+    }
+    db->life = (lj_life){
+        .known = true, .number = db->session_life, .salt = end->salt, .page_size = end->page_size};
+}
+
+static bool chain_has_life_locked(const lj_db *db, lj_wal_salt salt)
+{
+    return db->chain.has_life && lj_wal_salt_eq(db->chain.salt, salt);
+}
+
+/* The current life is not the chain's: decides whether it continues it (I3). Returns false when the chain broke. */
+static bool lengthen_chain_locked(lj_db *db, const lj_life *old)
+{
     lj_chain *chain = &db->chain;
-    if (!chain->active)
-        return true;
     if (chain->has_life) {
-        uint64_t old_frames = old.known ? old.frames : chain->sealed_frames;
+        bool seen = old->known && lj_wal_salt_eq(old->salt, chain->salt);
+        uint64_t old_frames =
+            seen ? LJ_MAX(old->frames, chain->sealed_frames) : chain->sealed_frames;
         if (!chain->sealed || chain->sealed_frames != old_frames) {
             break_locked(db, "the WAL was restarted by a process without this VFS");
             return false;
         }
         if (!chain->unused) {
-            chain->prev_end = lj_wal_frame_offset(page_size, old_frames + 1);
+            chain->prev_end = lj_wal_frame_offset(db->life.page_size, old_frames + 1);
             chain->index++;
         }
     }
     chain->has_life = true;
-    chain->salt = salt;
+    chain->salt = db->life.salt;
     chain->unused = false;
     chain->base_frames = 0;
     chain->sealed = false;
     chain->sealed_frames = 0;
     chain->emptied = false;
     chain->has_next = false;
+    db->safe_life = db->life.number;
     db->safe_frames = 0;
-    lj_db_chain_store_locked(db);
     if (chain->index > LJ_INDEX_MAX) {
         break_locked(db, "the largest WAL index is used up");
         return false;
@@ -252,23 +175,26 @@ static bool begin_life_locked(lj_db *db, lj_wal_salt salt, uint32_t page_size)
     return true;
 }
 
-/* More frames of the current life. */
-static void extend_life_locked(lj_db *db, uint64_t frames)
+/* What more frames of the current life mean for its chain. */
+static bool extends_locked(const lj_db *db, uint64_t frames)
+{
+    const lj_chain *chain = &db->chain;
+    return chain->active && ((chain->sealed && frames > chain->sealed_frames) ||
+                             (chain->unused && frames > chain->base_frames));
+}
+
+void lj_db_extend_life_locked(lj_db *db)
 {
     lj_chain *chain = &db->chain;
-    bool changed = false;
-    db->life.emptied = false;
-    if (chain->active && chain->sealed && frames > chain->sealed_frames) {
+    const lj_life *life = &db->life;
+    if (!life->known || !chain->active || !chain_has_life_locked(db, life->salt))
+        return;
+    if (chain->sealed && life->frames > chain->sealed_frames) {
         chain->sealed = false; /* the restart did not come about, the writer went on appending */
         chain->emptied = false;
-        changed = true;
     }
-    if (chain->active && chain->unused && frames > chain->base_frames) {
+    if (chain->unused && life->frames > chain->base_frames)
         chain->unused = false;
-        changed = true;
-    }
-    if (changed)
-        lj_db_chain_store_locked(db);
 }
 
 /* What has to be done once the mutex is released. */
@@ -278,26 +204,49 @@ typedef struct {
     char reason[sizeof(((lj_db *)NULL)->last_break)];
 } aftermath;
 
+/* The chain may not know of this end, or may have changed: to be decided with the page's lock. */
+static bool concerns_chain_locked(const lj_db *db, const lj_wal_end *end)
+{
+    const lj_life *life = &db->life;
+    bool same_life = life->known && lj_wal_salt_eq(life->salt, end->salt);
+    if (end->frames == 0 || (same_life && life->frames == end->frames))
+        return false;
+    /* shipped before it was committed (pending.h) */
+    bool gets_safe = db->shipped_life == life->number && db->shipped_frames > life->frames;
+    return !same_life || lj_db_page_moved_locked(db) || extends_locked(db, end->frames) ||
+           gets_safe ||
+           (db->chain.active ? !chain_has_life_locked(db, end->salt)
+                             : db->established && !db->broken);
+}
+
 static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
 {
     lj_life *life = &db->life;
+    lj_life old = *life;
     bool same_life = life->known && lj_wal_salt_eq(life->salt, end->salt);
     if (end->frames == 0 || (same_life && life->frames == end->frames))
         return;
-    if (!same_life && !begin_life_locked(db, end->salt, end->page_size)) {
+    if (!same_life)
+        begin_life_locked(db, end);
+    if (db->chain.active && !chain_has_life_locked(db, end->salt) &&
+        !lengthen_chain_locked(db, &old)) {
         after->broke = true;
         after->due_ns = 0;
         memcpy(after->reason, db->last_break, sizeof(after->reason));
     }
     if (!same_life && db->broken)
         after->due_ns = 0; /* what kept the last life from being shipped is over with it */
-    extend_life_locked(db, end->frames);
     life->frames = end->frames;
     life->db_pages = end->db_pages;
+    life->emptied = false;
+    lj_db_extend_life_locked(db);
     db->commits++;
     lj_db_pending_published_locked(db, end);
-    if (db->chain.active && db->shipped_life == life->number)
-        db->safe_frames = LJ_MAX(db->safe_frames, LJ_MIN(db->shipped_frames, end->frames));
+    if (db->chain.active && db->shipped_life == life->number) {
+        uint64_t before = db->safe_life == life->number ? db->safe_frames : 0;
+        db->safe_frames = LJ_MAX(before, LJ_MIN(db->shipped_frames, end->frames));
+        db->safe_life = life->number;
+    }
     if (db->established && !db->chain.active && !db->broken) {
         db->broken = true; /* the generation is a snapshot alone: this commit needs the next */
         snprintf(db->broken_reason, sizeof(db->broken_reason), "the WAL does not verify");
@@ -315,6 +264,10 @@ static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
         db->want_wake = false;
         after->due_ns = after->broke ? 0 : db->not_before_ns;
     }
+    /* the commit was visible before we look whether the uploader sleeps; it says so before it looks for commits */
+    if (lj_db_follows_locked(db) && lj_shared_get(db->shared, LJ_WORD_SLEEPING) != 0 &&
+        lj_shared_swap(db->shared, LJ_WORD_SLEEPING, 0) != 0)
+        after->due_ns = 0;
 }
 
 bool lj_db_publish_seen(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *ret_end)
@@ -323,8 +276,16 @@ bool lj_db_publish_seen(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *re
     lj_wal_end end;
     pthread_mutex_lock(&db->mutex);
     bool seen = look(ctx, &end);
-    if (seen)
+    if (seen && concerns_chain_locked(db, &end)) {
+        /* again, with the page's lock: what we saw may be older than what others have noted meanwhile */
+        lj_db_enter_locked(db);
+        seen = look(ctx, &end);
+        if (seen)
+            publish_locked(db, &end, &after);
+        lj_db_leave_locked(db);
+    } else if (seen) {
         publish_locked(db, &end, &after);
+    }
     pthread_mutex_unlock(&db->mutex);
     if (after.broke)
         lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, after.reason);
@@ -358,14 +319,15 @@ void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_s
 
 void lj_db_journal_mode(lj_db *db, const char *mode)
 {
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     bool changed = db->not_wal != (mode != NULL);
     db->not_wal = mode != NULL;
+    memset(db->mode, 0, sizeof(db->mode));
     if (mode != NULL)
-        snprintf(db->reason, sizeof(db->reason), "journal_mode=%s", mode);
-    else if (changed)
-        db->reason[0] = 0;
-    pthread_mutex_unlock(&db->mutex);
+        snprintf(db->mode, sizeof(db->mode), "journal_mode=%s", mode);
+    if (changed)
+        lj_db_call_locked(db);
+    lj_db_leave(db);
     if (changed && mode != NULL)
         lj_log(LJ_LOG_WARN,
                "%s: not replicating: journal_mode=%s (run PRAGMA journal_mode=WAL; a snapshot "
@@ -379,7 +341,7 @@ void lj_db_journal_mode(lj_db *db, const char *mode)
 
 void lj_db_shipped(lj_db *db, const lj_position *next, uint64_t life, uint64_t frames)
 {
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     db->pos = *next;
     db->shipped_ns = lj_clock_mono_ns();
     /* who waits for this acknowledgement must not find the error before it in the status */
@@ -388,11 +350,15 @@ void lj_db_shipped(lj_db *db, const lj_position *next, uint64_t life, uint64_t f
         db->shipped_life = life;
         db->shipped_frames = frames;
     }
-    if (life == db->life.number && db->chain.active)
-        db->safe_frames = LJ_MAX(db->safe_frames, frames);
+    if (db->chain.active && life >= db->safe_life) {
+        /* what waits to be committed (pending.h) is not safe before it is */
+        uint64_t safe = life == db->life.number ? LJ_MIN(frames, db->life.frames) : frames;
+        db->safe_frames = life == db->safe_life ? LJ_MAX(db->safe_frames, safe) : safe;
+        db->safe_life = life;
+    }
     lj_ring_drop(&db->ring, life, frames);
     pthread_cond_broadcast(&db->cond);
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave(db);
 }
 
 /* A store that is busy, or a network that hiccups: worth waiting for, also at the last close. */
@@ -416,19 +382,19 @@ static void note_attempt_locked(lj_db *db, const lj_error *err, bool awaited, lj
 
 void lj_db_attempt(lj_db *db, const lj_error *err)
 {
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     uint64_t failures = db->failures;
     note_attempt_locked(db, err, true, &db->ship_error);
     if (db->failures != failures)
         db->failed_run = db->runs;
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave(db);
 }
 
 void lj_db_snapshot_attempt(lj_db *db, const lj_error *err)
 {
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     note_attempt_locked(db, err, !db->established, &db->snapshot_error);
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave(db);
 }
 
 /* The error to show: of shipping first, it concerns every commit. LJ_OK: none. */
@@ -475,13 +441,48 @@ void lj_db_deadline(int64_t timeout_ns, struct timespec *ret)
 
 lj_code lj_db_cannot_wait_locked(const lj_db *db, lj_error *err)
 {
-    if (db->not_wal || db->state == LJ_DB_STOPPED || db->state == LJ_DB_STANDBY) {
-        lj_error_set(err, LJ_UNSUPPORTED, "not replicating: %s", db->reason);
-        if (db->not_wal)
-            return lj_error_hint(err, "run PRAGMA journal_mode=WAL");
-        return err->code;
+    if (db->not_wal) {
+        lj_error_set(err, LJ_UNSUPPORTED, "not replicating: %s", db->mode);
+        return lj_error_hint(err, "run PRAGMA journal_mode=WAL");
     }
+    if (db->state == LJ_DB_STOPPED)
+        return lj_error_set(err, LJ_UNSUPPORTED, "not replicating: %s", db->reason);
     return LJ_OK;
+}
+
+#define POLL_NS    (10 * LJ_NS_PER_MS)
+#define CALL_TURNS 20u
+
+/*
+ * Waits for news. Those of another process are not announced to who waits in this one: looked for now and then, and the uploader
+ * is called again, in case it is a new one. ETIMEDOUT: the deadline has come.
+ */
+int lj_db_wait_for_news_locked(lj_db *db, const struct timespec *deadline, unsigned *turns)
+{
+    if (!lj_db_follows_locked(db))
+        return pthread_cond_timedwait(&db->cond, &db->mutex, deadline);
+    struct timespec soon;
+    lj_db_deadline(POLL_NS, &soon);
+    bool last = soon.tv_sec > deadline->tv_sec ||
+                (soon.tv_sec == deadline->tv_sec && soon.tv_nsec >= deadline->tv_nsec);
+    int rc = pthread_cond_timedwait(&db->cond, &db->mutex, last ? deadline : &soon);
+    lj_db_refresh_locked(db);
+    if (++*turns % CALL_TURNS == 0) {
+        lj_db_call_locked(db);
+        pthread_mutex_unlock(&db->mutex);
+        db->wake(db, 0);
+        pthread_mutex_lock(&db->mutex);
+    }
+    return last ? rc : 0;
+}
+
+/* Does not wait for the next tick of who ships. The mutex is released meanwhile. */
+static void hurry_locked(lj_db *db)
+{
+    lj_db_call_locked(db);
+    pthread_mutex_unlock(&db->mutex);
+    db->wake(db, 0);
+    pthread_mutex_lock(&db->mutex);
 }
 
 lj_code lj_db_wait_for_locked(lj_db *db, uint64_t life, uint64_t frames, int64_t timeout_ns,
@@ -489,21 +490,17 @@ lj_code lj_db_wait_for_locked(lj_db *db, uint64_t life, uint64_t frames, int64_t
 {
     struct timespec deadline;
     lj_db_deadline(timeout_ns, &deadline);
+    lj_db_refresh_locked(db);
     LJ_TRY(lj_db_cannot_wait_locked(db, err));
     uint64_t failures = db->failures;
     lj_code code = LJ_OK;
-    db->flush_waiters++;
-    bool woken = false;
+    unsigned turns = 0;
     int rc = 0;
+    db->flush_waiters++;
+    if (!reached_locked(db, life, frames))
+        hurry_locked(db);
     while (code == LJ_OK && !reached_locked(db, life, frames) && rc == 0) {
-        if (!woken) {
-            woken = true;
-            pthread_mutex_unlock(&db->mutex);
-            db->wake(db, 0);
-            pthread_mutex_lock(&db->mutex);
-            continue;
-        }
-        rc = pthread_cond_timedwait(&db->cond, &db->mutex, &deadline);
+        rc = lj_db_wait_for_news_locked(db, &deadline, &turns);
         code = lj_db_cannot_wait_locked(db, err);
         if (first_error && db->failures != failures)
             break;
@@ -530,19 +527,18 @@ lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_error *err)
 {
     struct timespec deadline;
     lj_db_deadline(timeout_ns, &deadline);
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     lj_code code = lj_db_cannot_wait_locked(db, err);
-    if (code != LJ_OK) {
-        pthread_mutex_unlock(&db->mutex);
+    uint64_t mine = code == LJ_OK ? ++db->snapshot_requests : 0;
+    lj_db_leave(db);
+    if (code != LJ_OK)
         return code;
-    }
-    uint64_t mine = ++db->snapshot_requests;
-    pthread_mutex_unlock(&db->mutex);
-    db->wake(db, 0);
     pthread_mutex_lock(&db->mutex);
+    hurry_locked(db);
+    unsigned turns = 0;
     int rc = 0;
     while (db->snapshot_done < mine && db->snapshot_failed < mine && rc == 0)
-        rc = pthread_cond_timedwait(&db->cond, &db->mutex, &deadline);
+        rc = lj_db_wait_for_news_locked(db, &deadline, &turns);
     if (db->snapshot_done < mine) {
         code = db->snapshot_failed >= mine ? LJ_UNAVAILABLE : LJ_TIMEOUT;
         lj_db_told_why(err, code, "no snapshot", current_error_locked(db),
@@ -557,13 +553,14 @@ lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_error *err)
 static void state_text_locked(const lj_db *db, lj_db_status *s)
 {
     const char *text = "replicating";
-    if (db->not_wal || db->state == LJ_DB_STOPPED || db->state == LJ_DB_STANDBY) {
-        snprintf(s->text, sizeof(s->text), "%s: %.44s",
-                 db->state == LJ_DB_STANDBY && !db->not_wal ? "standby" : "not replicating",
-                 db->reason);
+    if (db->not_wal || db->state == LJ_DB_STOPPED) {
+        snprintf(s->text, sizeof(s->text), "not replicating: %.44s",
+                 db->not_wal ? db->mode : db->reason);
         return;
     }
-    if (db->pending.degraded)
+    if (db->state == LJ_DB_STANDBY)
+        text = "standby";
+    else if (db->pending.degraded)
         text = "degraded";
     else if (current_error_locked(db)->code != LJ_OK)
         text = "retrying";
@@ -581,7 +578,9 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
 {
     lj_db_status s = {.replicating = false};
     pthread_mutex_lock(&db->mutex);
+    lj_db_refresh_locked(db);
     s.state = db->state;
+    s.uploader = db->uploader;
     state_text_locked(db, &s);
     if (db->established || (db->chain.active && db->attached))
         memcpy(s.generation, db->pos.generation, sizeof(s.generation));
@@ -594,7 +593,7 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
     bool in_life = life->known && life->number == db->shipped_life;
     if (in_life)
         s.lag_frames = life->frames - LJ_MIN(life->frames, db->shipped_frames);
-    else if (life->known)
+    else if (life->known && life->number > db->shipped_life)
         s.lag_frames = life->frames;
     /* what is shipped of this life is behind all that was spooled: a file that is still there will go */
     if (!in_life && db->spool_bytes > 0 && db->saved.page_size != 0)

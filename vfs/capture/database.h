@@ -10,6 +10,9 @@
  *   I4  No function here that runs in an application thread waits for the shipper or for a store, except lj_db_wait* and
  *       lj_db_pending_wait (pending.h), which are there for it.
  *
+ * What all processes of a database have to agree on is marked "shared" below: these fields are copies of the shared page, to
+ * be changed between lj_db_enter and lj_db_leave only (session.h).
+ *
  * Layer: capture. Thread-safety: every function takes lj_db.mutex itself unless it says otherwise. Rank: registry (1) >
  * lj_db.mutex (2) > scheduler (3). lj_db.mutex is never held across I/O.
  */
@@ -19,9 +22,11 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "vfs/capture/bell.h"
 #include "vfs/capture/pending.h"
 #include "vfs/capture/position.h"
 #include "vfs/capture/ring.h"
+#include "vfs/capture/shared.h"
 
 typedef struct {
     int64_t sync_interval_ns;
@@ -45,6 +50,15 @@ typedef enum {
 /* Called (under no lock) when there may be work: due at `due_ns` of the monotonic clock, 0 = now. */
 typedef void (*lj_db_wake_fn)(lj_db *db, int64_t due_ns);
 
+/* What the capture asks of the shim in threads of ours. Each may be NULL. */
+typedef struct {
+    void *ctx;
+    /* Publishes what the wal-index shows now, through any open handle. */
+    void (*look)(void *ctx);
+    /* Gives the locks of a snapshot back for another process; `exclusive`: only if nothing else here locks the file. */
+    void (*yield)(void *ctx, bool exclusive);
+} lj_db_shim;
+
 struct lj_db {
     /* immutable after lj_db_new */
     char *path;
@@ -52,10 +66,12 @@ struct lj_db {
     char *state_dir; /* "<dir>/.<name>-litejoin" */
     char *spool_dir;
     char *position_path;
+    char *bell_path;
     char *replica_url; /* of this database, for messages */
     lj_db_options options;
     lj_db_wake_fn wake;
-    void *shipper; /* vfs/ship's object */
+    lj_db_shim shim; /* set by the owner before the first handle */
+    void *shipper;   /* vfs/ship's object */
     lj_identity
         opened_identity; /* of the database file before SQLite touched it; valid if has_opened_identity */
     bool has_opened_identity;
@@ -75,51 +91,66 @@ struct lj_db {
     lj_db_state state;
     char reason[192]; /* why STOPPED, or what STARTING waits for */
     bool moved;       /* the file under this name is another one (moved.h): STOPPED for good */
-    bool not_wal;     /* journal mode is not WAL: reason says which */
-    bool attached;    /* decided whether to continue (attach.h) */
-    bool established; /* the generation's first snapshot is in the replica */
-    bool freezing;    /* a first snapshot is being frozen: no restart in between */
-    bool disturbed;   /* ... and one had to be allowed all the same */
+    bool not_wal;     /* shared. Journal mode is not WAL: mode says which */
+    char mode[LJ_REASON_MAX]; /* shared */
+    bool attached; /* decided whether to continue (attach.h), or took part in what others decided */
+    bool established; /* shared. The generation's first snapshot is in the replica */
+    bool freezing;    /* shared. A first snapshot is being frozen: no restart in between */
+    bool disturbed;   /* shared. ... and one had to be allowed all the same */
     bool closing;     /* the last handle is going away: long work ends */
     bool outside_wal; /* being written outside of WAL mode: no WAL was opened since */
     bool touched;     /* written outside of WAL mode before the attach */
-    bool broken;      /* the chain was given up: the shipper has to begin a new generation */
-    char broken_reason[192];
-    /* why a generation was given up last, with both positions; "" = none was */
-    char last_break[400];
+    bool broken; /* shared. The chain was given up: the shipper has to begin a new generation */
+    char broken_reason[LJ_REASON_MAX]; /* shared */
+    /* why a generation was given up last, with both positions; "" = none was. Shared */
+    char last_break[LJ_BREAK_MAX];
     bool
         snapshots_only; /* the WAL does not verify: until it restarts, generations are snapshots alone */
     lj_life life;
-    lj_chain chain;
+    lj_chain chain;    /* shared */
     lj_shared *shared; /* NULL until ready */
-    int lock_fd;       /* election, -1 = not the uploader */
-    lj_position pos;   /* next byte to ship: a copy of the shipper's */
+    int lock_fd;       /* seat.h; -1 until ready */
+    bool sharing;      /* takes part in the session: the fields marked "shared" follow the page */
+    bool entered;      /* between enter and leave, with the page's lock */
+    uint64_t page_version; /* of the page, when it was read last */
+    lj_session page_read;  /* the page as it was then */
+    uint64_t session_life; /* shared. Number and salts of the life begun last */
+    lj_wal_salt session_salt;
+    bool other_url;         /* this process names another replica than the session */
+    lj_bell *bell;          /* the uploader's own, or where a standby rings; NULL = none */
+    bool bell_gone;         /* nobody listens to it any more */
+    bool deaf;              /* no FIFO can be made here: the uploader polls */
+    int64_t reach_again_ns; /* a standby that found no uploader: pause until the next try */
+    uint32_t calls_heard, yields_heard, exclusive_heard;
+    int64_t call_until_ns; /* monotonic: another process waits for a flush, until then */
+    lj_position pos;       /* shared. Next byte to ship: a copy of the shipper's */
     lj_saved_position
         saved; /* set by the attach, then by the shipper each time it writes the position file */
     uint64_t shipped_life,
-        shipped_frames;   /* in the replica; life 0 = nothing of this process's lives */
-    uint64_t safe_frames; /* of the current life: in the replica, or in the snapshot being taken */
+        shipped_frames; /* shared. In the replica; life 0 = nothing of the lives that are numbered */
+    uint64_t safe_life, safe_frames; /* shared. In the replica, or in the snapshot being taken */
     lj_ring ring;
     lj_pending pending;
-    uint64_t commits; /* published since open */
-    uint64_t spool_bytes;
+    uint64_t commits;      /* published since open */
+    uint64_t spool_bytes;  /* shared */
     bool spooling;         /* frames are being copied to the spool: the index must not change */
     bool want_wake;        /* the shipper sleeps: the next commit wakes it */
     int64_t not_before_ns; /* monotonic: the next tick is not due before */
     bool urgent;       /* ... unless the WAL is growing towards max_wal_size, or the process ends */
-    uint64_t attempts; /* shipping attempts ended */
+    uint64_t attempts; /* shared. Shipping attempts ended */
     uint64_t
-        failures; /* of those a flush waits for: failed for a reason that does not pass within seconds */
+        failures; /* shared. Of those a flush waits for: failed for a reason that does not pass within seconds */
     uint64_t runs;       /* of the shipping task, begun ... */
     uint64_t failed_run; /* ... and the newest that added to failures */
     int64_t shipped_ns;  /* monotonic: the newest acknowledgement */
     uint64_t flush_waiters;
-    uint64_t snapshot_requests;              /* numbered from 1 ... */
-    uint64_t snapshot_done, snapshot_failed; /* ... and over, well or badly, up to here */
-    lj_error ship_error;                     /* of shipping; LJ_OK after a good attempt */
-    lj_error snapshot_error;                 /* of the snapshot task, likewise */
-    uint64_t segments, snapshots, shipped_bytes;
-    int64_t last_snapshot_ns;
+    uint64_t snapshot_requests;              /* shared. Numbered from 1 ... */
+    uint64_t snapshot_done, snapshot_failed; /* shared. ... and over, well or badly, up to here */
+    lj_error ship_error;                     /* shared. Of shipping; LJ_OK after a good attempt */
+    lj_error snapshot_error;                 /* shared. Of the snapshot task, likewise */
+    uint64_t segments, snapshots, shipped_bytes; /* by this process */
+    int64_t last_snapshot_ns;                    /* shared */
+    uint32_t uploader;                           /* shared. Process id, for messages; 0 = none */
 };
 
 /* ---- life cycle (called by the registry in the shim) ---- */
@@ -130,14 +161,20 @@ LJ_WARN_UNUSED lj_code lj_db_new(const char *path, const char *replica_url,
 void lj_db_free(lj_db *db);
 /*
  * The database can be looked at for the first time: publishes what is in the WAL (`look` does; NULL = nothing to publish;
- * false = not now, somebody will try again), creates the state folder, elects the uploader, maps the shared page, decides
- * whether the replica is continued (attach.h), wakes the shipper. Some local I/O once per open, for which other connections
- * wait (they could commit or restart the WAL before it is decided); cheap when called again. A failure is kept in state and
- * reason; the application goes on, and a later look tries again (after 0.1 s first and 5 s at most). What was committed or
- * restarted meanwhile counts like what another program did: the attach finds out whether the replica can be continued.
+ * false = not now, somebody will try again), creates the state folder, maps the shared page, elects the uploader, decides
+ * whether the replica is continued (attach.h) or takes part in what other processes decided, wakes the shipper. Some local I/O
+ * once per open, for which other connections and processes wait (they could commit or restart the WAL before it is decided);
+ * cheap when called again. A failure is kept in state and reason; the application goes on, and a later look tries again (after
+ * 0.1 s first and 5 s at most). What was committed or restarted meanwhile counts like what another program did: the attach
+ * finds out whether the replica can be continued. (join.c)
  */
 typedef bool (*lj_db_first_look_fn)(void *ctx);
 void lj_db_ready(lj_db *db, lj_db_first_look_fn look, void *ctx);
+/* The same with a look that is only right while no other process writes: does nothing when another one takes part. */
+void lj_db_ready_alone(lj_db *db, lj_db_first_look_fn look, void *ctx);
+
+/* No thread of ours comes to the database by itself any more (its tasks were stopped before). The seat is kept until lj_db_free. */
+void lj_db_quiet(lj_db *db);
 
 /* ---- events, in application threads ---- */
 
@@ -232,8 +269,18 @@ lj_code lj_db_told_why(lj_error *err, lj_code code, const char *what, const lj_e
 
 /* Everything of `life` up to `frames` is in the replica and the position file says so; `next` is where it goes on. */
 void lj_db_shipped(lj_db *db, const lj_position *next, uint64_t life, uint64_t frames);
-/* Remembers the chain in shared memory. Caller holds the mutex. */
-void lj_db_chain_store_locked(lj_db *db);
+/* Another process uploads, and is to be told of what happens here. Caller holds the mutex. */
+static inline bool lj_db_follows_locked(const lj_db *db)
+{
+    return db->sharing && (db->state == LJ_DB_STANDBY || db->other_url);
+}
+/*
+ * Waits for news. Those of another process are not announced to who waits in this one: looked for now and then, and the uploader
+ * is called again, in case it is a new one. ETIMEDOUT: the deadline has come. *turns begins as 0. Caller holds the mutex.
+ */
+int lj_db_wait_for_news_locked(lj_db *db, const struct timespec *deadline, unsigned *turns);
+/* Makes the chain follow the current life, whose frames this process knows. Caller has entered. */
+void lj_db_extend_life_locked(lj_db *db);
 /* A snapshot was asked for and has not been tried since. Caller holds the mutex. */
 static inline bool lj_db_snapshot_asked_locked(const lj_db *db)
 {
@@ -257,10 +304,11 @@ typedef struct {
     uint64_t lag_frames;
     uint64_t spool_bytes, segments, snapshots, shipped_bytes;
     int64_t last_snapshot_ns;
+    uint32_t uploader;       /* process id, 0 = none known */
     bool degraded;           /* remote_on_failure=degrade: commits do not wait now */
     uint64_t failed_commits; /* waited for the replica in vain, since open */
     char last_error[LJ_ERROR_TEXT_MAX];
-    char last_break[400];
+    char last_break[LJ_BREAK_MAX];
 } lj_db_status;
 void lj_db_get_status(lj_db *db, lj_db_status *ret_status);
 

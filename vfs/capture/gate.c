@@ -11,8 +11,8 @@
 
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
-#include "vfs/capture/database.h"
 #include "vfs/capture/moved.h"
+#include "vfs/capture/session.h"
 #include "vfs/capture/spool.h"
 
 /* SQLite's own WAL of 1,000 pages */
@@ -20,7 +20,8 @@
 
 static bool all_safe_locked(const lj_db *db)
 {
-    return !db->chain.active || !db->life.known || db->safe_frames >= db->life.frames ||
+    bool shipped = db->safe_life == db->life.number && db->safe_frames >= db->life.frames;
+    return !db->chain.active || !db->life.known || shipped ||
            (db->chain.sealed && db->chain.sealed_frames >= db->life.frames);
 }
 
@@ -38,7 +39,8 @@ lj_gate lj_db_gate(lj_db *db, bool checkpoint)
         return LJ_GATE_ALLOW;
     lj_gate gate = LJ_GATE_ALLOW;
     bool hurry = false;
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
+    lj_db_extend_life_locked(db);
     uint64_t wal_bytes =
         db->life.known ? lj_wal_frame_offset(db->life.page_size, db->life.frames + 1) : 0;
     uint64_t limit_bytes = db->options.max_wal_size_bytes;
@@ -46,8 +48,10 @@ lj_gate lj_db_gate(lj_db *db, bool checkpoint)
         gate = LJ_GATE_VETO;
         hurry = wal_bytes >= limit_bytes / 2 && !db->urgent;
         db->urgent = db->urgent || hurry;
+        if (hurry)
+            lj_db_call_locked(db);
     }
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave(db);
     if (hurry)
         db->wake(db, 0);
     return gate;
@@ -95,89 +99,133 @@ static void seal_locked(lj_db *db)
         return;
     db->chain.sealed = true;
     db->chain.sealed_frames = db->life.frames;
-    lj_db_chain_store_locked(db);
 }
 
-void lj_db_seal(lj_db *db, bool going)
+/* What of the current life is not shipped. */
+static lj_spool_entry rest_locked(const lj_db *db)
 {
-    lj_error err = LJ_ERROR_INIT;
-    pthread_mutex_lock(&db->mutex);
-    if (db->freezing)
-        db->disturbed = true;
-    db->life.emptied = !going;
-    if (all_safe_locked(db)) {
-        seal_locked(db);
-        pthread_mutex_unlock(&db->mutex);
-        return;
-    }
     bool behind =
         db->pos.index < db->chain.index || strcmp(db->pos.generation, db->chain.generation) != 0;
     lj_spool_entry entry = {.end = lj_wal_frame_offset(db->life.page_size, db->life.frames + 1)};
     memcpy(entry.start.generation, db->chain.generation, LJ_GENERATION_MAX);
     entry.start.index = db->chain.index;
     entry.start.offset = behind ? 0 : db->pos.offset;
-    uint64_t bytes = entry.end - entry.start.offset;
-    bool fits = db->spool_bytes + bytes <= db->options.max_spool_size_bytes;
-    bool past_layout = past_layout_locked(db, &entry);
-    db->spooling = true;
-    pthread_mutex_unlock(&db->mutex);
+    return entry;
+}
 
-    lj_code code = LJ_OK;
-    if (past_layout) {
-        code = lj_error_set(&err, LJ_UNSUPPORTED, LJ_PAST_LAYOUT_TEXT);
-    } else if (!fits) {
-        code = lj_error_set(&err, LJ_NOSPACE,
-                            "%" PRIu64 " unshipped bytes do not fit into max_spool_size", bytes);
-        lj_error_hint(&err, "find out why the replica is behind, or raise max_spool_size");
+typedef struct {
+    lj_spool_entry entry;
+    bool fits;        /* there is room for it */
+    bool past_layout; /* it could not be shipped from there */
+} unshipped_rest;
+
+/* Seals if that is safe. false: *ret_rest has to be in the spool first. */
+static bool seal_if_safe(lj_db *db, bool going, unshipped_rest *ret_rest)
+{
+    lj_db_enter(db);
+    lj_db_extend_life_locked(db);
+    if (db->freezing)
+        db->disturbed = true;
+    db->life.emptied = !going;
+    bool safe = all_safe_locked(db);
+    if (safe) {
+        seal_locked(db);
     } else {
-        code = spool_rest(db, &entry, going, &err);
+        ret_rest->entry = rest_locked(db);
+        uint64_t bytes = ret_rest->entry.end - ret_rest->entry.start.offset;
+        ret_rest->fits = db->spool_bytes + bytes <= db->options.max_spool_size_bytes;
+        ret_rest->past_layout = past_layout_locked(db, &ret_rest->entry);
+        db->spooling = true;
     }
-    if (code != LJ_OK) {
-        pthread_mutex_lock(&db->mutex);
-        db->spooling = false;
-        pthread_mutex_unlock(&db->mutex);
-        lj_log_error(LJ_LOG_ERROR, db->path, &err);
-        lj_db_break(db, "frames left the WAL before they were shipped: %.120s", err.message);
-        return;
+    lj_db_leave(db);
+    return safe;
+}
+
+/* The entry is in the spool. false: the chain is not what it was when the copy began; the entry is of no use. */
+static bool seal_spooled(lj_db *db, const lj_spool_entry *entry)
+{
+    lj_db_enter(db);
+    db->spooling = false;
+    bool ours = db->chain.active && db->chain.index == entry->start.index &&
+                strcmp(db->chain.generation, entry->start.generation) == 0;
+    if (ours) {
+        db->spool_bytes += entry->end - entry->start.offset;
+        seal_locked(db);
+    }
+    int64_t due_ns = db->want_wake ? db->not_before_ns : -1;
+    db->want_wake = false;
+    if (lj_db_follows_locked(db)) {
+        lj_db_call_locked(db);
+        due_ns = 0;
+    }
+    lj_db_leave(db);
+    if (!ours)
+        lj_spool_remove(db->spool_dir, entry);
+    if (due_ns >= 0)
+        db->wake(db, due_ns);
+    return ours;
+}
+
+static lj_code spool_and_seal(lj_db *db, const unshipped_rest *rest, bool going, bool *ret_sealed,
+                              lj_error *err)
+{
+    const lj_spool_entry *entry = &rest->entry;
+    lj_code code;
+    if (rest->past_layout) {
+        code = lj_error_set(err, LJ_UNSUPPORTED, LJ_PAST_LAYOUT_TEXT);
+    } else if (rest->fits) {
+        code = spool_rest(db, entry, going, err);
+    } else {
+        code = lj_error_set(err, LJ_NOSPACE,
+                            "%" PRIu64 " unshipped bytes do not fit into max_spool_size",
+                            entry->end - entry->start.offset);
+        lj_error_hint(err, "find out why the replica is behind, or raise max_spool_size");
+    }
+    if (code == LJ_OK) {
+        *ret_sealed = seal_spooled(db, entry);
+        return LJ_OK;
     }
     pthread_mutex_lock(&db->mutex);
     db->spooling = false;
-    bool ours = db->chain.active && strcmp(db->chain.generation, entry.start.generation) == 0;
-    if (ours)
-        db->spool_bytes += bytes;
-    if (ours || all_safe_locked(db))
-        seal_locked(db);
-    int64_t due_ns = db->want_wake ? db->not_before_ns : -1;
-    db->want_wake = false;
     pthread_mutex_unlock(&db->mutex);
-    if (!ours)
-        lj_spool_remove(db->spool_dir, &entry); /* the generation was given up meanwhile */
-    if (due_ns >= 0)
-        db->wake(db, due_ns);
+    return code;
+}
+
+void lj_db_seal(lj_db *db, bool going)
+{
+    unshipped_rest rest;
+    bool sealed = false;
+    /* again when the uploader of another process went over to the next index, or to the next generation, during the copy */
+    while (!sealed && !seal_if_safe(db, going, &rest)) {
+        lj_error err = LJ_ERROR_INIT;
+        if (spool_and_seal(db, &rest, going, &sealed, &err) != LJ_OK) {
+            lj_log_error(LJ_LOG_ERROR, db->path, &err);
+            lj_db_break(db, "frames left the WAL before they were shipped: %.120s", err.message);
+            return;
+        }
+    }
 }
 
 void lj_db_wal_emptied(lj_db *db)
 {
     lj_identity identity;
     bool there = lj_db_identity(db, &identity);
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     if (db->chain.active && there && (db->chain.sealed || !db->chain.has_life)) {
         db->chain.emptied = true;
         db->chain.identity = identity;
-        lj_db_chain_store_locked(db);
     }
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave(db);
 }
 
 void lj_db_wal_header(lj_db *db, lj_wal_salt salt)
 {
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     if (db->chain.active && (db->chain.sealed || !db->chain.has_life)) {
         db->chain.has_next = true;
         db->chain.next_salt = salt;
-        lj_db_chain_store_locked(db);
     }
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave(db);
 }
 
 void lj_db_outside_wal(lj_db *db, bool outside)

@@ -10,12 +10,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/str.h"
 #include "vfs/capture/walfile.h"
 #include "vfs/wal/pagemap.h"
 
 #define CHUNK_BYTES (256u * 1024u)
+#define YIELD_TRIES 40
 
 struct lj_image {
     lj_image_guard *guard;
@@ -36,13 +38,15 @@ struct lj_image {
     uint32_t next;        /* first page not yet read */
     uint8_t *chunk;       /* what was read and not handed out yet */
     size_t chunk_len, chunk_pos;
-    uint8_t *memory; /* the whole image, when it is small; NULL otherwise */
-    size_t memory_pos;
+    uint8_t *memory;   /* the whole image, when it is small; NULL otherwise */
+    int copy_fd;       /* the whole image in an unlinked file, -1 = none */
+    uint64_t copy_pos; /* in memory or copy_fd */
+    bool stays;        /* does not give way: it is being copied */
 };
 
-static lj_code open_unlinked(const char *dir, int *ret_fd, lj_error *err)
+static lj_code open_unlinked(const char *dir, const char *name, int *ret_fd, lj_error *err)
 {
-    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s/saved-pages.tmp", dir);
+    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s/%s.tmp", dir, name);
     if (path == NULL)
         return lj_error_nomem(err);
     LJ_TRY(lj_io_open(path, O_RDWR | O_CREAT | O_TRUNC, 0600, ret_fd, err));
@@ -149,14 +153,61 @@ static lj_code measure(lj_image *image, lj_error *err)
     return LJ_OK;
 }
 
+static void tell_holds(const lj_image *image)
+{
+    const lj_image_guard *guard = image->guard;
+    lj_image_hold hold = !image->freeze.held ? LJ_IMAGE_FREE
+                         : image->stays      ? LJ_IMAGE_STAYS
+                                             : LJ_IMAGE_HOLDS;
+    if (guard->holds != NULL)
+        guard->holds(guard->ctx, hold);
+}
+
+static void give_mark_back(lj_image *image)
+{
+    if (!image->freeze.held)
+        return;
+    image->freeze.held = false;
+    pthread_mutex_lock(&image->file_mutex);
+    image->dbfile.release(image->dbfile.ctx);
+    pthread_mutex_unlock(&image->file_mutex);
+    tell_holds(image);
+}
+
+static bool read_whole(const lj_image *image)
+{
+    return image->next > image->freeze.db_pages && image->freeze.db_pages != 0;
+}
+
+static void lose(lj_image *image)
+{
+    if (read_whole(image) || image->failure.code != LJ_OK)
+        return;
+    lj_error_set(&image->failure, LJ_BUSY, "snapshot: another process needed the database");
+    lj_error_retryable(&image->failure, true);
+}
+
+/* Another process asked for the mark while a chunk was being read. */
+static void heed_locked(lj_image *image)
+{
+    if (image->stays || !atomic_load(&image->guard->wanted))
+        return;
+    atomic_store(&image->guard->wanted, false);
+    if (image->freeze.held) {
+        lose(image);
+        give_mark_back(image);
+    }
+}
+
 static lj_code begin_guarded(lj_image *image, const char *wal_path, const char *state_dir,
                              lj_error *err)
 {
-    LJ_TRY(open_unlinked(state_dir, &image->saved_fd, err));
+    LJ_TRY(open_unlinked(state_dir, "saved-pages", &image->saved_fd, err));
     /* from here on a checkpoint waits for guard.mutex: nothing beyond M slips in between freezing and copying */
     atomic_store(&image->guard->copying, true);
     LJ_TRY(image->dbfile.freeze(image->dbfile.ctx, &image->freeze, err));
     atomic_store(&image->guard->copying, !image->freeze.held);
+    tell_holds(image);
     LJ_TRY(measure(image, err));
     return map_frames(image, wal_path, err);
 }
@@ -268,10 +319,40 @@ static lj_code copy_to_memory(lj_image *image, lj_error *err)
         return code;
     }
     image->memory = memory;
-    if (image->freeze.held)
-        image->dbfile.release(image->dbfile.ctx);
-    image->freeze.held = false;
+    give_mark_back(image);
     atomic_store(&image->guard->copying, false);
+    return LJ_OK;
+}
+
+/* One chunk of the image. */
+static lj_code read_chunk(lj_image *image, uint8_t *to, size_t *ret_len, lj_error *err)
+{
+    uint32_t pages = 0;
+    LJ_TRY(read_file(image, to, &pages, err));
+    pthread_mutex_lock(&image->guard->mutex);
+    lj_code code = correct_pages(image, to, pages, err);
+    *ret_len = (size_t)pages * image->freeze.page_size;
+    heed_locked(image);
+    pthread_mutex_unlock(&image->guard->mutex);
+    return code;
+}
+
+/* Copies all of it to a file, and gives the locks back. Between chunks others may have the mutex, but not the mark. */
+static lj_code copy_to_file(lj_image *image, const char *state_dir, lj_error *err)
+{
+    uint64_t bytes = lj_image_bytes(image);
+    LJ_TRY(open_unlinked(state_dir, "image", &image->copy_fd, err));
+    size_t n = 0;
+    for (uint64_t at = 0; at < bytes; at += n) {
+        if (atomic_load(image->cancel))
+            return lj_error_set(err, LJ_CANCELLED, "the database is being closed");
+        LJ_TRY(read_chunk(image, image->chunk, &n, err));
+        LJ_TRY(lj_io_pwrite(image->copy_fd, image->chunk, n, at, err));
+    }
+    pthread_mutex_lock(&image->guard->mutex);
+    give_mark_back(image);
+    atomic_store(&image->guard->copying, false);
+    pthread_mutex_unlock(&image->guard->mutex);
     return LJ_OK;
 }
 
@@ -292,15 +373,22 @@ lj_code lj_image_begin(lj_image_guard *guard, const lj_dbfile *dbfile, const cha
     image->cancel = cancel;
     image->wal_fd = -1;
     image->saved_fd = -1;
+    image->copy_fd = -1;
+    image->stays = guard->copy_first;
     image->next = 1;
     image->chunk = chunk;
     pthread_mutex_lock(&guard->mutex);
     guard->image = image;
     atomic_store(&guard->active, true);
+    atomic_store(&guard->wanted, false);
     lj_code code = begin_guarded(image, wal_path, state_dir, err);
-    if (code == LJ_OK && lj_image_bytes(image) <= guard->memory_bytes)
+    bool small = code == LJ_OK && lj_image_bytes(image) <= guard->memory_bytes;
+    if (small)
         code = copy_to_memory(image, err);
+    heed_locked(image);
     pthread_mutex_unlock(&guard->mutex);
+    if (code == LJ_OK && !small && image->stays && image->freeze.held)
+        code = copy_to_file(image, state_dir, err);
     if (code != LJ_OK) {
         lj_image_end(image);
         return code;
@@ -328,14 +416,12 @@ void lj_image_end(lj_image *image)
     atomic_store(&guard->copying, false);
     atomic_store(&guard->active, false);
     guard->image = NULL;
-    if (image->freeze.held) {
-        image->freeze.held = false;
-        image->dbfile.release(image->dbfile.ctx);
-    }
+    give_mark_back(image);
     image->dbfile.close(image->dbfile.ctx);
     pthread_mutex_unlock(&guard->mutex);
     lj_closep(&image->wal_fd);
     lj_closep(&image->saved_fd);
+    lj_closep(&image->copy_fd);
     lj_pagemap_free(&image->frames);
     lj_pagemap_free(&image->saved);
     pthread_mutex_destroy(&image->file_mutex);
@@ -344,11 +430,15 @@ void lj_image_end(lj_image *image)
     free(image);
 }
 
-static lj_code memory_read(lj_image *image, void *out, size_t max, size_t *ret_n)
+/* From the copy in memory or in a file. */
+static lj_code copy_read(lj_image *image, void *out, size_t max, size_t *ret_n, lj_error *err)
 {
-    size_t n = LJ_MIN(max, (size_t)lj_image_bytes(image) - image->memory_pos);
-    memcpy(out, image->memory + image->memory_pos, n);
-    image->memory_pos += n;
+    size_t n = (size_t)LJ_MIN((uint64_t)max, lj_image_bytes(image) - image->copy_pos);
+    if (image->memory != NULL)
+        memcpy(out, image->memory + image->copy_pos, n);
+    else if (n > 0)
+        LJ_TRY(lj_io_pread(image->copy_fd, out, n, image->copy_pos, &n, err));
+    image->copy_pos += n;
     *ret_n = n;
     return LJ_OK;
 }
@@ -356,20 +446,15 @@ static lj_code memory_read(lj_image *image, void *out, size_t max, size_t *ret_n
 static lj_code image_read(void *ctx, void *out, size_t max, size_t *ret_n, lj_error *err)
 {
     lj_image *image = ctx;
-    if (image->memory != NULL)
-        return memory_read(image, out, max, ret_n);
+    if (image->memory != NULL || image->copy_fd >= 0)
+        return copy_read(image, out, max, ret_n, err);
     if (image->chunk_pos == image->chunk_len && image->next <= image->freeze.db_pages) {
         if (atomic_load(image->cancel))
             return lj_error_set(err, LJ_CANCELLED, "the database is being closed");
         /* straight to the reader, where there is room for it */
         bool direct = max >= CHUNK_BYTES;
-        uint8_t *to = direct ? out : image->chunk;
-        uint32_t pages = 0;
-        LJ_TRY(read_file(image, to, &pages, err));
-        pthread_mutex_lock(&image->guard->mutex);
-        lj_code code = correct_pages(image, to, pages, err);
-        pthread_mutex_unlock(&image->guard->mutex);
-        size_t n = (size_t)pages * image->freeze.page_size;
+        size_t n = 0;
+        lj_code code = read_chunk(image, direct ? out : image->chunk, &n, err);
         if (direct || code != LJ_OK) {
             *ret_n = n;
             return code;
@@ -388,8 +473,8 @@ static lj_code image_read(void *ctx, void *out, size_t max, size_t *ret_n, lj_er
 static lj_code image_rewind(void *ctx, lj_error *err)
 {
     lj_image *image = ctx;
-    if (image->memory != NULL) {
-        image->memory_pos = 0;
+    if (image->memory != NULL || image->copy_fd >= 0) {
+        image->copy_pos = 0;
         return LJ_OK;
     }
     pthread_mutex_lock(&image->guard->mutex);
@@ -473,19 +558,33 @@ bool lj_image_convert(lj_image_guard *guard, const lj_image_place *now)
     bool was_held = false;
     pthread_mutex_lock(&guard->mutex);
     lj_image *image = guard->image;
-    if (image != NULL && image->freeze.held) {
+    if (image != NULL && image->freeze.held && !image->stays) {
         was_held = true;
         atomic_store(&guard->copying, true);
-        image->freeze.held = false;
         image->has_known = now != NULL;
         if (now != NULL)
             image->known = *now;
-        pthread_mutex_lock(&image->file_mutex);
-        image->dbfile.release(image->dbfile.ctx);
-        pthread_mutex_unlock(&image->file_mutex);
+        give_mark_back(image);
     }
     pthread_mutex_unlock(&guard->mutex);
     return was_held;
+}
+
+void lj_image_yield(lj_image_guard *guard)
+{
+    if (!atomic_load(&guard->active))
+        return;
+    atomic_store(&guard->wanted, true);
+    /* whoever has the mutex for long is reading a chunk, and heeds at its end */
+    for (int tries = 0; tries < YIELD_TRIES; tries++) {
+        if (pthread_mutex_trylock(&guard->mutex) == 0) {
+            if (guard->image != NULL)
+                heed_locked(guard->image);
+            pthread_mutex_unlock(&guard->mutex);
+            return;
+        }
+        lj_clock_sleep_ns(LJ_NS_PER_MS / 4);
+    }
 }
 
 void lj_image_wal_restarts(lj_image_guard *guard)

@@ -14,6 +14,10 @@
  *   - a restart of the WAL. It implies that every frame up to M is in the database file by then, so from that moment
  *     on pages are read from there (or from what was saved).
  *
+ * That needs all checkpoints to be ours. While other processes have the database open an image that has to give its mark up is
+ * lost, and has to be begun anew. When that happened too often (the snapshot task counts) the image is first copied to an
+ * unlinked file, at the speed of the disk instead of the network's; for that time alone it does not give way.
+ *
  * A small image (guard.memory_bytes) is copied into memory by lj_image_begin, and every lock is given back at once: on a small
  * database no checkpoint ever meets a snapshot.
  *
@@ -69,11 +73,20 @@ typedef struct {
 
 typedef struct lj_image lj_image;
 
+/* How an image stands in the way of other processes, whose checkpoints cannot copy for it. */
+typedef enum {
+    LJ_IMAGE_FREE,  /* not at all */
+    LJ_IMAGE_HOLDS, /* until they ask: then it is given up (lj_image_yield) */
+    LJ_IMAGE_STAYS, /* for the time of a local copy, whoever asks */
+} lj_image_hold;
+
 /* One per database: where application threads find the image that is being taken. */
 typedef struct {
     pthread_mutex_t mutex;
-    atomic_bool copying;   /* lj_image_before_write has work */
-    atomic_bool active;    /* an image exists */
+    atomic_bool copying; /* lj_image_before_write has work */
+    atomic_bool active;  /* an image exists */
+    atomic_bool
+        wanted; /* lj_image_yield was called; heeded at the end of the chunk that is being read */
     lj_image *image;       /* guarded by mutex */
     atomic_int inside;     /* connections of this process that checkpoint or restart the WAL ... */
     atomic_int restarting; /* ... and of those the latter */
@@ -81,6 +94,11 @@ typedef struct {
     uint64_t memory_bytes; /* images up to this size are copied into memory by lj_image_begin */
     uint64_t
         saved_bytes; /* the most that saved pages may take on disk: past it the image is given up */
+    bool
+        copy_first; /* the next image: copied to a file at once, and not given up meanwhile. The snapshot's own */
+    /* set by the owner, may be NULL: how an image stands in the way of other processes now */
+    void (*holds)(void *ctx, lj_image_hold hold);
+    void *ctx;
 } lj_image_guard;
 
 #define LJ_IMAGE_GUARD_INIT                                                                        \
@@ -126,6 +144,8 @@ bool lj_image_convert(lj_image_guard *guard, const lj_image_place *now);
  */
 void lj_image_enter(lj_image_guard *guard, const lj_image_place *now, bool restart);
 void lj_image_leave(lj_image_guard *guard, const lj_image_place *now, bool restart);
+/* Another process wants the mark gone: the image is given up. Does not wait; at the latest when the chunk being read is there. */
+void lj_image_yield(lj_image_guard *guard);
 /* The WAL is about to be restarted, truncated or deleted. */
 void lj_image_wal_restarts(lj_image_guard *guard);
 

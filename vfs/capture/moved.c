@@ -6,11 +6,10 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "vfs/base/log.h"
+#include "vfs/capture/session.h"
 
 #define MOVED "the file was moved, replaced or deleted"
 
@@ -18,19 +17,9 @@
 static void give_back(lj_db *db)
 {
     pthread_mutex_lock(&db->ready_mutex);
-    pthread_mutex_lock(&db->mutex);
-    int lock_fd = db->lock_fd;
-    lj_shared *shared = db->shared;
-    db->lock_fd = -1;
-    db->shared = NULL;
     atomic_store(&db->ready, true); /* not attached yet: nor will it be */
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave_seat(db);
     pthread_mutex_unlock(&db->ready_mutex);
-    lj_shared_close(shared);
-    if (lock_fd >= 0) {
-        flock(lock_fd, LOCK_UN);
-        close(lock_fd);
-    }
 }
 
 static void end_replication(lj_db *db)

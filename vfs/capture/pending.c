@@ -104,6 +104,9 @@ static lj_code wait_locked(lj_db *db, uint64_t failures, int64_t timeout_ns, lj_
         lj_code code = lj_db_cannot_wait_locked(db, err);
         if (code != LJ_OK)
             return code;
+        if (lj_db_follows_locked(db))
+            return lj_error_set(err, LJ_UNSUPPORTED,
+                                "not replicating: another process replicates this database");
         if (p->error.code != LJ_OK) {
             *err = p->error;
             return err->code;

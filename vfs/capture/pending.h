@@ -34,7 +34,7 @@ typedef struct {
 /* The current life of the WAL as this process knows it. */
 typedef struct {
     bool known;
-    uint64_t number; /* counted from 1 in this process */
+    uint64_t number; /* counted from 1, alike in all processes that share the database */
     lj_wal_salt salt;
     uint64_t frames; /* committed */
     uint32_t page_size;

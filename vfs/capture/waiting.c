@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "vfs/base/clock.h"
-#include "vfs/capture/database.h"
+#include "vfs/capture/session.h"
 
 lj_code lj_db_wait_commit(lj_db *db, uint64_t life, uint64_t frames, int64_t timeout_ns,
                           lj_error *err)
@@ -50,10 +50,12 @@ lj_code lj_db_wait_position(lj_db *db, const lj_position *at, int64_t timeout_ns
     struct timespec deadline;
     lj_db_deadline(timeout_ns, &deadline);
     int rc = 0;
+    unsigned turns = 0;
     pthread_mutex_lock(&db->mutex);
+    lj_db_refresh_locked(db);
     lj_code code = same_generation_locked(db, at, err);
     while (code == LJ_OK && !passed_locked(db, at) && rc == 0) {
-        rc = pthread_cond_timedwait(&db->cond, &db->mutex, &deadline);
+        rc = lj_db_wait_for_news_locked(db, &deadline, &turns);
         code = same_generation_locked(db, at, err);
     }
     if (code == LJ_OK && !passed_locked(db, at)) {

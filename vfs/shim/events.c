@@ -133,7 +133,7 @@ static bool scan_first(void *ctx)
 void lj_event_first_open(lj_open *open, bool wal_mode)
 {
     if (wal_mode)
-        lj_db_ready(open->db, scan_first, open);
+        lj_db_ready_alone(open->db, scan_first, open);
 }
 
 void lj_event_wal_opened(lj_file *wal)
@@ -322,7 +322,9 @@ static void note_first_page(const lj_file *file, const uint8_t *data)
         lj_db_journal_mode(db, "delete");
 }
 
-void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off)
+#define LJ_WRITTEN_OUTSIDE "the database was written outside of WAL mode"
+
+void lj_event_db_write(lj_file *file, int len, sqlite3_int64 off)
 {
     lj_open *open = file->open;
     /* first, so that a snapshot is either refused because of it or there to have the page saved (I63) */
@@ -332,20 +334,32 @@ void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 o
     if (file->checkpointing)
         return;
     /* rollback-journal mode: creating a database, leaving or entering WAL mode, or staying outside of it */
-    lj_db_break(open->db, "the database was written outside of WAL mode");
+    lj_db_break(open->db, LJ_WRITTEN_OUTSIDE);
+}
+
+/* Again: a snapshot that was frozen between the two does not have it. And only now does it show which mode it is. */
+void lj_event_db_written(lj_file *file, const void *data, int len, sqlite3_int64 off)
+{
+    if (file->checkpointing)
+        return;
+    lj_db_break(file->open->db, LJ_WRITTEN_OUTSIDE);
     if (off == 0 && len >= 20)
         note_first_page(file, data);
 }
 
 /* ------------------------------------------------------------------ wal-index locks */
 
+/* A snapshot of our own only goes on in another way; one of another process is lost when it gives way. */
+#define LARGE_BESIDE_OTHERS (UINT64_C(64) << 20)
+
 static bool wal_is_large(lj_db *db)
 {
     pthread_mutex_lock(&db->mutex);
     lj_life life = db->life;
+    bool follows = lj_db_follows_locked(db);
     pthread_mutex_unlock(&db->mutex);
-    return life.known &&
-           lj_wal_frame_offset(life.page_size, life.frames + 1) >= db->options.max_wal_size_bytes;
+    uint64_t limit = LJ_MAX(db->options.max_wal_size_bytes, follows ? LARGE_BESIDE_OTHERS : 0);
+    return life.known && lj_wal_frame_offset(life.page_size, life.frames + 1) >= limit;
 }
 
 static lj_image_place place_of(const volatile void *index)
@@ -389,6 +403,12 @@ void lj_event_unlocking(lj_file *file, int ofst)
     lj_image_leave(&file->open->guard, &now, ofst != LJ_LOCK_CKPT);
 }
 
+void lj_event_make_room(lj_file *file, bool exclusive)
+{
+    if (!lj_event_give_way(file))
+        (void)lj_db_ask_yield(file->open->db, exclusive);
+}
+
 /* Lock 4..7: somebody restarts the WAL, or makes sure that the next writer will. */
 int lj_event_restart_lock(lj_file *file, int flags)
 {
@@ -400,7 +420,7 @@ int lj_event_restart_lock(lj_file *file, int flags)
     lj_readguard_step_aside(open);
     int rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
     if (rc == SQLITE_BUSY && (checkpoint || wal_is_large(open->db))) {
-        (void)lj_event_give_way(file);
+        lj_event_make_room(file, false);
         rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
     }
     if (rc == SQLITE_OK)
@@ -432,6 +452,10 @@ int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc)
     bool mine = exclusive ? ofst >= LJ_LOCK_READ0 && checkpoints(file) : ofst == LJ_LOCK_RECOVER;
     if (rc != SQLITE_BUSY || !mine)
         return rc;
-    (void)lj_event_give_way(file); /* tried again in any case, as in file_lock */
+    if (exclusive)
+        lj_event_make_room(file, false);
+    else
+        (void)lj_event_give_way(file); /* waits for it */
+    /* tried again in any case, as in file_lock */
     return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
 }

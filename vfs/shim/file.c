@@ -29,7 +29,10 @@ static void set_index(lj_file *file, const volatile void *index)
         else
             (void)__atomic_fetch_sub(&file->open->indexes, 1, __ATOMIC_ACQ_REL);
     }
-    file->index = index;
+    if (index != NULL)
+        lj_view_add(file, index);
+    else
+        lj_view_remove(file);
 }
 
 static int file_close(sqlite3_file *f)
@@ -44,6 +47,8 @@ static int file_close(sqlite3_file *f)
     if (file->partner != NULL)
         file->partner->partner = NULL;
     int rc = SQLITE_OK;
+    if (!file->is_wal)
+        lj_view_locked(file, SQLITE_LOCK_NONE);
     if (open != NULL && !file->is_wal)
         lj_registry_release(
             open); /* flushes while the WAL is still locked in place by this handle */
@@ -64,9 +69,11 @@ static int file_write(sqlite3_file *f, const void *data, int len, sqlite3_int64 
     if (!live(file))
         return METHODS(f)->xWrite(LOWER(f), data, len, off);
     if (!file->is_wal) {
-        lj_event_db_write(file, data, len, off);
+        lj_event_db_write(file, len, off);
         lj_durable_db_write(file, data, len, off);
-        return METHODS(f)->xWrite(LOWER(f), data, len, off);
+        int rc = METHODS(f)->xWrite(LOWER(f), data, len, off);
+        lj_event_db_written(file, data, len, off);
+        return rc;
     }
     lj_durable_before_write(file, off);
     if (off == 0)
@@ -125,13 +132,13 @@ static int file_lock(sqlite3_file *f, int level)
      * there still is a lock to give back: it may just have gone.
      */
     if (rc == SQLITE_BUSY && level == SQLITE_LOCK_EXCLUSIVE && live(file)) {
-        (void)lj_event_give_way(file);
+        lj_event_make_room(file, true);
         rc = METHODS(f)->xLock(LOWER(f), level);
     }
     if (rc == SQLITE_OK && level == SQLITE_LOCK_EXCLUSIVE && live(file))
         lj_readguard_close(file->open);
     if (rc == SQLITE_OK && level > file->lock_level)
-        file->lock_level = level;
+        lj_view_locked(file, level);
     return rc;
 }
 
@@ -141,7 +148,7 @@ static int file_unlock(sqlite3_file *f, int level)
         lj_durable_db_unlock(SELF(f));
     int rc = METHODS(f)->xUnlock(LOWER(f), level);
     if (rc == SQLITE_OK && level < SELF(f)->lock_level)
-        SELF(f)->lock_level = level;
+        lj_view_locked(SELF(f), level);
     if (SELF(f)->auto_wal && rc == SQLITE_OK && level == SQLITE_LOCK_NONE)
         lj_autowal_unlocked(SELF(f));
     return rc;

@@ -278,6 +278,24 @@ static lj_code freeze(void *ctx, lj_freeze *ret_freeze, lj_error *err)
     return code;
 }
 
+void lj_freeze_look(lj_open *open)
+{
+    lj_error err = LJ_ERROR_INIT;
+    void volatile *region = NULL;
+    /* a process of its own has it to itself: nobody else can have committed */
+    uint64_t joins = 0;
+    if (!lj_db_company(open->db, &joins) || pthread_mutex_trylock(&open->guard.mutex) != 0)
+        return; /* a snapshot is being read: it has looked */
+    if (open->reader == NULL && open_reader(open, &err) == LJ_OK) {
+        sqlite3_file *r = open->reader;
+        open->reader_shared = true; /* to be unmapped; no lock, which could be in somebody's way */
+        if (r->pMethods->xShmMap(r, 0, 32768, 0, &region) == SQLITE_OK && region != NULL)
+            (void)lj_db_publish_seen(open->db, lj_walindex_look, (void *)(uintptr_t)region, NULL);
+        close_reader(open);
+    }
+    pthread_mutex_unlock(&open->guard.mutex);
+}
+
 static lj_code read_db(void *ctx, uint64_t off, void *out, size_t len, lj_error *err)
 {
     lj_open *open = ctx;

@@ -15,6 +15,7 @@
 
 #include "vfs/base/table.h"
 #include "vfs/capture/image.h"
+#include "vfs/capture/session.h"
 #include "vfs/config/config.h"
 #include "vfs/ship/scheduler.h"
 #include "vfs/ship/shipper.h"
@@ -46,6 +47,7 @@ struct lj_file {
     unsigned exclusive;         /* bit per wal-index lock held EXCLUSIVE */
     unsigned inside;            /* ... and of those the image's guard was told of */
     const volatile void *index; /* first region of the wal-index, NULL while not mapped */
+    lj_file *next_view;         /* list of handles with an index */
     lj_wal_salt seen_salt;      /* what was published last through this handle */
     uint32_t seen_frames;
     lj_wal_salt begin_salt; /* the committed end when the write lock was taken */
@@ -103,6 +105,10 @@ struct lj_open {
     lj_db *db;
     lj_shipper *shipper;
     lj_image_guard guard;
+    atomic_uint sharers; /* handles with a lock on the database file */
+    pthread_mutex_t
+        view_mutex; /* rank 1: guards views, and keeps the index of each mapped while a thread of ours looks */
+    lj_file *views;
     sqlite3_vfs *base;
     /* the snapshot's own view of the file (freeze.c); used under guard.mutex */
     char *base_name;      /* path framed in NULs, as the unix VFS wants it */
@@ -152,6 +158,17 @@ void lj_open_flush(lj_open *open);
 
 /* ---- freeze.c ---- */
 lj_dbfile lj_freeze_dbfile(lj_open *open);
+/* Publishes what the wal-index shows, through a handle of its own; for when no other has it mapped. */
+void lj_freeze_look(lj_open *open);
+
+/* ---- view.c: the wal-index and the locks of a database, for threads of ours ---- */
+void lj_view_add(lj_file *file, const volatile void *index);
+/* Before the index is unmapped. */
+void lj_view_remove(lj_file *file);
+/* The level of a handle's lock on the database file changed. */
+void lj_view_locked(lj_file *file, int level);
+/* What the capture and the image ask of the shim (database.h, image.h). */
+void lj_view_connect(lj_open *open);
 
 /* ---- readguard.c: option `guard`; without it these do nothing ---- */
 /* A connection in normal locking mode reads: the guard's lock is taken if it is not held. */
@@ -200,7 +217,10 @@ void lj_event_write_unlock(lj_file *file);
 void lj_event_wal_failed(lj_file *wal);
 /* These bytes of the database file are about to be overwritten or cut off: a snapshot may need them. */
 void lj_event_db_overwritten(lj_file *file, uint64_t off, uint64_t len);
-void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off);
+void lj_event_db_write(lj_file *file, int len, sqlite3_int64 off);
+void lj_event_db_written(lj_file *file, const void *data, int len, sqlite3_int64 off);
+/* A lock was refused: a snapshot, here or in the uploader's process, gives its own back if it has any. */
+void lj_event_make_room(lj_file *file, bool exclusive);
 int lj_event_restart_lock(lj_file *file, int flags);
 /* A snapshot gives its locks back: this connection needs them. true = it had some. */
 bool lj_event_give_way(lj_file *file);

@@ -81,14 +81,15 @@ static int pragma_status(lj_file *file, char **args)
         "{\"state\":%s,\"database\":%s,\"replica\":%s,\"generation\":\"%s\",\"local_index\":%u,"
         "\"local_offset\":%llu,\"replica_index\":%u,\"replica_offset\":%llu,\"lag_ms\":%lld,"
         "\"lag_frames\":%llu,\"spool_bytes\":%llu,\"segments\":%llu,\"snapshots\":%llu,"
-        "\"shipped_bytes\":%llu,\"last_snapshot\":\"%s\",\"last_error\":%s,\"last_break\":%s,"
+        "\"shipped_bytes\":%llu,\"last_snapshot\":\"%s\",\"uploader\":%u,\"last_error\":%s,\"last_"
+        "break\":%s,"
         "\"durability\":\"%s\",\"degraded\":%s,\"failed_commits\":%llu,"
         "\"local_position\":\"%s\",\"replica_position\":\"%s\"}",
         state, path, url, s.generation, s.local_index, (unsigned long long)s.local_offset,
         s.replica_index, (unsigned long long)s.replica_offset, (long long)s.lag_ms,
         (unsigned long long)s.lag_frames, (unsigned long long)s.spool_bytes,
         (unsigned long long)s.segments, (unsigned long long)s.snapshots,
-        (unsigned long long)s.shipped_bytes, snapshot, error, given_up,
+        (unsigned long long)s.shipped_bytes, snapshot, (unsigned)s.uploader, error, given_up,
         lj_durable_name(file->durability), s.degraded ? "true" : "false",
         (unsigned long long)s.failed_commits, local, replica);
     return args[0] == NULL ? SQLITE_NOMEM : SQLITE_OK;

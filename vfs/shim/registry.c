@@ -44,10 +44,12 @@ static struct {
 static void before_fork(void)
 {
     pthread_mutex_lock(&registry.mutex);
+    lj_bell_before_fork();
 }
 
 static void in_parent(void)
 {
+    lj_bell_in_parent();
     pthread_mutex_unlock(&registry.mutex);
 }
 
@@ -56,6 +58,7 @@ static void in_child(void)
     pthread_mutex_init(&registry.mutex, NULL);
     pthread_cond_init(&registry.ended, NULL);
     lj_process_epoch++;
+    lj_bell_in_child();
     for (lj_open *open = registry.opens; open != NULL; open = open->next) {
         if (open->ending)
             continue; /* half freed; the parent unlocks before it closes (database.c) */
@@ -77,9 +80,10 @@ static void in_child(void)
 static bool has_work(lj_db *db)
 {
     pthread_mutex_lock(&db->mutex);
-    bool changed = db->commits > 0 || db->spool_bytes > 0 || (db->touched && !db->established);
-    bool work = db->attached && changed && !db->not_wal &&
-                (db->state == LJ_DB_REPLICATING || db->state == LJ_DB_STARTING);
+    bool spooled = db->spool_bytes > 0 && !lj_db_follows_locked(db);
+    bool changed = db->commits > 0 || spooled || (db->touched && !db->established);
+    bool work = db->attached && changed && !db->not_wal && db->state != LJ_DB_STOPPED &&
+                db->state != LJ_DB_IDLE;
     pthread_mutex_unlock(&db->mutex);
     return work;
 }
@@ -138,6 +142,7 @@ static void free_content(lj_open *open)
     lj_db_free(open->db);
     pthread_mutex_destroy(&open->guard_mutex);
     pthread_mutex_destroy(&open->guard.mutex);
+    pthread_mutex_destroy(&open->view_mutex);
     free(open->base_name);
 }
 
@@ -159,6 +164,7 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
     open->guarded = config->guard;
     pthread_mutex_init(&open->guard_mutex, NULL);
     pthread_mutex_init(&open->guard.mutex, NULL);
+    pthread_mutex_init(&open->view_mutex, NULL);
     open->guard.memory_bytes = SMALL_IMAGE_BYTES;
     open->guard.saved_bytes = config->max_spool_size_bytes;
     lj_db_options options = db_options(config);
@@ -173,6 +179,8 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
         code = lj_db_new(path, lj_storage_url(storage), &options, lj_shipper_wake, &open->db, err);
     if (code == LJ_OK)
         code = lj_shipper_new(open->db, storage, &open->guard, &dbfile, &open->shipper, err);
+    if (code == LJ_OK)
+        lj_view_connect(open);
     if (code != LJ_OK) {
         if (open->shipper == NULL)
             lj_storage_close(storage);

@@ -98,7 +98,8 @@ struct lj_shipper {
 
     /* the snapshot task's own */
     unsigned snapshot_failures;
-    bool retention_due; /* a snapshot was taken since retention was last enforced */
+    unsigned lost_images; /* in a row: other processes needed the locks of the image (image.h) */
+    bool retention_due;   /* a snapshot was taken since retention was last enforced */
     unsigned retention_failures;
     int64_t retention_not_before_ns; /* monotonic */
     /* generations whose first snapshot may be in the replica although its put failed, oldest first */

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "vfs/base/clock.h"
+#include "vfs/capture/session.h"
 #include "vfs/ship/internal.h"
 
 /* Shorter than any retention that makes sense, and long enough for a busy database never to ask. */
@@ -154,9 +155,9 @@ static void note_newest_snapshot(lj_shipper *s, const lj_generation_info *found)
     s->saved.snapshot_ns = newest->created_ns;
     s->saved.snapshot_at.index = newest->index;
     s->unsaved = true;
-    pthread_mutex_lock(&s->db->mutex);
+    lj_db_enter(s->db);
     s->db->last_snapshot_ns = newest->created_ns;
-    pthread_mutex_unlock(&s->db->mutex);
+    lj_db_leave(s->db);
 }
 
 /* Nothing stands behind the position locally that an object at it could be. */

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "vfs/base/log.h"
+#include "vfs/capture/session.h"
 #include "vfs/ship/internal.h"
 
 /*
@@ -38,6 +39,8 @@ lj_code lj_rollover(lj_shipper *s, lj_error *err)
     lj_saved_position *saved = &s->saved;
     pthread_mutex_lock(&db->mutex);
     bool wanted = s->rollover_wanted;
+    if (wanted)
+        lj_db_enter_locked(db);
     bool possible = wanted && possible_locked(s);
     if (possible) {
         uint64_t frames = lj_wal_frames_below(saved->page_size, saved->at.offset);
@@ -54,8 +57,9 @@ lj_code lj_rollover(lj_shipper *s, lj_error *err)
         saved->at.offset = 0;
         db->pos = saved->at;
         s->unsaved = true;
-        lj_db_chain_store_locked(db);
     }
+    if (wanted)
+        lj_db_leave_locked(db);
     pthread_mutex_unlock(&db->mutex);
     if (!wanted)
         return LJ_OK;

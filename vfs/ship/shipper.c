@@ -28,6 +28,7 @@
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
 #include "vfs/capture/moved.h"
+#include "vfs/capture/session.h"
 #include "vfs/capture/spool.h"
 #include "vfs/ship/internal.h"
 
@@ -64,10 +65,10 @@ lj_code lj_ship_save(lj_shipper *s, lj_error *err)
     if (code != LJ_OK)
         return lj_error_context(err, "position file");
     s->unsaved = false;
-    pthread_mutex_lock(&s->db->mutex);
+    lj_db_enter(s->db); /* the others are shown some of it */
     s->db->saved = s->saved;
     s->newest_object_ns = s->saved.last_object_ns;
-    pthread_mutex_unlock(&s->db->mutex);
+    lj_db_leave(s->db);
     return LJ_OK;
 }
 
@@ -77,7 +78,7 @@ lj_code lj_ship_save(lj_shipper *s, lj_error *err)
 static void take_over(lj_shipper *s)
 {
     lj_db *db = s->db;
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     if (!s->loaded) {
         s->loaded = true;
         s->saved = db->saved;
@@ -98,7 +99,7 @@ static void take_over(lj_shipper *s)
             noted_ns; /* at once: whoever asks for the next one compares with it */
         db->saved.snapshot_at = noted_at;
     }
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave(db);
     if (fresh.pending) {
         s->begun = fresh;
         s->saved = fresh.saved;
@@ -120,12 +121,12 @@ static void establish(lj_shipper *s)
     lj_spool_entry ignored;
     lj_error err = LJ_ERROR_INIT;
     (void)!lj_spool_first(db->spool_dir, fresh->saved.at.generation, 0, true, &ignored, &err);
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     db->established = true;
     db->state = db->moved ? LJ_DB_STOPPED : LJ_DB_REPLICATING;
     db->snapshot_done = db->snapshot_requests;
     s->rollover_wanted = false; /* that was of the generation before */
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave(db);
     lj_db_shipped(db, &fresh->saved.at, fresh->life, fresh->frames);
     lj_log(LJ_LOG_INFO, "%s: replicating to %s, generation %s", db->path, db->replica_url,
            fresh->saved.at.generation);
@@ -138,11 +139,14 @@ static bool needs_generation(lj_shipper *s)
     lj_db *db = s->db;
     pthread_mutex_lock(&db->mutex);
     bool given_up = db->broken && !s->want_generation && !db->moved;
+    if (given_up)
+        lj_db_enter_locked(db);
     if (given_up) {
         s->want_generation = true;
         db->established = false;
         db->state = LJ_DB_STARTING;
         db->spool_bytes = 0;
+        lj_db_leave_locked(db);
     }
     /* one that is ready since take_over() looked is taken over first: s->saved is still of the old generation */
     bool want = s->want_generation || s->fresh.pending;
@@ -175,17 +179,28 @@ static lj_code ship_spooled(lj_shipper *s, const lj_spool_entry *entry, lj_error
     return lj_upload_segment(s, fd, &header, entry->end, 0, err);
 }
 
+/* There was nothing to ship in it: killed processes left a wrong sum, unless somebody added to it meanwhile. */
+static void count_as_empty(lj_db *db, uint64_t spooled)
+{
+    lj_db_enter(db);
+    if (db->spool_bytes == spooled)
+        db->spool_bytes = 0;
+    lj_db_leave(db);
+}
+
 /* The spool has something for the index we are at: ship it, or drop it when the replica has it. */
 static lj_code drain_spool(lj_shipper *s, const lj_chain *chain, const lj_life *life,
-                           bool *ret_found, lj_error *err)
+                           uint64_t spooled, bool *ret_found, lj_error *err)
 {
     lj_db *db = s->db;
     lj_spool_entry entry;
     *ret_found = false;
     lj_code code =
         lj_spool_first(db->spool_dir, chain->generation, s->saved.at.index, false, &entry, err);
-    if (code == LJ_NOTFOUND)
+    if (code == LJ_NOTFOUND) {
+        count_as_empty(db, spooled);
         return LJ_OK;
+    }
     if (entry.start.index != s->saved.at.index)
         return LJ_OK;
     *ret_found = true;
@@ -203,9 +218,9 @@ static lj_code drain_spool(lj_shipper *s, const lj_chain *chain, const lj_life *
     }
     lj_spool_remove(db->spool_dir, &entry);
     uint64_t bytes = entry.end - entry.start.offset;
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     db->spool_bytes -= LJ_MIN(db->spool_bytes, bytes);
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave(db);
     return LJ_OK;
 }
 
@@ -279,8 +294,12 @@ static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
     lj_db *db = s->db;
     LJ_TRY(lj_takeback_work(s, err));
     pthread_mutex_lock(&db->mutex);
+    lj_db_refresh_locked(db);
     lj_chain chain = db->chain;
     lj_life life = db->life;
+    /* another process may have restarted the WAL since we looked: the chain knows it before we do */
+    life.known = life.known && chain.has_life && lj_wal_salt_eq(life.salt, chain.salt);
+    life.number = db->session_life;
     uint64_t spooled = db->spool_bytes;
     lj_position known = db->pos;
     lj_wal_salt salt = life.salt;
@@ -292,7 +311,7 @@ static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
         return code;
     tell_if_behind(s, &chain, &life, &known);
     if (spooled > 0) {
-        LJ_TRY(drain_spool(s, &chain, &life, ret_more, err));
+        LJ_TRY(drain_spool(s, &chain, &life, spooled, ret_more, err));
         if (*ret_more)
             return LJ_OK;
     }
@@ -314,6 +333,7 @@ static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
     }
     if (code == LJ_CORRUPT) {
         /* was the life ended under our hands (its frames are in the spool then), or is the WAL broken? */
+        lj_db_look_around(db);
         pthread_mutex_lock(&db->mutex);
         bool moved = !lj_wal_salt_eq(db->life.salt, salt) || db->spool_bytes != spooled ||
                      db->chain.sealed != chain.sealed || !db->chain.active;
@@ -344,7 +364,7 @@ static lj_code work(lj_shipper *s, lj_error *err)
         establish(s);
     if (needs_generation(s)) {
         pthread_mutex_lock(&s->db->mutex);
-        int64_t due_ns = s->db->flush_waiters > 0 ? 0 : lj_snapshot_allowed_locked(s);
+        int64_t due_ns = lj_db_flush_wanted_locked(s->db) ? 0 : lj_snapshot_allowed_locked(s);
         pthread_mutex_unlock(&s->db->mutex);
         lj_task_wake(&s->snapshot_task, due_ns);
         return LJ_OK;
@@ -378,10 +398,13 @@ static bool unshipped_locked(const lj_shipper *s)
     if (!db->chain.active || !db->life.known || db->pos.index > db->chain.index)
         return false;
     if (db->pos.index < db->chain.index)
-        return !db->chain.has_life || db->shipped_life < db->life.number;
+        return !db->chain.has_life || db->shipped_life < db->session_life;
     return !db->chain.unused && db->chain.has_life &&
            db->pos.offset < lj_wal_frame_offset(db->life.page_size, db->life.frames + 1);
 }
+
+/* Where no FIFO can be made, somebody has to look for what other processes commit. */
+#define DEAF_TICK_NS (250 * LJ_NS_PER_MS)
 
 /* The interval counts from the begin of a tick, so that no commit waits for it and for two uploads. */
 static int64_t next_tick(lj_shipper *s, int64_t start_ns)
@@ -391,14 +414,25 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
     lj_walfile_close(&s->wal); /* a database at rest needs no descriptor of ours */
     pthread_mutex_lock(&db->mutex);
     db->not_before_ns = start_ns + db->options.sync_interval_ns;
-    bool more = unshipped_locked(s);
-    db->want_wake = !more && !s->want_generation;
     db->urgent = false;
-    int64_t due_ns = more ? (db->flush_waiters > 0 ? now_ns : db->not_before_ns) : LJ_TASK_IDLE;
+    pthread_mutex_unlock(&db->mutex);
+    /* other processes ring for what they commit from here on; what they committed before is seen now */
+    lj_db_sleeping(db, true);
+    lj_db_look_around(db);
+    pthread_mutex_lock(&db->mutex);
+    bool more = unshipped_locked(s) || db->urgent;
+    db->want_wake = !more && !s->want_generation;
+    bool hurry = lj_db_flush_wanted_locked(db) || db->urgent;
+    int64_t due_ns = more ? (hurry ? now_ns : db->not_before_ns) : LJ_TASK_IDLE;
+    if (!more && db->deaf)
+        due_ns = now_ns + DEAF_TICK_NS;
     if (s->dbfile.tick != NULL)
         due_ns = LJ_MIN(due_ns == LJ_TASK_IDLE ? db->not_before_ns : due_ns, db->not_before_ns);
+    bool asleep = !more;
     int64_t snapshot_ns = lj_snapshot_due_locked(s);
     pthread_mutex_unlock(&db->mutex);
+    if (!asleep)
+        lj_db_sleeping(db, false);
     if (snapshot_ns != LJ_TASK_IDLE)
         lj_task_wake(&s->snapshot_task, snapshot_ns);
     if (more)
@@ -413,7 +447,7 @@ int64_t lj_ship_retry_at_locked(lj_shipper *s, unsigned failures, const lj_error
     int64_t delay_ns = lj_backoff_ns(failures, err);
     if (err->retry_after_ns > 0)
         s->store_not_before_ns = LJ_MAX(s->store_not_before_ns, now_ns + delay_ns);
-    else if (s->db->flush_waiters > 0)
+    else if (lj_db_flush_wanted_locked(s->db))
         delay_ns = LJ_MIN(delay_ns, WAITED_FOR_NS);
     return LJ_MAX(now_ns + delay_ns, s->store_not_before_ns);
 }
@@ -435,10 +469,18 @@ static int64_t ship_run(lj_task *task)
     lj_shipper *s = task->owner;
     lj_db *db = s->db;
     pthread_mutex_lock(&db->mutex);
+    bool follows = lj_db_follows_locked(db);
+    pthread_mutex_unlock(&db->mutex);
+    if (follows) {
+        int64_t due_ns = lj_db_standby(db);
+        if (due_ns != LJ_DB_LEADS)
+            return due_ns == LJ_DB_ASLEEP ? LJ_TASK_IDLE : due_ns;
+    }
+    pthread_mutex_lock(&db->mutex);
     db->runs++;
-    bool may =
-        db->attached && !db->not_wal && db->state != LJ_DB_STOPPED && db->state != LJ_DB_STANDBY;
-    bool early = db->flush_waiters == 0 && !db->urgent && s->loaded && db->established &&
+    lj_db_refresh_locked(db);
+    bool may = db->attached && !db->not_wal && db->state != LJ_DB_STOPPED;
+    bool early = !lj_db_flush_wanted_locked(db) && !db->urgent && s->loaded && db->established &&
                  lj_clock_mono_ns() < db->not_before_ns && !s->fresh.pending && s->failures == 0;
     int64_t not_before_ns = db->not_before_ns;
     int64_t store_ns = s->store_not_before_ns;
@@ -456,6 +498,8 @@ static int64_t ship_run(lj_task *task)
         return not_before_ns;
     lj_error err = LJ_ERROR_INIT;
     int64_t start_ns = lj_clock_mono_ns();
+    lj_db_sleeping(db, false); /* what is committed until the end of this tick is seen then */
+    lj_db_look_around(db);
     /* a COMMIT that waited in vain ends what hangs (pending.c), so that the next one finds a new connection */
     const bool *given_up = lj_db_pending_cancel(db);
     const bool *outer = lj_cancel_swap(given_up);
@@ -513,6 +557,7 @@ void lj_shipper_free(lj_shipper *shipper)
     lj_shipper_cancel_snapshot(shipper);
     lj_task_stop(&shipper->snapshot_task);
     lj_task_stop(&shipper->ship_task);
+    lj_db_quiet(shipper->db);
     lj_walfile_close(&shipper->wal);
     lj_storage_close(shipper->storage);
     shipper->db->shipper = NULL;

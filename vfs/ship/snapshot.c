@@ -22,6 +22,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/capture/moved.h"
+#include "vfs/capture/session.h"
 #include "vfs/codec/lz4.h"
 #include "vfs/replica/label.h"
 #include "vfs/ship/internal.h"
@@ -53,13 +54,14 @@ static lj_code put_snapshot(lj_shipper *s, lj_image *image, const char *generati
     lj_code code = lj_storage_put(s->storage, key, &packed, &options, err);
     uint64_t bytes = lj_lz4_encoder_bytes_out(encoder);
     lj_lz4_encoder_free(encoder);
+    s->lost_images = code == LJ_BUSY ? s->lost_images + 1 : 0;
     if (code != LJ_OK)
         return lj_error_context(err, "snapshot");
-    pthread_mutex_lock(&s->db->mutex);
+    lj_db_enter(s->db);
     s->db->snapshots++;
     s->db->shipped_bytes += bytes;
     s->db->last_snapshot_ns = created_ns;
-    pthread_mutex_unlock(&s->db->mutex);
+    lj_db_leave(s->db);
     lj_log(LJ_LOG_INFO,
            "%s: snapshot %s/%08" PRIx32 ", %" PRIu64 " pages of %" PRIu32 " bytes, %" PRIu64
            " compressed",
@@ -68,8 +70,12 @@ static lj_code put_snapshot(lj_shipper *s, lj_image *image, const char *generati
     return LJ_OK;
 }
 
+/* After so many images that were lost to checkpoints of other processes the next is copied first, and stays. */
+#define LOST_IMAGES_MAX 3u
+
 static lj_code begin_image(lj_shipper *s, lj_image **ret_image, lj_error *err)
 {
+    s->guard->copy_first = s->lost_images >= LOST_IMAGES_MAX;
     return lj_image_begin(s->guard, &s->dbfile, s->db->wal_path, s->db->state_dir,
                           &s->cancel_snapshot, ret_image, err);
 }
@@ -82,8 +88,8 @@ typedef struct {
         frames; /* everything of this process's lives up to here is in the frozen state */
 } frozen_place;
 
-/* `last` was the current life before the freeze. false: the lives in between cannot be told apart. */
-static bool place_locked(const lj_db *db, const lj_freeze *f, const lj_life *last,
+/* `last` was the number of the current life before the freeze. false: the lives in between cannot be told apart. */
+static bool place_locked(const lj_db *db, const lj_freeze *f, uint64_t last,
                          frozen_place *ret_place)
 {
     const lj_life *life = &db->life;
@@ -92,9 +98,9 @@ static bool place_locked(const lj_db *db, const lj_freeze *f, const lj_life *las
         return false;
     if (f->frames == 0) {
         /* without a disturbance, a life that is new since then began after the freeze: the WAL was empty */
-        place.before = life->number > last->number;
-        place.life = last->number;
-        place.frames = last->frames;
+        place.before = db->session_life > last;
+        place.life = last;
+        place.frames = UINT64_MAX; /* that life is over, however long others made it */
     } else {
         place.in_life = life->known && lj_wal_salt_eq(life->salt, f->salt);
         if (life->known && !place.in_life)
@@ -119,7 +125,7 @@ static void begin_chain_locked(lj_shipper *s, const lj_freeze *f, const frozen_p
     lj_saved_position *saved = &fresh->saved;
     db->chain = (lj_chain){.active = !f->broken,
                            .has_life = f->frames > 0 || place->before,
-                           .salt = place->before ? db->life.salt : f->salt,
+                           .salt = place->before ? db->session_salt : f->salt,
                            .unused = f->frames > 0,
                            .base_frames = f->frames};
     memcpy(db->chain.generation, saved->at.generation, LJ_GENERATION_MAX);
@@ -128,7 +134,8 @@ static void begin_chain_locked(lj_shipper *s, const lj_freeze *f, const frozen_p
     db->broken = false;
     db->snapshots_only = f->broken;
     db->pos = saved->at;
-    db->safe_frames = place->life == db->life.number ? place->frames : 0;
+    db->safe_life = place->life;
+    db->safe_frames = place->frames;
     db->spool_bytes = 0;
     fresh->life = place->life;
     fresh->frames = place->frames;
@@ -136,7 +143,6 @@ static void begin_chain_locked(lj_shipper *s, const lj_freeze *f, const frozen_p
     saved->has_base = f->frames > 0;
     saved->base_salt = f->salt;
     saved->base_frames = f->frames;
-    lj_db_chain_store_locked(db);
 }
 
 /* Freezes with restarts held off in between, and makes the new generation the active chain. */
@@ -144,20 +150,20 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
                         lj_error *err)
 {
     lj_db *db = s->db;
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     db->freezing = true;
     db->disturbed = false;
-    lj_life last = db->life;
-    pthread_mutex_unlock(&db->mutex);
+    uint64_t last = db->session_life;
+    lj_db_leave(db);
     lj_image *image = NULL;
     lj_code code = begin_image(s, &image, err);
     lj_identity identity;
     bool has_identity = lj_db_identity(db, &identity);
 
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     db->freezing = false;
     frozen_place place = {.in_life = false};
-    if (code == LJ_OK && !place_locked(db, lj_image_freeze(image), &last, &place)) {
+    if (code == LJ_OK && !place_locked(db, lj_image_freeze(image), last, &place)) {
         code = lj_error_set(err, LJ_BUSY, "the WAL was restarted while it was being frozen");
         lj_error_retryable(err, true);
     }
@@ -166,7 +172,7 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
         fresh->saved.identity = identity;
         begin_chain_locked(s, lj_image_freeze(image), &place, fresh);
     }
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave(db);
     if (code != LJ_OK) {
         lj_image_end(image);
         return code;
@@ -179,13 +185,12 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
 static void deactivate(lj_shipper *s, const char *generation)
 {
     lj_db *db = s->db;
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     if (db->chain.active && strcmp(db->chain.generation, generation) == 0) {
         db->chain.active = false;
         db->safe_frames = 0;
-        lj_db_chain_store_locked(db);
     }
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave(db);
 }
 
 /*
@@ -296,6 +301,7 @@ static lj_code locate(lj_shipper *s, const lj_freeze *f, uint64_t life_before, l
     lj_db *db = s->db;
     lj_code code = LJ_OK;
     pthread_mutex_lock(&db->mutex);
+    lj_db_refresh_locked(db);
     const lj_chain *chain = &db->chain;
     bool current = f->frames == 0 || (chain->has_life && lj_wal_salt_eq(chain->salt, f->salt));
     if (!chain->active || !current) {
@@ -306,10 +312,13 @@ static lj_code locate(lj_shipper *s, const lj_freeze *f, uint64_t life_before, l
         memcpy(ret_at->generation, chain->generation, LJ_GENERATION_MAX);
         const lj_life *life = &db->life;
         bool begun = f->frames == 0 &&
-                     life->number != life_before; /* behind the snapshot from its first frame */
-        *ret_frames = f->frames != 0 || begun ? f->frames : life->frames;
-        *ret_life = life->number;
-        *ret_salt = f->frames != 0 ? f->salt : life->salt;
+                     db->session_life != life_before; /* behind the snapshot from its first frame */
+        /* other processes may have lengthened and ended it without our seeing it: then its end is in the chain */
+        bool seen = life->known && life->number == db->session_life;
+        uint64_t frames = LJ_MAX(seen ? life->frames : 0, chain->sealed ? chain->sealed_frames : 0);
+        *ret_frames = f->frames != 0 || begun ? f->frames : frames;
+        *ret_life = db->session_life;
+        *ret_salt = f->frames != 0 ? f->salt : db->session_salt;
         /* an unused index may be taken over by another life: then all of that one is behind the snapshot */
         uint32_t page_size = f->frames != 0 ? f->page_size : life->page_size;
         ret_at->offset =
@@ -452,7 +461,7 @@ lj_code lj_snapshot_periodic(lj_shipper *s, lj_error *err)
     lj_image *image = NULL;
     roll_over(s);
     pthread_mutex_lock(&s->db->mutex);
-    uint64_t life_before = s->db->life.number;
+    uint64_t life_before = s->db->session_life;
     pthread_mutex_unlock(&s->db->mutex);
     LJ_TRY(begin_image(s, &image, err));
     lj_code code = publish_periodic(s, image, life_before, err);

@@ -7,6 +7,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/base/table.h"
+#include "vfs/capture/session.h"
 #include "vfs/ship/internal.h"
 
 /* so many failures of retention in a row are tried again soon, later ones now and then */
@@ -70,13 +71,13 @@ int64_t lj_snapshot_due_locked(const lj_shipper *s)
 static void settle_requests(lj_shipper *s, uint64_t upto, bool failed)
 {
     lj_db *db = s->db;
-    pthread_mutex_lock(&db->mutex);
+    lj_db_enter(db);
     if (failed)
         db->snapshot_failed = LJ_MAX(db->snapshot_failed, upto);
     else
         db->snapshot_done = LJ_MAX(db->snapshot_done, upto);
     pthread_cond_broadcast(&db->cond);
-    pthread_mutex_unlock(&db->mutex);
+    lj_db_leave(db);
 }
 
 static lj_code snapshot_now(lj_shipper *s, bool first, lj_error *err)
@@ -110,13 +111,19 @@ static void snapshot_succeeded(lj_shipper *s, uint64_t requests, int64_t start_n
     lj_task_wake(&s->ship_task, 0);
 }
 
+/* Who took an image's locks away gets some time to work with them. */
+static int64_t pause_after_busy(const lj_shipper *s)
+{
+    return 20 * LJ_NS_PER_MS << LJ_MIN(s->lost_images * 2, 6u);
+}
+
 static int64_t snapshot_failed(lj_shipper *s, uint64_t requests, const lj_error *err)
 {
     lj_db *db = s->db;
     s->snapshot_failures++;
     bool quiet = err->code == LJ_BUSY && s->snapshot_failures < 20;
     pthread_mutex_lock(&db->mutex);
-    int64_t again_ns = quiet ? lj_clock_mono_ns() + 20 * LJ_NS_PER_MS
+    int64_t again_ns = quiet ? lj_clock_mono_ns() + pause_after_busy(s)
                              : lj_ship_retry_at_locked(s, s->snapshot_failures, err);
     s->snapshot_not_before_ns = again_ns;
     pthread_mutex_unlock(&db->mutex);
@@ -174,9 +181,10 @@ int64_t lj_snapshot_run(lj_task *task)
     lj_shipper *s = task->owner;
     lj_db *db = s->db;
     pthread_mutex_lock(&db->mutex);
+    lj_db_refresh_locked(db);
     bool first = s->want_generation;
-    bool may =
-        db->attached && !db->not_wal && !db->closing && !db->moved && (first || db->established);
+    bool may = db->attached && !lj_db_follows_locked(db) && !db->not_wal && !db->closing &&
+               !db->moved && (first || db->established);
     uint64_t requests = db->snapshot_requests;
     bool asked = lj_db_snapshot_asked_locked(db);
     int64_t due_ns = lj_snapshot_due_locked(s);

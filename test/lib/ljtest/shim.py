@@ -17,7 +17,7 @@ _loaded = []
 POSITION = re.compile(r"^([0-9a-f]{16})/([0-9a-f]{8}):([0-9]+)$")
 STATUS_KEYS = ("state", "database", "replica", "generation", "local_index", "local_offset", "replica_index",
                "replica_offset", "lag_ms", "lag_frames", "spool_bytes", "segments", "snapshots", "shipped_bytes",
-               "last_snapshot", "last_error", "last_break")
+               "last_snapshot", "uploader", "last_error", "last_break")
 
 
 def load():

@@ -114,9 +114,9 @@ static void seal_of_what_is_safe(void **state)
     assert_int_equal(f.db->chain.sealed_frames, 4);
     assert_int_equal(f.db->spool_bytes, 0);
     assert_false(kit_exists(f.dir.spool_dir));
-    lj_chain stored;
+    lj_session stored;
     assert_true(lj_shared_load(f.db->shared, &stored));
-    assert_true(stored.sealed && stored.sealed_frames == 4);
+    assert_true(stored.chain.sealed && stored.chain.sealed_frames == 4);
     end(&f);
 }
 
@@ -188,9 +188,9 @@ static void seal_that_cannot_write(void **state)
     assert_ok(lj_io_replace_file(f.dir.spool_dir, "x", 1, 0600, false, &err), &err);
     lj_db_seal(f.db, true);
     assert_true(f.db->broken && !f.db->chain.active);
-    lj_chain stored;
+    lj_session stored;
     assert_true(lj_shared_load(f.db->shared, &stored));
-    assert_false(stored.active); /* also after a kill: no continuation */
+    assert_false(stored.chain.active); /* also after a kill: no continuation */
     end(&f);
 }
 
