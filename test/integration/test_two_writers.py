@@ -21,7 +21,7 @@ from shard import LIB, Shard, python
 
 from ljtest import chain, cli, fasts3, harness, pages, shim, stores
 from ljtest.harness import LONG, check, check_equal, test, wait_for
-from ljtest.replica import Replica
+from ljtest.replica import Replica, Writer
 
 NEEDS = ("shim", "load_extension")
 
@@ -249,6 +249,63 @@ def the_same_on_s3(t):
         for number, how in enumerate(("restored", "running")):
             for order in orders("arbs", 4 if LONG else 2):
                 play(t, how, "ar"[number:], order, (), (server, "p%d%s" % (number, order)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what readers make of end marks
+
+
+@test(*NEEDS, "cli", timeout=120)
+def end_marks_for_readers(t):
+    """Litestream and our own restore at every time and index, the listings, a mark as the very last object, and a hole."""
+    shard = Shard(t)
+    con = shard.open(pragmas=("wal_autocheckpoint=0",))
+    points = {}  # time of an object -> the last link by then
+    for _ in range(4):
+        for _ in range(2):
+            n = shard.write(con, 2)
+            shim.sync(con)
+            points[shard.replica.newest().updated_ns()] = n
+        con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    con.close()
+    generation = shard.replica.newest()
+    check_equal([m.index for m in generation.marks], generation.indexes()[:-1], "indexes that have an end mark")
+    # as if the writer died between the mark and the next index
+    Writer(shard.root, generation.name).segment(generation.indexes()[-1], len(generation.wal_image(generation.indexes()[-1])),
+                                                b"", generation.updated_ns() + 1)
+    shard.replica.check()
+    out = t.path("out.db")
+
+    def restored(tool, *flags):
+        if os.path.exists(out):
+            os.unlink(out)
+        tool.restore(shard.root, out, *flags)
+        return chain.verify_file(out, tool.name)
+
+    for tool in cli.restorers():
+        check_equal(restored(tool), n, tool.name)
+        for parallelism in (1, 3, 32):
+            check_equal(restored(tool, "-parallelism", parallelism), n, "%s -parallelism %d" % (tool.name, parallelism))
+        for time_ns, link in points.items():
+            check_equal(restored(tool, "-timestamp", cli.rfc3339(time_ns)), link, "%s -timestamp" % tool.name)
+        for mark in shard.replica.newest().marks:
+            before = max(time_ns for time_ns in points if time_ns <= mark.time_ns)
+            check_equal(restored(tool, "-timestamp", cli.rfc3339(mark.time_ns)), points[before], "at the time of a mark")
+            check_equal(restored(tool, "-index", "%08x" % mark.index), points[before], "-index of " + tool.name)
+        rows = tool.table("wal", shard.root)[1]
+        check_equal(len(rows), len(generation.segments) + len(generation.marks) + 1, "rows of `wal` by " + tool.name)
+    # who restores it goes on behind the last mark
+    shutil.rmtree(shard.data)
+    con = shard.open(create=False)
+    n = shard.write(con, 2)
+    con.close()
+    check_equal(shard.check_restores("restored and gone on", snapshots=1), n, "last link")
+    # the last segment of an index is lost: without the mark nobody could tell
+    lost = [s for s in generation.segments if s.index == 1][-1]
+    os.unlink(lost.path)
+    status, _, errors = cli.ours().try_restore(shard.root, t.path("hole.db"))
+    check(status != 0 and "%08x" % lost.index in errors and "from byte %d" % lost.offset in errors,
+          "a lost segment in front of an end mark: %d %s" % (status, errors))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

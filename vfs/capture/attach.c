@@ -284,3 +284,21 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
     else
         lj_log(LJ_LOG_INFO, "%s: a new generation begins: %s", db->path, d.reason);
 }
+
+void lj_attach_tell_break_locked(lj_db *db, const char *reason)
+{
+    if (strstr(reason, db->chain.generation) != NULL) {
+        snprintf(db->last_break, sizeof(db->last_break), "%s", reason);
+        return;
+    }
+    char replica[LJ_POSITION_TEXT_MAX];
+    char local[LJ_POSITION_TEXT_MAX];
+    lj_position at = {.index = db->chain.index};
+    memcpy(at.generation, db->chain.generation, sizeof(at.generation));
+    if (db->life.known)
+        at.offset = lj_wal_frame_offset(db->life.page_size, db->life.frames + 1);
+    lj_position_format(&db->pos, replica);
+    lj_position_format(&at, local);
+    snprintf(db->last_break, sizeof(db->last_break),
+             "%s (the replica is at %s, the local database at %s)", reason, replica, local);
+}

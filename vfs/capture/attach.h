@@ -28,4 +28,10 @@
  */
 void lj_attach(lj_db *db, lj_saved_position *ret_saved);
 
+/*
+ * db->last_break becomes `reason`, with what the replica has and where the local database stands, unless it says so itself. The
+ * chain is still the one that is given up. Caller holds the mutex.
+ */
+void lj_attach_tell_break_locked(lj_db *db, const char *reason);
+
 #endif

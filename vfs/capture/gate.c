@@ -32,16 +32,6 @@ void lj_db_hurry(lj_db *db)
     db->wake(db, 0);
 }
 
-bool lj_db_all_shipped(lj_db *db, lj_wal_salt salt, uint64_t frames)
-{
-    pthread_mutex_lock(&db->mutex);
-    bool all = db->chain.active && db->established && !db->freezing && db->life.known &&
-               lj_wal_salt_eq(db->life.salt, salt) && db->life.frames == frames &&
-               db->shipped_life == db->life.number && db->shipped_frames == frames;
-    pthread_mutex_unlock(&db->mutex);
-    return all;
-}
-
 lj_gate lj_db_gate(lj_db *db, bool checkpoint)
 {
     if (checkpoint)
@@ -61,6 +51,15 @@ lj_gate lj_db_gate(lj_db *db, bool checkpoint)
     if (hurry)
         db->wake(db, 0);
     return gate;
+}
+
+bool lj_db_may_restart(lj_db *db, lj_wal_salt salt, uint64_t frames)
+{
+    pthread_mutex_lock(&db->mutex);
+    bool may = db->chain.active && db->established && !db->freezing && db->life.known &&
+               lj_wal_salt_eq(db->life.salt, salt) && db->life.frames == frames;
+    pthread_mutex_unlock(&db->mutex);
+    return may && lj_db_gate(db, false) == LJ_GATE_ALLOW;
 }
 
 /* Copies or links what is not shipped of the current life. Runs without the mutex: the caller's WAL lock keeps the
@@ -105,6 +104,7 @@ void lj_db_seal(lj_db *db, bool going)
     pthread_mutex_lock(&db->mutex);
     if (db->freezing)
         db->disturbed = true;
+    db->life.emptied = !going;
     if (all_safe_locked(db)) {
         seal_locked(db);
         pthread_mutex_unlock(&db->mutex);

@@ -39,10 +39,15 @@ static lj_code make_room(lj_lives *lives, lj_error *err)
     return LJ_OK;
 }
 
-/* SQLite restarted the WAL so many times between the two, in this direction. */
+/*
+ * SQLite restarted the WAL so many times between the two, in this direction. Only a first salt that began at random tells: a
+ * TRUNCATE checkpoint of a database without a WAL begins at 0 and counts from there, each time anew.
+ */
 static bool restarted_from(const lj_wal_header *later, const lj_wal_header *earlier)
 {
     uint32_t restarts = earlier->checkpoint - later->checkpoint;
+    if (later->salt.salt1 == later->checkpoint)
+        return false;
     return later->checkpoint < earlier->checkpoint &&
            earlier->salt.salt1 - later->salt.salt1 == restarts;
 }

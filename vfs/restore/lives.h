@@ -7,7 +7,7 @@
  *
  * Layer: restore (internal). Thread-safety: one thread. Memory: 16 bytes per life.
  * Source: SQLite, walRestartHdr: a restart in place counts the first salt and the checkpoint number up by one, and takes a
- * random second salt; a new file has random salts.
+ * random second salt; a new file has random salts, but for one that a TRUNCATE checkpoint restarted before its first frame.
  */
 #ifndef LJ_LIVES_H
 #define LJ_LIVES_H

@@ -7,9 +7,10 @@
  *
  *   our own writer or checkpoint restarts   the lock is given up for that moment, if the gate allows it: the caller holds the
  *                                           WAL write lock, so nobody else can come in between
- *   only others write                       they never could restart, and the WAL would grow for ever. So when everything is
- *                                           shipped and checkpointed and the WAL is large, it is restarted here, with
- *                                           the locks and in the way of SQLite's own writers (walRestartHdr)
+ *   only others write                       they never could restart, and the WAL would grow for ever. So when it is large and
+ *                                           everything is checkpointed, it is restarted here, with the locks and in the
+ *                                           way of SQLite's own writers (walRestartHdr); what is not shipped is spooled
+ *                                           first, as the gate does it for a writer of ours
  *   last close, journal mode, exclusive     whoever gets the EXCLUSIVE lock on the database file has made sure that nobody
  *                                           else is there: the handle is closed
  *
@@ -22,6 +23,7 @@
  */
 #include <stdlib.h>
 
+#include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
 #include "vfs/shim/handle.h"
@@ -30,6 +32,7 @@
 /* What SQLite lets a WAL grow to by itself. */
 #define RESTART_BYTES (UINT64_C(4) << 20)
 #define TRIES         20
+#define PAUSE_NS      (LJ_NS_PER_MS / 3)
 
 static int try_lock(sqlite3_file *g, int ofst, int n, int kind)
 {
@@ -183,11 +186,11 @@ static bool looked_at(lj_open *open, lj_walindex *ret_index)
            lj_walindex_read(open->guard_index, ret_index);
 }
 
-/* Everything is in the database file and in the replica. */
+/* Everything is in the database file; what is not in the replica goes to the spool, as when a writer of ours restarts. */
 static bool may_restart(lj_open *open, const lj_walindex *index)
 {
     return index->frames > 0 && lj_walindex_backfilled(open->guard_index) == index->frames &&
-           lj_db_all_shipped(open->db, index->salt, index->frames);
+           lj_db_may_restart(open->db, index->salt, index->frames);
 }
 
 /* WRITE and CKPT are held: no commit and no checkpoint can come in between. */
@@ -225,15 +228,23 @@ static void restart(lj_open *open)
     unlock(g, LJ_LOCK_CKPT, 1, SQLITE_SHM_EXCLUSIVE);
 }
 
-void lj_readguard_tick(void *ctx)
+/* false: there is nothing to restart (any more). */
+static bool try_restart(lj_open *open)
 {
-    lj_open *open = ctx;
     lj_walindex index;
     pthread_mutex_lock(&open->guard_mutex);
-    if (open->guard_slot > 0 && looked_at(open, &index) &&
-        lj_wal_frame_offset(index.page_size, index.frames + 1) >= RESTART_BYTES &&
-        may_restart(open, &index))
+    bool large = open->guard_slot > 0 && looked_at(open, &index) &&
+                 lj_wal_frame_offset(index.page_size, index.frames + 1) >= RESTART_BYTES;
+    if (large && may_restart(open, &index))
         restart(open);
     atomic_store(&open->guard_held, open->guard_slot > 0);
     pthread_mutex_unlock(&open->guard_mutex);
+    return large;
+}
+
+void lj_readguard_tick(void *ctx)
+{
+    /* somebody who commits without a pause leaves only moments in which all is checkpointed and nobody holds a lock */
+    for (int i = 0; i < TRIES && try_restart(ctx); i++)
+        lj_clock_sleep_ns(PAUSE_NS);
 }

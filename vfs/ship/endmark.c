@@ -86,6 +86,12 @@ lj_code lj_end_mark(lj_shipper *s, lj_error *err)
     lj_saved_position *saved = &s->saved;
     if (saved->mark_end == 0)
         return LJ_OK;
+    if (saved->mark_end > LJ_OFFSET_MAX) {
+        /* no name of the layout says this place, and so nobody can go on there */
+        saved->mark_end = 0;
+        s->unsaved = true;
+        return LJ_OK;
+    }
     lj_position at = saved->at;
     at.index--;
     at.offset = saved->mark_end;
@@ -94,6 +100,11 @@ lj_code lj_end_mark(lj_shipper *s, lj_error *err)
     /* the state did not change: so close behind the last segment that no moment is answered otherwise */
     int64_t created_ns = saved->last_object_ns + 1;
     lj_code code = put(s, key, created_ns, err);
+    bool removed = false;
+    if (code == LJ_EXISTS)
+        LJ_TRY(lj_takeback_remove(s, &at, &removed, err));
+    if (removed)
+        code = put(s, key, created_ns, err);
     if (code == LJ_EXISTS)
         code = adopt(s, &at, key, err);
     if (code != LJ_OK)

@@ -37,6 +37,18 @@ static void begin(fixture *f)
     assert_ok(lj_ship_save(f->kit.s, &err), &err);
     kit_wal_begin(&f->kit.wal, f->kit.dir.wal_path, KIT_PAGE, 2);
     kit_wal_commits(&f->kit.wal, 3, 3, 7);
+    /* as the shim would have published it */
+    lj_db *db = f->kit.db;
+    pthread_mutex_lock(&db->mutex);
+    db->life = (lj_life){.known = true,
+                         .number = 2,
+                         .salt = f->kit.wal.header.salt,
+                         .frames = 3,
+                         .page_size = KIT_PAGE};
+    db->chain.has_life = true;
+    db->chain.salt = db->life.salt;
+    db->chain.index = saved->at.index;
+    pthread_mutex_unlock(&db->mutex);
     (void)ship_kit_log(&f->kit);
 }
 
@@ -169,6 +181,20 @@ static void a_mark_where_we_have_frames(void **state)
     end(&f);
 }
 
+/* The last segment of an index may end past the last offset that has a name: nobody can append there either. */
+static void an_index_that_ends_past_4_gib(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    begin(&f);
+    f.kit.s->saved.mark_end = LJ_OFFSET_MAX + 1;
+    assert_ok(upload(&f, &err), &err);
+    assert_string_equal(ship_kit_log(&f.kit), "PUT " NEXT "\n");
+    assert_int_equal(f.kit.s->saved.mark_end, 0);
+    end(&f);
+}
+
 /* As if the last word from the replica was an hour ago. */
 static void rest(fixture *f)
 {
@@ -268,6 +294,7 @@ int main(void)
         cmocka_unit_test(another_writer_is_a_step_ahead),
         cmocka_unit_test(another_writer_is_far_ahead),
         cmocka_unit_test(a_mark_where_we_have_frames),
+        cmocka_unit_test(an_index_that_ends_past_4_gib),
         cmocka_unit_test(what_was_deleted_while_we_rested),
         cmocka_unit_test(the_next_index_without_the_mark_before_it),
         cmocka_unit_test(a_generation_that_was_deleted_while_we_rested),
