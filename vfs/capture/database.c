@@ -213,6 +213,19 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
     }
 }
 
+/*
+ * A restart counts the first salt up by one. Between two looks another process can begin a life, commit, and restart again: then
+ * it is more than one, and what it committed is gone.
+ */
+static bool follows_locked(const lj_db *db, lj_wal_salt salt, bool deleted)
+{
+    const lj_chain *chain = &db->chain;
+    if (chain->has_life)
+        return deleted || !chain->sealed || salt.salt1 == chain->salt.salt1 + 1;
+    lj_wal_salt none = {0, 0};
+    return lj_wal_salt_eq(db->empty_salt, none) || lj_wal_salt_eq(db->empty_salt, salt);
+}
+
 /* A life begins: decides whether it continues the chain (I3). Returns false when the chain broke. */
 static bool begin_life_locked(lj_db *db, lj_wal_salt salt, uint32_t page_size)
 {
@@ -220,8 +233,14 @@ static bool begin_life_locked(lj_db *db, lj_wal_salt salt, uint32_t page_size)
     db->life =
         (lj_life){.known = true, .number = old.number + 1, .salt = salt, .page_size = page_size};
     lj_chain *chain = &db->chain;
+    bool deleted = db->wal_deleted;
+    db->wal_deleted = false;
     if (!chain->active)
         return true;
+    if (!follows_locked(db, salt, deleted)) {
+        break_locked(db, "another process restarted the WAL more than once since we looked");
+        return false;
+    }
     if (chain->has_life) {
         uint64_t old_frames = old.known ? old.frames : chain->sealed_frames;
         if (!chain->sealed || chain->sealed_frames != old_frames) {

@@ -98,6 +98,9 @@ struct lj_db {
     char last_break[400];
     lj_life life;
     lj_chain chain;
+    bool wal_deleted; /* the file went behind the seal: the next life has salts of its own */
+    lj_wal_salt
+        empty_salt; /* chain without a life: what the wal-index says the first one will have; 0: nothing */
     lj_shared *shared; /* NULL until ready */
     int lock_fd;       /* election, -1 = not the uploader */
     lj_position pos;   /* next byte to ship: a copy of the shipper's */

@@ -104,6 +104,7 @@ void lj_db_seal(lj_db *db, bool going)
     pthread_mutex_lock(&db->mutex);
     if (db->freezing)
         db->disturbed = true;
+    db->wal_deleted = db->wal_deleted || going;
     if (all_safe_locked(db)) {
         seal_locked(db);
         pthread_mutex_unlock(&db->mutex);
