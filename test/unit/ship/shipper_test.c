@@ -151,7 +151,8 @@ static void a_life_past_the_layout(void **state)
         lj_clock_sleep_ns(LJ_NS_PER_MS);
     }
     wait_for_status(&kit, "4 GiB", "starting");
-    assert_int_equal(lj_db_gate(kit.db, false), LJ_GATE_ALLOW); /* nothing is protected: nothing is copied */
+    assert_int_equal(lj_db_gate(kit.db, false),
+                     LJ_GATE_ALLOW); /* nothing is protected: nothing is copied */
     lj_db_seal(kit.db, false);
     assert_int_equal(kit.db->spool_bytes, 0);
     const char *log = ship_kit_log(&kit);
