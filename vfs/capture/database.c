@@ -141,10 +141,26 @@ static bool chain_has_life_locked(const lj_db *db, lj_wal_salt salt)
     return db->chain.has_life && lj_wal_salt_eq(db->chain.salt, salt);
 }
 
+/*
+ * A restart counts the first salt up by one. Between two looks another process can begin a life, commit, and restart again: then
+ * it is more than one, and what it committed is gone.
+ */
+static bool salts_follow(const lj_chain *chain, lj_wal_salt salt)
+{
+    if (chain->has_life)
+        return chain->deleted || !chain->sealed || salt.salt1 == chain->salt.salt1 + 1;
+    lj_wal_salt none = {0, 0};
+    return lj_wal_salt_eq(chain->empty_salt, none) || lj_wal_salt_eq(chain->empty_salt, salt);
+}
+
 /* The current life is not the chain's: decides whether it continues it (I3). Returns false when the chain broke. */
 static bool lengthen_chain_locked(lj_db *db, const lj_life *old)
 {
     lj_chain *chain = &db->chain;
+    if (!salts_follow(chain, db->life.salt)) {
+        break_locked(db, "another process restarted the WAL more than once since we looked");
+        return false;
+    }
     if (chain->has_life) {
         bool seen = old->known && lj_wal_salt_eq(old->salt, chain->salt);
         uint64_t old_frames =
@@ -165,6 +181,7 @@ static bool lengthen_chain_locked(lj_db *db, const lj_life *old)
     chain->sealed = false;
     chain->sealed_frames = 0;
     chain->emptied = false;
+    chain->deleted = false;
     chain->has_next = false;
     db->safe_life = db->life.number;
     db->safe_frames = 0;

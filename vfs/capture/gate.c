@@ -127,6 +127,7 @@ static bool seal_if_safe(lj_db *db, bool going, unshipped_rest *ret_rest)
     if (db->freezing)
         db->disturbed = true;
     db->life.emptied = !going;
+    db->chain.deleted = db->chain.deleted || (going && db->chain.active);
     bool safe = all_safe_locked(db);
     if (safe) {
         seal_locked(db);

@@ -131,6 +131,7 @@ static void begin_chain_locked(lj_shipper *s, const lj_freeze *f, const frozen_p
     memcpy(db->chain.generation, saved->at.generation, LJ_GENERATION_MAX);
     if (place->in_life && db->life.frames > f->frames)
         db->chain.unused = false;
+    db->chain.empty_salt = f->frames == 0 ? f->salt : (lj_wal_salt){0, 0};
     db->broken = false;
     db->snapshots_only = f->broken;
     db->pos = saved->at;

@@ -200,7 +200,7 @@ static void a_life_past_the_layout(void **state)
 
     /* the WAL restarts: the life that follows is shipped, in the same generation */
     lj_db_seal(kit.db, false);
-    kit_wal_begin(&kit.wal, kit.dir.wal_path, KIT_PAGE, 77);
+    kit_wal_begin(&kit.wal, kit.dir.wal_path, KIT_PAGE, 2);
     kit_wal_commits(&kit.wal, 2, 3, 5);
     kit_wal_publish(&kit.wal, kit.db, 3);
     assert_ok(lj_db_wait(kit.db, 20 * LJ_NS_PER_S, false, &err), &err);
