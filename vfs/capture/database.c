@@ -467,32 +467,6 @@ lj_code lj_db_cannot_wait_locked(const lj_db *db, lj_error *err)
     return LJ_OK;
 }
 
-#define POLL_NS    (10 * LJ_NS_PER_MS)
-#define CALL_TURNS 20u
-
-/*
- * Waits for news. Those of another process are not announced to who waits in this one: looked for now and then, and the uploader
- * is called again, in case it is a new one. ETIMEDOUT: the deadline has come.
- */
-int lj_db_wait_for_news_locked(lj_db *db, const struct timespec *deadline, unsigned *turns)
-{
-    if (!lj_db_follows_locked(db))
-        return pthread_cond_timedwait(&db->cond, &db->mutex, deadline);
-    struct timespec soon;
-    lj_db_deadline(POLL_NS, &soon);
-    bool last = soon.tv_sec > deadline->tv_sec ||
-                (soon.tv_sec == deadline->tv_sec && soon.tv_nsec >= deadline->tv_nsec);
-    int rc = pthread_cond_timedwait(&db->cond, &db->mutex, last ? deadline : &soon);
-    lj_db_refresh_locked(db);
-    if (++*turns % CALL_TURNS == 0) {
-        lj_db_call_locked(db);
-        pthread_mutex_unlock(&db->mutex);
-        db->wake(db, 0);
-        pthread_mutex_lock(&db->mutex);
-    }
-    return last ? rc : 0;
-}
-
 /* Does not wait for the next tick of who ships. The mutex is released meanwhile. */
 static void hurry_locked(lj_db *db)
 {

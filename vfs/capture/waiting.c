@@ -3,11 +3,34 @@
  *
  * Layer: capture.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "vfs/base/clock.h"
 #include "vfs/capture/session.h"
+
+#define POLL_NS    (10 * LJ_NS_PER_MS)
+#define CALL_TURNS 20u
+
+int lj_db_wait_for_news_locked(lj_db *db, const struct timespec *deadline, unsigned *turns)
+{
+    if (!lj_db_follows_locked(db))
+        return pthread_cond_timedwait(&db->cond, &db->mutex, deadline);
+    struct timespec soon;
+    lj_db_deadline(POLL_NS, &soon);
+    bool last = soon.tv_sec > deadline->tv_sec ||
+                (soon.tv_sec == deadline->tv_sec && soon.tv_nsec >= deadline->tv_nsec);
+    int rc = pthread_cond_timedwait(&db->cond, &db->mutex, last ? deadline : &soon);
+    lj_db_refresh_locked(db);
+    if (++*turns % CALL_TURNS == 0) {
+        lj_db_call_locked(db);
+        pthread_mutex_unlock(&db->mutex);
+        db->wake(db, 0);
+        pthread_mutex_lock(&db->mutex);
+    }
+    return last ? rc : 0;
+}
 
 lj_code lj_db_wait_commit(lj_db *db, uint64_t life, uint64_t frames, int64_t timeout_ns,
                           lj_error *err)
