@@ -1,13 +1,67 @@
 /*
- * waiting.c - waits for one commit (durability=ack) and for one position (litejoin_wait), see database.h.
+ * waiting.c - waits for what is committed, for one commit (durability=ack), for one position (litejoin_wait); see database.h.
  *
  * Layer: capture.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "vfs/base/clock.h"
 #include "vfs/capture/database.h"
+
+static bool reached_locked(const lj_db *db, uint64_t life, uint64_t frames)
+{
+    if (db->state == LJ_DB_IDLE)
+        return life == 0; /* a database without a WAL */
+    if (!db->established || db->broken)
+        return false;
+    if (life == 0)
+        return db->spool_bytes == 0; /* all there can be is what an earlier process spooled */
+    return db->shipped_life > life || (db->shipped_life == life && db->shipped_frames >= frames);
+}
+
+lj_code lj_db_wait_for_locked(lj_db *db, uint64_t life, uint64_t frames, int64_t timeout_ns,
+                              bool first_error, lj_error *err)
+{
+    struct timespec deadline;
+    lj_db_deadline(timeout_ns, &deadline);
+    LJ_TRY(lj_db_cannot_wait_locked(db, err));
+    uint64_t failures = db->failures;
+    lj_code code = LJ_OK;
+    db->flush_waiters++;
+    bool woken = false;
+    int rc = 0;
+    while (code == LJ_OK && !reached_locked(db, life, frames) && rc == 0) {
+        if (!woken) {
+            woken = true;
+            pthread_mutex_unlock(&db->mutex);
+            db->wake(db, 0);
+            pthread_mutex_lock(&db->mutex);
+            continue;
+        }
+        rc = pthread_cond_timedwait(&db->cond, &db->mutex, &deadline);
+        code = lj_db_cannot_wait_locked(db, err);
+        if (first_error && db->failures != failures)
+            break;
+    }
+    if (code == LJ_OK && !reached_locked(db, life, frames)) {
+        code = rc == ETIMEDOUT ? LJ_TIMEOUT : LJ_UNAVAILABLE;
+        lj_db_told_why(err, code, "the replica does not have every commit yet",
+                       lj_db_shipping_error_locked(db), "still shipping");
+    }
+    db->flush_waiters--;
+    return code;
+}
+
+lj_code lj_db_wait(lj_db *db, int64_t timeout_ns, bool first_error, lj_error *err)
+{
+    pthread_mutex_lock(&db->mutex);
+    uint64_t life = db->life.known ? db->life.number : 0;
+    lj_code code = lj_db_wait_for_locked(db, life, db->life.frames, timeout_ns, first_error, err);
+    pthread_mutex_unlock(&db->mutex);
+    return code;
+}
 
 lj_code lj_db_wait_commit(lj_db *db, uint64_t life, uint64_t frames, int64_t timeout_ns,
                           lj_error *err)
