@@ -1,5 +1,5 @@
 /*
- * database.c - see database.h: life cycle, publishing, waiting. The restart gate is gate.c, what other processes have to do with it
+ * database.c - see database.h: life cycle, publishing, status. The restart gate is gate.c, waits are in waiting.c, what other processes have to do with it
  * session.c and join.c.
  */
 #include "vfs/capture/database.h"
@@ -415,7 +415,7 @@ void lj_db_snapshot_attempt(lj_db *db, const lj_error *err)
 }
 
 /* The error to show: of shipping first, it concerns every commit. LJ_OK: none. */
-static const lj_error *current_error_locked(const lj_db *db)
+const lj_error *lj_db_current_error_locked(const lj_db *db)
 {
     return db->ship_error.code != LJ_OK ? &db->ship_error : &db->snapshot_error;
 }
@@ -423,7 +423,7 @@ static const lj_error *current_error_locked(const lj_db *db)
 /* What keeps commits from the replica. */
 const lj_error *lj_db_shipping_error_locked(const lj_db *db)
 {
-    return db->established ? &db->ship_error : current_error_locked(db);
+    return db->established ? &db->ship_error : lj_db_current_error_locked(db);
 }
 
 /* "<what>: <why>" with the hint of why. */
@@ -437,17 +437,6 @@ lj_code lj_db_told_why(lj_error *err, lj_code code, const char *what, const lj_e
 }
 
 /* ------------------------------------------------------------------ waiting */
-
-static bool reached_locked(const lj_db *db, uint64_t life, uint64_t frames)
-{
-    if (db->state == LJ_DB_IDLE)
-        return life == 0; /* a database without a WAL */
-    if (!db->established || db->broken)
-        return false;
-    if (life == 0)
-        return db->spool_bytes == 0; /* all there can be is what an earlier process spooled */
-    return db->shipped_life > life || (db->shipped_life == life && db->shipped_frames >= frames);
-}
 
 void lj_db_deadline(int64_t timeout_ns, struct timespec *ret)
 {
@@ -467,78 +456,6 @@ lj_code lj_db_cannot_wait_locked(const lj_db *db, lj_error *err)
     return LJ_OK;
 }
 
-/* Does not wait for the next tick of who ships. The mutex is released meanwhile. */
-static void hurry_locked(lj_db *db)
-{
-    lj_db_call_locked(db);
-    pthread_mutex_unlock(&db->mutex);
-    db->wake(db, 0);
-    pthread_mutex_lock(&db->mutex);
-}
-
-lj_code lj_db_wait_for_locked(lj_db *db, uint64_t life, uint64_t frames, int64_t timeout_ns,
-                              bool first_error, lj_error *err)
-{
-    struct timespec deadline;
-    lj_db_deadline(timeout_ns, &deadline);
-    lj_db_refresh_locked(db);
-    LJ_TRY(lj_db_cannot_wait_locked(db, err));
-    uint64_t failures = db->failures;
-    lj_code code = LJ_OK;
-    unsigned turns = 0;
-    int rc = 0;
-    db->flush_waiters++;
-    if (!reached_locked(db, life, frames))
-        hurry_locked(db);
-    while (code == LJ_OK && !reached_locked(db, life, frames) && rc == 0) {
-        rc = lj_db_wait_for_news_locked(db, &deadline, &turns);
-        code = lj_db_cannot_wait_locked(db, err);
-        if (first_error && db->failures != failures)
-            break;
-    }
-    if (code == LJ_OK && !reached_locked(db, life, frames)) {
-        code = rc == ETIMEDOUT ? LJ_TIMEOUT : LJ_UNAVAILABLE;
-        lj_db_told_why(err, code, "the replica does not have every commit yet",
-                       lj_db_shipping_error_locked(db), "still shipping");
-    }
-    db->flush_waiters--;
-    return code;
-}
-
-lj_code lj_db_wait(lj_db *db, int64_t timeout_ns, bool first_error, lj_error *err)
-{
-    pthread_mutex_lock(&db->mutex);
-    uint64_t life = db->life.known ? db->life.number : 0;
-    lj_code code = lj_db_wait_for_locked(db, life, db->life.frames, timeout_ns, first_error, err);
-    pthread_mutex_unlock(&db->mutex);
-    return code;
-}
-
-lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_error *err)
-{
-    struct timespec deadline;
-    lj_db_deadline(timeout_ns, &deadline);
-    lj_db_enter(db);
-    lj_code code = lj_db_cannot_wait_locked(db, err);
-    uint64_t mine = code == LJ_OK ? ++db->snapshot_requests : 0;
-    lj_db_leave(db);
-    if (code != LJ_OK)
-        return code;
-    pthread_mutex_lock(&db->mutex);
-    hurry_locked(db);
-    unsigned turns = 0;
-    int rc = 0;
-    while (db->snapshot_done < mine && db->snapshot_failed < mine && rc == 0)
-        rc = lj_db_wait_for_news_locked(db, &deadline, &turns);
-    if (db->snapshot_done < mine) {
-        code = db->snapshot_failed >= mine ? LJ_UNAVAILABLE : LJ_TIMEOUT;
-        lj_db_told_why(err, code, "no snapshot", current_error_locked(db),
-                       "it is still being written");
-    }
-    pthread_mutex_unlock(&db->mutex);
-    return code;
-}
-
 /* ------------------------------------------------------------------ status */
 
 static void state_text_locked(const lj_db *db, lj_db_status *s)
@@ -553,7 +470,7 @@ static void state_text_locked(const lj_db *db, lj_db_status *s)
         text = "standby";
     else if (db->pending.degraded)
         text = "degraded";
-    else if (current_error_locked(db)->code != LJ_OK)
+    else if (lj_db_current_error_locked(db)->code != LJ_OK)
         text = "retrying";
     else if (db->snapshots_only)
         text = "snapshots only: run wal_checkpoint(TRUNCATE)";
@@ -604,8 +521,8 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
     memcpy(s.last_break, db->last_break, sizeof(s.last_break));
     s.degraded = db->pending.degraded;
     s.failed_commits = db->pending.failed;
-    if (current_error_locked(db)->code != LJ_OK)
-        lj_error_format(current_error_locked(db), s.last_error, sizeof(s.last_error));
+    if (lj_db_current_error_locked(db)->code != LJ_OK)
+        lj_error_format(lj_db_current_error_locked(db), s.last_error, sizeof(s.last_error));
     else if (!db->established && db->broken && db->saved.at.generation[0] != 0)
         snprintf(s.last_error, sizeof(s.last_error), "a new generation is due: %s",
                  db->broken_reason);

@@ -261,6 +261,8 @@ LJ_WARN_UNUSED lj_code lj_db_wait_for_locked(lj_db *db, uint64_t life, uint64_t 
                                              int64_t timeout_ns, bool first_error, lj_error *err);
 /* What keeps commits from the replica; LJ_OK: nothing that is known. */
 const lj_error *lj_db_shipping_error_locked(const lj_db *db);
+/* The error to show: of shipping first, it concerns every commit. LJ_OK: none. */
+const lj_error *lj_db_current_error_locked(const lj_db *db);
 /* "<what>: <why>" with the hint of why, or "<what>: <otherwise>". Returns the code. */
 lj_code lj_db_told_why(lj_error *err, lj_code code, const char *what, const lj_error *why,
                        const char *otherwise);

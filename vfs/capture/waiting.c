@@ -1,5 +1,5 @@
 /*
- * waiting.c - waits for one commit (durability=ack) and for one position (litejoin_wait), see database.h.
+ * waiting.c - waits for what is committed, for one commit (durability=ack), for one position (litejoin_wait); see database.h.
  *
  * Layer: capture.
  */
@@ -30,6 +30,64 @@ int lj_db_wait_for_news_locked(lj_db *db, const struct timespec *deadline, unsig
         pthread_mutex_lock(&db->mutex);
     }
     return last ? rc : 0;
+}
+
+static bool reached_locked(const lj_db *db, uint64_t life, uint64_t frames)
+{
+    if (db->state == LJ_DB_IDLE)
+        return life == 0; /* a database without a WAL */
+    if (!db->established || db->broken)
+        return false;
+    if (life == 0)
+        return db->spool_bytes == 0; /* all there can be is what an earlier process spooled */
+    return db->shipped_life > life || (db->shipped_life == life && db->shipped_frames >= frames);
+}
+
+/* Does not wait for the next tick of who ships. The mutex is released meanwhile. */
+static void hurry_locked(lj_db *db)
+{
+    lj_db_call_locked(db);
+    pthread_mutex_unlock(&db->mutex);
+    db->wake(db, 0);
+    pthread_mutex_lock(&db->mutex);
+}
+
+lj_code lj_db_wait_for_locked(lj_db *db, uint64_t life, uint64_t frames, int64_t timeout_ns,
+                              bool first_error, lj_error *err)
+{
+    struct timespec deadline;
+    lj_db_deadline(timeout_ns, &deadline);
+    lj_db_refresh_locked(db);
+    LJ_TRY(lj_db_cannot_wait_locked(db, err));
+    uint64_t failures = db->failures;
+    lj_code code = LJ_OK;
+    unsigned turns = 0;
+    int rc = 0;
+    db->flush_waiters++;
+    if (!reached_locked(db, life, frames))
+        hurry_locked(db);
+    while (code == LJ_OK && !reached_locked(db, life, frames) && rc == 0) {
+        rc = lj_db_wait_for_news_locked(db, &deadline, &turns);
+        code = lj_db_cannot_wait_locked(db, err);
+        if (first_error && db->failures != failures)
+            break;
+    }
+    if (code == LJ_OK && !reached_locked(db, life, frames)) {
+        code = rc == ETIMEDOUT ? LJ_TIMEOUT : LJ_UNAVAILABLE;
+        lj_db_told_why(err, code, "the replica does not have every commit yet",
+                       lj_db_shipping_error_locked(db), "still shipping");
+    }
+    db->flush_waiters--;
+    return code;
+}
+
+lj_code lj_db_wait(lj_db *db, int64_t timeout_ns, bool first_error, lj_error *err)
+{
+    pthread_mutex_lock(&db->mutex);
+    uint64_t life = db->life.known ? db->life.number : 0;
+    lj_code code = lj_db_wait_for_locked(db, life, db->life.frames, timeout_ns, first_error, err);
+    pthread_mutex_unlock(&db->mutex);
+    return code;
 }
 
 lj_code lj_db_wait_commit(lj_db *db, uint64_t life, uint64_t frames, int64_t timeout_ns,
@@ -88,6 +146,31 @@ lj_code lj_db_wait_position(lj_db *db, const lj_position *at, int64_t timeout_ns
         snprintf(what, sizeof(what), "the replica is at %s", text);
         code = lj_db_told_why(err, LJ_TIMEOUT, what, lj_db_shipping_error_locked(db),
                               "nothing asked it to hurry");
+    }
+    pthread_mutex_unlock(&db->mutex);
+    return code;
+}
+
+lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_error *err)
+{
+    struct timespec deadline;
+    lj_db_deadline(timeout_ns, &deadline);
+    lj_db_enter(db);
+    lj_code code = lj_db_cannot_wait_locked(db, err);
+    uint64_t mine = code == LJ_OK ? ++db->snapshot_requests : 0;
+    lj_db_leave(db);
+    if (code != LJ_OK)
+        return code;
+    pthread_mutex_lock(&db->mutex);
+    hurry_locked(db);
+    unsigned turns = 0;
+    int rc = 0;
+    while (db->snapshot_done < mine && db->snapshot_failed < mine && rc == 0)
+        rc = lj_db_wait_for_news_locked(db, &deadline, &turns);
+    if (db->snapshot_done < mine) {
+        code = db->snapshot_failed >= mine ? LJ_UNAVAILABLE : LJ_TIMEOUT;
+        lj_db_told_why(err, code, "no snapshot", lj_db_current_error_locked(db),
+                       "it is still being written");
     }
     pthread_mutex_unlock(&db->mutex);
     return code;
