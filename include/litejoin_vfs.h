@@ -64,6 +64,9 @@ typedef struct litejoin_config {
     const char *fsync_before_ship;
     const char *auto_wal;
     const char *guard;
+    const char *durability;
+    const char *remote_timeout;
+    const char *remote_on_failure;
 } litejoin_config;
 
 /*
@@ -98,6 +101,8 @@ typedef struct litejoin_status {
     char last_error[LITEJOIN_TEXT_MAX]; /* "" when the last attempt was good */
     char last_break
         [LITEJOIN_TEXT_MAX]; /* why a generation was given up last; "" = not since the open */
+    int degraded; /* 1: remote_on_failure=degrade, and commits do not wait until the replica has caught up */
+    uint64_t failed_commits; /* commits that waited for the replica in vain, since open */
 } litejoin_status;
 
 /*
@@ -112,6 +117,14 @@ LITEJOIN_API int litejoin_get_status(sqlite3 *db, const char *schema, litejoin_s
  * failed (litejoin_last_error). Same as `PRAGMA litejoin_sync`.
  */
 LITEJOIN_API int litejoin_sync(sqlite3 *db, const char *schema, int timeout_ms);
+
+/*
+ * Waits until the replica has reached `position` ("GENERATION/INDEX:OFFSET", as PRAGMA litejoin_sync and litejoin_status
+ * print it), at most timeout_ms (0 = the option remote_timeout), without making it ship earlier. The same results, and
+ * SQLITE_MISUSE for what is no position; SQLITE_IOERR for a position of another generation. Same as `PRAGMA litejoin_wait`.
+ */
+LITEJOIN_API int litejoin_wait(sqlite3 *db, const char *schema, const char *position,
+                               int timeout_ms);
 
 /* Takes a snapshot now and waits for it, with the same results. Same as `PRAGMA litejoin_snapshot`. */
 LITEJOIN_API int litejoin_snapshot(sqlite3 *db, const char *schema, int timeout_ms);

@@ -23,6 +23,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from ljtest import cli, harness, pages  # noqa: E402
 from ljtest.replica import Replica  # noqa: E402
 
+import disturb  # noqa: E402
 import objects  # noqa: E402
 
 
@@ -267,19 +268,26 @@ def main():
     parser.add_argument("--synchronous", default="NORMAL,FULL")
     parser.add_argument("--sync-interval", default="1s")
     parser.add_argument("--dir", default=tempfile.gettempdir(), help="where the databases are (a real disk)")
-    parser.add_argument("--only", choices=("commits", "restore", "s3"), help="s3: object stores, only when asked for")
+    parser.add_argument("--only", choices=("commits", "restore", "s3", "snapshot"),
+                        help="s3: object stores, snapshot: commits while one is taken; only when asked for")
     parser.add_argument("--lag", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--delay-ms", type=int, default=20, help="s3: added to every request (default 20)")
     parser.add_argument("--large-mb", type=int, default=1000, help="s3: the large database (default 1000)")
     parser.add_argument("--large-rounds", type=int, default=5, help="s3: pairs with the large database (default 5)")
+    parser.add_argument("--snapshot-rate", type=int, default=500, help="snapshot: commits per second (default 500)")
+    parser.add_argument("--snapshot-seconds", type=float, default=20, help="snapshot: length of one run (default 20)")
     parser.add_argument("--databases", type=int, default=500, help="s3: databases in one process (default 500)")
     parser.add_argument("--many-seconds", type=float, default=30, help="s3: how long they are written (default 30)")
     parser.add_argument("--many-rounds", type=int, default=2, help="s3: pairs with them (default 2)")
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.seconds, args.db_mb = 1, 1.0, 24
+        args.snapshot_seconds = 4
         args.large_mb, args.large_rounds, args.databases, args.many_seconds, args.many_rounds = 64, 1, 50, 3, 1
     machine(args)
+    if args.only == "snapshot":
+        disturb.main(args, print_table)
+        return
     if args.only == "s3":
         objects.main(args)
         return

@@ -7,10 +7,13 @@
  *   fill    inserts in large transactions until the database has --mb MB, then checkpoints
  *   update  random updates in transactions of 200 rows until --mb MB have been written to the WAL
  *
+ * With --snapshots another connection asks for one snapshot after the other while `insert` runs.
+ *
  * The database is opened by --uri, after loading --ext if given, so that the same program runs on SQLite's own VFS and
  * through the shim. Latencies go into a histogram of fixed size (0.1% wide buckets), so that measuring costs no memory.
  */
 #include <inttypes.h>
+#include <pthread.h>
 #include <sqlite3.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -32,6 +35,7 @@ typedef struct {
     int row_bytes;
     int autocheckpoint;
     bool sync_at_end; /* PRAGMA litejoin_sync before the close */
+    bool snapshots;   /* all the while */
 } options;
 
 typedef struct {
@@ -217,9 +221,31 @@ static void wait_until(uint64_t at)
     }
 }
 
+static bool snapshots_end; /* atomic */
+static int snapshots_done; /* atomic */
+
+/* One snapshot after the other. */
+static void *take_snapshots(void *arg)
+{
+    const options *o = arg;
+    sqlite3 *db = NULL;
+    if (sqlite3_open_v2(o->uri, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI, NULL) != SQLITE_OK)
+        die("%s: %s", o->uri, sqlite3_errmsg(db));
+    while (!__atomic_load_n(&snapshots_end, __ATOMIC_RELAXED)) {
+        if (sqlite3_exec(db, "PRAGMA litejoin_snapshot='300s'", NULL, NULL, NULL) != SQLITE_OK)
+            fprintf(stderr, "load: snapshot: %s\n", sqlite3_errmsg(db));
+        __atomic_fetch_add(&snapshots_done, 1, __ATOMIC_RELAXED);
+    }
+    sqlite3_close(db);
+    return NULL;
+}
+
 static void mode_insert(sqlite3 *db, const options *o)
 {
     static char row[ROW_MAX];
+    pthread_t snapshots;
+    if (o->snapshots && pthread_create(&snapshots, NULL, take_snapshots, (void *)o) != 0)
+        die("no thread");
     sqlite3_stmt *insert = prepare(db, "INSERT INTO event(key, at, body) VALUES(?, ?, ?)");
     for (int i = 0; i < 50; i++) { /* caches warm, WAL open, shim's threads started */
         bind_row(insert, row, o);
@@ -245,6 +271,8 @@ static void mode_insert(sqlite3 *db, const options *o)
         before = after;
     }
     double seconds = (double)(now_ns() - start) / 1e9;
+    int taken = __atomic_load_n(&snapshots_done, __ATOMIC_RELAXED);
+    __atomic_store_n(&snapshots_end, true, __ATOMIC_RELAXED);
     cpu = cpu_seconds() - cpu;
     long rss = proc_kib("VmRSS"), peak = proc_kib("VmHWM"), anon = proc_kib("RssAnon");
     sqlite3_finalize(insert);
@@ -252,12 +280,14 @@ static void mode_insert(sqlite3 *db, const options *o)
            ", \"seconds\": %.3f, \"per_second\": %.1f, \"p50_us\": %.3f, \"p99_us\": %.3f, "
            "\"p999_us\": %.3f, \"max_us\": %.1f, \"rss_kib\": %ld, \"peak_kib\": %ld, "
            "\"anon_kib\": %ld, "
-           "\"cpu_s\": %.3f}\n",
+           "\"snapshots\": %d, \"cpu_s\": %.3f}\n",
            commits.count, seconds, (double)commits.count / seconds,
            (double)histogram_quantile(&commits, 0.5) / 1e3,
            (double)histogram_quantile(&commits, 0.99) / 1e3,
            (double)histogram_quantile(&commits, 0.999) / 1e3, (double)commits.max_ns / 1e3, rss,
-           peak, anon, cpu);
+           peak, anon, taken, cpu);
+    if (o->snapshots)
+        pthread_join(snapshots, NULL);
 }
 
 static double database_mb(sqlite3 *db)
@@ -333,6 +363,10 @@ static options parse(int argc, char **argv)
         const char *flag = argv[i];
         if (!strcmp(flag, "--sync-at-end")) {
             o.sync_at_end = true;
+            continue;
+        }
+        if (!strcmp(flag, "--snapshots")) {
+            o.snapshots = true;
             continue;
         }
         if (i + 1 >= argc)

@@ -1,24 +1,63 @@
 /*
- * killat.c - LD_PRELOAD library that kills its process (SIGKILL) right before the N-th call that changes a file below a
- * folder. Lets a test die at every single step of a checkpoint, a close, a spool or an upload.
+ * killat.c - LD_PRELOAD library that kills its process (SIGKILL) right before or behind the N-th call that changes a file below
+ * a folder. Lets a test die at every single step of a checkpoint, a close, a spool or an upload.
  *
  * Environment: LJ_KILL_DIR (absolute folder), LJ_KILL_AT (N, 1-based; 0 = never), LJ_KILL_LOG (optional: a file to which each
- * counted call is appended as "N NAME PATH").
+ * counted call is appended as "N NAME PATH"). To die at a step that has a name: LJ_KILL_MATCH (only calls whose "NAME PATH"
+ * match this fnmatch pattern count), LJ_KILL_BEHIND=1 (when the call has returned), LJ_KILL_ARM (nothing counts before a call
+ * that matches this pattern; "-": before killat_arm()).
+ *
+ * Or not to die, but to be slow: LJ_SLOW_US is how long each call that matches LJ_SLOW_MATCH waits ("pread" is one then too).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
 static atomic_long calls;
+static atomic_bool armed;
+
+void killat_arm(void);
+void killat_arm(void)
+{
+    atomic_store(&armed, true);
+}
+
+static void die(void)
+{
+    kill(getpid(), SIGKILL);
+    for (;;)
+        pause();
+}
+
+static bool matches(const char *variable, const char *name, const char *path)
+{
+    const char *pattern = getenv(variable);
+    char text[4200];
+    snprintf(text, sizeof text, "%s %s", name, path);
+    return pattern != NULL && fnmatch(pattern, text, 0) == 0;
+}
+
+/* Whether calls count by now. The one that arms does not count itself. */
+static bool is_armed(const char *name, const char *path)
+{
+    if (getenv("LJ_KILL_ARM") == NULL || atomic_load(&armed))
+        return true;
+    if (matches("LJ_KILL_ARM", name, path))
+        atomic_store(&armed, true);
+    return false;
+}
 
 static bool below(const char *path)
 {
@@ -26,11 +65,20 @@ static bool below(const char *path)
     return folder && path && !strncmp(path, folder, strlen(folder)) && path[strlen(folder)] == '/';
 }
 
-/* Counts one call on `path` (absolute); does not return from the fatal one. */
-static void step(const char *name, const char *path)
+static void dawdle(const char *name, const char *path)
 {
-    if (!below(path))
-        return;
+    const char *us = getenv("LJ_SLOW_US");
+    if (us != NULL && below(path) && matches("LJ_SLOW_MATCH", name, path))
+        usleep((useconds_t)strtoul(us, NULL, 10));
+}
+
+/* Counts one call on `path` (absolute); does not return from the fatal one, or returns true if that may be made yet. */
+static bool step(const char *name, const char *path)
+{
+    dawdle(name, path);
+    if (!below(path) || !is_armed(name, path) ||
+        (getenv("LJ_KILL_MATCH") != NULL && !matches("LJ_KILL_MATCH", name, path)))
+        return false;
     long number = atomic_fetch_add(&calls, 1) + 1;
     const char *log = getenv("LJ_KILL_LOG");
     if (log) {
@@ -46,131 +94,203 @@ static void step(const char *name, const char *path)
         }
     }
     const char *at = getenv("LJ_KILL_AT");
-    if (at && strtol(at, NULL, 10) == number) {
-        kill(getpid(), SIGKILL);
-        for (;;)
-            pause();
-    }
+    bool fatal = at && strtol(at, NULL, 10) == number;
+    if (fatal && getenv("LJ_KILL_BEHIND") == NULL)
+        die();
+    return fatal;
 }
 
-static void step_fd(const char *name, int fd)
+static bool path_of(int fd, char path[4096])
 {
-    char link[64], path[4096];
+    char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t size = readlink(link, path, sizeof path - 1);
+    ssize_t size = readlink(link, path, 4095);
     if (size <= 0)
-        return;
+        return false;
     path[size] = '\0';
-    step(name, path);
+    return true;
+}
+
+static bool step_fd(const char *name, int fd)
+{
+    char path[4096];
+    return path_of(fd, path) && step(name, path);
 }
 
 /* A path relative to a folder's descriptor, made absolute. */
-static void step_at(const char *name, int folder, const char *path)
+static bool step_at(const char *name, int folder, const char *path)
 {
     char link[64], full[8192];
-    if (path[0] == '/' || folder == AT_FDCWD) {
-        step(name, path);
-        return;
-    }
+    if (path[0] == '/' || folder == AT_FDCWD)
+        return step(name, path);
     snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
     ssize_t size = readlink(link, full, 4096);
     if (size <= 0)
-        return;
+        return false;
     snprintf(full + size, sizeof full - (size_t)size, "/%s", path);
-    step(name, full);
+    return step(name, full);
 }
 
 #define NEXT(type, name, ...) ((type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name))
 
+ssize_t pread64(int fd, void *data, size_t size, off64_t at)
+{
+    char path[4096];
+    if (getenv("LJ_SLOW_US") != NULL && path_of(fd, path))
+        dawdle("pread", path);
+    return NEXT(ssize_t, pread64, int, void *, size_t, off64_t)(fd, data, size, at);
+}
+
 ssize_t write(int fd, const void *data, size_t size)
 {
-    step_fd("write", fd);
-    return NEXT(ssize_t, write, int, const void *, size_t)(fd, data, size);
+    bool last = step_fd("write", fd);
+    ssize_t rc = NEXT(ssize_t, write, int, const void *, size_t)(fd, data, size);
+    if (last)
+        die();
+    return rc;
 }
 
 ssize_t pwrite(int fd, const void *data, size_t size, off_t at)
 {
-    step_fd("pwrite", fd);
-    return NEXT(ssize_t, pwrite, int, const void *, size_t, off_t)(fd, data, size, at);
+    bool last = step_fd("pwrite", fd);
+    ssize_t rc = NEXT(ssize_t, pwrite, int, const void *, size_t, off_t)(fd, data, size, at);
+    if (last)
+        die();
+    return rc;
 }
 
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at)
 {
-    step_fd("pwrite", fd);
-    return NEXT(ssize_t, pwrite64, int, const void *, size_t, off64_t)(fd, data, size, at);
+    bool last = step_fd("pwrite", fd);
+    ssize_t rc = NEXT(ssize_t, pwrite64, int, const void *, size_t, off64_t)(fd, data, size, at);
+    if (last)
+        die();
+    return rc;
 }
 
 int ftruncate(int fd, off_t size)
 {
-    step_fd("ftruncate", fd);
-    return NEXT(int, ftruncate, int, off_t)(fd, size);
+    bool last = step_fd("ftruncate", fd);
+    int rc = NEXT(int, ftruncate, int, off_t)(fd, size);
+    if (last)
+        die();
+    return rc;
 }
 
 int ftruncate64(int fd, off64_t size)
 {
-    step_fd("ftruncate", fd);
-    return NEXT(int, ftruncate64, int, off64_t)(fd, size);
+    bool last = step_fd("ftruncate", fd);
+    int rc = NEXT(int, ftruncate64, int, off64_t)(fd, size);
+    if (last)
+        die();
+    return rc;
 }
 
 int fsync(int fd)
 {
-    step_fd("fsync", fd);
-    return NEXT(int, fsync, int)(fd);
+    bool last = step_fd("fsync", fd);
+    int rc = NEXT(int, fsync, int)(fd);
+    if (last)
+        die();
+    return rc;
 }
 
 int fdatasync(int fd)
 {
-    step_fd("fdatasync", fd);
-    return NEXT(int, fdatasync, int)(fd);
+    bool last = step_fd("fdatasync", fd);
+    int rc = NEXT(int, fdatasync, int)(fd);
+    if (last)
+        die();
+    return rc;
 }
 
 int unlink(const char *path)
 {
-    step("unlink", path);
-    return NEXT(int, unlink, const char *)(path);
+    bool last = step("unlink", path);
+    int rc = NEXT(int, unlink, const char *)(path);
+    if (last)
+        die();
+    return rc;
 }
 
 int unlinkat(int folder, const char *path, int flags)
 {
-    step_at("unlink", folder, path);
-    return NEXT(int, unlinkat, int, const char *, int)(folder, path, flags);
+    bool last = step_at("unlink", folder, path);
+    int rc = NEXT(int, unlinkat, int, const char *, int)(folder, path, flags);
+    if (last)
+        die();
+    return rc;
 }
 
 int rename(const char *from, const char *to)
 {
-    step("rename", to);
-    return NEXT(int, rename, const char *, const char *)(from, to);
+    bool last = step("rename", to);
+    int rc = NEXT(int, rename, const char *, const char *)(from, to);
+    if (last)
+        die();
+    return rc;
 }
 
 int renameat(int from_folder, const char *from, int to_folder, const char *to)
 {
-    step_at("rename", to_folder, to);
-    return NEXT(int, renameat, int, const char *, int, const char *)(from_folder, from, to_folder,
-                                                                     to);
+    bool last = step_at("rename", to_folder, to);
+    int rc =
+        NEXT(int, renameat, int, const char *, int, const char *)(from_folder, from, to_folder, to);
+    if (last)
+        die();
+    return rc;
 }
 
 int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags)
 {
-    step_at("rename", to_folder, to);
-    return NEXT(int, renameat2, int, const char *, int, const char *,
-                unsigned)(from_folder, from, to_folder, to, flags);
+    bool last = step_at("rename", to_folder, to);
+    int rc = NEXT(int, renameat2, int, const char *, int, const char *,
+                  unsigned)(from_folder, from, to_folder, to, flags);
+    if (last)
+        die();
+    return rc;
 }
 
 int link(const char *from, const char *to)
 {
-    step("link", to);
-    return NEXT(int, link, const char *, const char *)(from, to);
+    bool last = step("link", to);
+    int rc = NEXT(int, link, const char *, const char *)(from, to);
+    if (last)
+        die();
+    return rc;
 }
 
 int linkat(int from_folder, const char *from, int to_folder, const char *to, int flags)
 {
-    step_at("link", to_folder, to);
-    return NEXT(int, linkat, int, const char *, int, const char *, int)(from_folder, from,
-                                                                        to_folder, to, flags);
+    bool last = step_at("link", to_folder, to);
+    int rc = NEXT(int, linkat, int, const char *, int, const char *, int)(from_folder, from,
+                                                                          to_folder, to, flags);
+    if (last)
+        die();
+    return rc;
 }
 
 int mkdir(const char *path, mode_t mode)
 {
-    step("mkdir", path);
-    return NEXT(int, mkdir, const char *, mode_t)(path, mode);
+    bool last = step("mkdir", path);
+    int rc = NEXT(int, mkdir, const char *, mode_t)(path, mode);
+    if (last)
+        die();
+    return rc;
+}
+
+/* renameat2 by its number. */
+long syscall(long number, ...)
+{
+    va_list list;
+    va_start(list, number);
+    long a[6];
+    for (int i = 0; i < 6; i++)
+        a[i] = va_arg(list, long);
+    va_end(list);
+    bool last = number == SYS_renameat2 && step_at("rename", (int)a[2], (const char *)a[3]);
+    long rc = NEXT(long, syscall, long, ...)(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    if (last)
+        die();
+    return rc;
 }

@@ -6,98 +6,14 @@ syncs and a close runs again and again, each time one step further, dies there, 
 """
 
 import os
-import signal
-import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ljtest import chain, harness, native, pages, shim  # noqa: E402
-from ljtest.harness import LONG, Failure, check, check_equal, test  # noqa: E402
+from ljtest import chain, harness, pages  # noqa: E402
+from ljtest.harness import LONG, Failure, check, test  # noqa: E402
+from ljtest.lives import Life, killat, next_open  # noqa: E402
 from ljtest.replica import Replica  # noqa: E402
-
-SCRIPT = """
-import sys, os, random
-from ljtest import chain, shim
-path, base, exclusive, steps, limit = sys.argv[1:6]
-shim.load()
-os.environ["LJ_KILL_DIR"] = os.environ.get("KILL_DIR", "")
-os.environ["LJ_KILL_AT"] = os.environ.get("KILL_AT", "0")
-
-def say(*words):
-    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
-
-con = shim.connect(path, base, sync_interval="1h", max_wal_size=limit)
-if int(exclusive):
-    con.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
-con.execute("PRAGMA journal_mode=WAL").fetchall()
-con.execute("PRAGMA synchronous=NORMAL").fetchall()
-chain.exists(con) or chain.create(con)
-rng = random.Random(4)
-n = chain.last(con)
-for step in steps.split():
-    if step == "commit":
-        n = chain.commit_one(con, rng)
-        say("C", n)
-    elif step == "spill":
-        con.execute("PRAGMA cache_size=5").fetchall()
-        con.execute("BEGIN")
-        con.execute("CREATE TABLE IF NOT EXISTS bulk(a, b)")
-        con.executemany("INSERT INTO bulk VALUES(1, randomblob(900))", [()] * 60)
-    elif step == "rollback":
-        con.execute("ROLLBACK")
-    elif step == "sync":
-        shim.sync(con)
-        say("S", n)
-    elif step == "snapshot":
-        shim.snapshot(con)
-    elif step == "close":
-        con.close()
-    else:
-        con.execute("PRAGMA wal_checkpoint(%s)" % step).fetchall()
-    say("done", step)
-say("end")
-os.kill(os.getpid(), 9)
-"""
-
-
-class Life:
-    """What one run of SCRIPT said. `before`: links that were committed and synced before it."""
-
-    def __init__(self, paths, exclusive, steps, limit, env=None, before=0):
-        environment = dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(shim.__file__)))
-        environment.update(env or {})
-        done = subprocess.run([sys.executable, "-c", SCRIPT, *paths, str(exclusive), steps, limit], env=environment,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-        check_equal(done.returncode, -signal.SIGKILL, "%s: %s" % (steps, done.stderr.decode()))
-        words = [line.split() for line in done.stdout.decode().splitlines()]
-        self.committed = max([int(w[1]) for w in words if w[0] == "C"], default=before)
-        self.synced = max([int(w[1]) for w in words if w[0] == "S"], default=before)
-        self.finished = [w[1] for w in words if w[0] == "done"]
-        self.ended = ["end"] in words
-
-
-def next_open(t, paths, committed, generations, snapshots, most):
-    """
-    The open after a kill: nothing committed is lost and at most link `most` is there, the generation goes on, no snapshot
-    beyond `snapshots` was made, and the replica ends up equal to the database. Fails with what is wrong.
-    """
-    path, base = paths
-    replica = Replica(os.path.join(base, "shard_0"))
-    con = shim.open_wal(path, base)
-    found = chain.verify(con, "next open")
-    shim.sync(con)
-    con.close()
-    check(committed <= found <= most, "%d links live, %d committed, %d begun" % (found, committed, most))
-    out = t.path("out.db")
-    replica.restore(out)
-    check_equal(chain.verify_file(out, "restored"), found, "last link in the replica")
-    pages.check_same(out, path, "replica against the database")
-    replica.check(leftovers_ok=True)
-    counts = replica.counts()
-    check(counts[0] <= generations and counts[1] <= snapshots,
-          "%d generations, %d snapshots" % counts[:2])
-
 
 # What the process does last before it kills itself: each point once in every locking mode and with and without a spool.
 POINTS = (
@@ -113,7 +29,7 @@ POINTS = (
 )
 
 
-@test("shim", "load_extension", timeout=120)
+@test("shim", "load_extension", timeout=400)
 def after_each_kind_of_event(t):
     """Whatever the last event was, the next open goes on in the same generation and loses nothing."""
     for exclusive, limit in ((0, "64MiB"), (0, "0"), (1, "64MiB")):
@@ -137,13 +53,10 @@ STEPS = ("commit sync commit TRUNCATE commit RESTART commit sync PASSIVE commit 
          "spill rollback commit sync RESTART spill rollback commit RESTART commit close")
 
 
-@test("shim", "load_extension", timeout=240, long_timeout=3000)
+@test("shim", "load_extension", timeout=500, long_timeout=3000)
 def before_every_call_that_changes_a_file(t):
     """The script dies before its 1st, 2nd, 3rd ... write, sync, truncate, rename or unlink of database, spool or replica."""
-    try:
-        library = native.shared_library(os.path.join(os.path.dirname(os.path.abspath(__file__)), "killat.c"), "-ldl")
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise harness.Skip("cannot build killat.c: %s" % error)
+    library = killat()
     for exclusive, limit in ((0, "64MiB"), (0, "0"), (1, "64MiB")):
         with t.part("%s locking, max_wal_size=%s" % ("exclusive" if exclusive else "normal", limit)):
             wrong, kills = every_call(t, library, exclusive, limit)

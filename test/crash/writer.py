@@ -8,6 +8,7 @@ pipe has seen did happen before the kill:
     B n              about to COMMIT link n
     C n              COMMIT of link n returned
     S n POSITION     litejoin_sync returned, begun after link n was committed
+    N                litejoin_sync failed: another process ships
     X                about to close
     Z                closed
 """
@@ -22,7 +23,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ljtest import chain, shim  # noqa: E402
+from ljtest import chain, ledger, shim  # noqa: E402
 
 DEFAULTS = {
     "db": "", "replica": "", "seed": 0,
@@ -38,6 +39,10 @@ DEFAULTS = {
     "sync": 0.05,             # share of transactions followed by litejoin_sync
     "transactions": 0,        # end by closing after so many; 0 = go on until killed
     "page_size": 4096,
+    "ledger": False,          # ledger.py in the place of chain.py: many tables; `big` and `payload` mean nothing
+    "checkpointer": False,    # one more thread and connection that checkpoints in every mode, all the time
+    "snapshots": 0.0,         # share of transactions followed by litejoin_snapshot
+    "ballast_bytes": 0,       # size of the database from the begin
     "options": {},            # of the URI
 }
 
@@ -49,6 +54,7 @@ def say(*words):
 class Writer:
     def __init__(self, settings):
         self.settings = settings
+        self.book = ledger if settings["ledger"] else chain
         self.lock = threading.Lock()  # guards last
         self.last = 0
 
@@ -59,6 +65,7 @@ class Writer:
         if s["cache_size"]:
             pragmas.append("cache_size=%d" % s["cache_size"])
         con = shim.connect(s["db"], s["replica"], pragmas=["page_size=%d" % s["page_size"]] +
+                           (["auto_vacuum=INCREMENTAL"] if s["ledger"] else []) +
                            (["locking_mode=EXCLUSIVE"] if s["exclusive"] else []), **s["options"])
         con.execute("PRAGMA journal_mode=WAL").fetchall()
         for pragma in pragmas:
@@ -68,11 +75,15 @@ class Writer:
     def write(self, con, number):
         s = self.settings
         rng = random.Random("%s/%d" % (s["seed"], number))
+        book = ledger.Writer(con, rng, "w%d" % number, rollback_to=True) if s["ledger"] else None
         count = 0
         while not s["transactions"] or count < s["transactions"]:
             count += 1
             try:
-                self.one(con, rng, number)
+                if book is not None:
+                    book.transaction(lambda n: self.commit(con, n))
+                else:
+                    self.one(con, rng, number)
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error):
                     raise
@@ -81,11 +92,28 @@ class Writer:
                 con.execute("PRAGMA wal_checkpoint(%s)" %
                             rng.choice(("PASSIVE", "FULL", "RESTART", "TRUNCATE"))).fetchall()
             if rng.random() < s["sync"]:
-                with self.lock:
-                    covered = self.last
-                say("S", covered, shim.sync(con))
+                self.sync(con)
+            if s["snapshots"] and rng.random() < s["snapshots"]:
+                shim.snapshot(con, "5m")
             if rng.random() < 0.01:
                 time.sleep(0.03)
+
+    def sync(self, con):
+        with self.lock:
+            covered = self.last
+        try:
+            say("S", covered, shim.sync(con))
+        except sqlite3.OperationalError as error:
+            if "not replicating" not in str(error):
+                raise
+            say("N")
+
+    def commit(self, con, n):
+        say("B", n)
+        con.execute("COMMIT")
+        say("C", n)
+        with self.lock:
+            self.last = max(self.last, n)
 
     def one(self, con, rng, number):
         s = self.settings
@@ -100,23 +128,23 @@ class Writer:
             if big and rng.random() < 0.5:
                 con.execute("ROLLBACK")
                 return
-            say("B", n)
-            con.execute("COMMIT")
-            say("C", n)
+            self.commit(con, n)
         except sqlite3.Error:
             if con.in_transaction:
                 con.execute("ROLLBACK")
             raise
-        with self.lock:
-            self.last = max(self.last, n)
 
     def run(self):
         con = self.connect()
-        if not chain.exists(con):
-            chain.create(con)
+        if not self.book.exists(con):
+            self.book.create(con)
             con.execute("CREATE TABLE bulk(a INTEGER, b BLOB)")
-        self.last = chain.verify(con, "database at open")
+            for _ in range(self.settings["ballast_bytes"] // 1000000):
+                con.execute("INSERT INTO bulk VALUES(-1, randomblob(1000000))")
+        self.last = self.book.verify(con, "database at open")
         say("R", self.last, shim.status(con)["generation"] or "-")
+        if self.settings["checkpointer"]:
+            threading.Thread(target=self.checkpoints, daemon=True).start()
         threads = [threading.Thread(target=self.thread, args=(i,), daemon=True)
                    for i in range(1, self.settings["connections"])]
         for thread in threads:
@@ -127,6 +155,19 @@ class Writer:
         say("X")
         con.close()
         say("Z")
+
+    def checkpoints(self):
+        """Until the process is killed."""
+        try:
+            con = self.connect()
+            rng = random.Random("checkpoints/%s" % self.settings["seed"])
+            while True:
+                con.execute("PRAGMA wal_checkpoint(%s)" %
+                            rng.choice(("PASSIVE", "FULL", "RESTART", "TRUNCATE"))).fetchall()
+                time.sleep(rng.random() * 0.01)
+        except Exception as error:
+            print("checkpoints: %s" % error, file=sys.stderr, flush=True)
+            os._exit(3)
 
     def thread(self, number):
         try:

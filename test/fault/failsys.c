@@ -1,5 +1,5 @@
 /*
- * failsys.c - LD_PRELOAD library that makes the N-th system call of a kind fail.
+ * failsys.c - LD_PRELOAD library that makes the N-th system call of a kind, or the N-th allocation, fail.
  *
  * A call counts when it comes from a loaded object whose name contains `caller`, from the thread that was named (0: any), and,
  * unless the kind has no file, concerns a file below one of the folders or files in `paths` (absolute, with ':' between).
@@ -404,4 +404,134 @@ EXPORT long syscall(long number, ...)
     if (number == SYS_renameat2 && hit("rename", CALLER, (const char *)a[3], (int)a[2], true))
         return -1;
     return next(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+/* ---- memory ---- */
+
+/*
+ * What the watched object has allocated and nobody has freed: for leaks. fs_watch(caller) begins; fs_live() counts. A full table loses
+ * entries, so that a leak may go unseen, never the other way round.
+ */
+#define LIVE_SLOTS 65536u
+
+static struct {
+    atomic_flag busy;
+    struct {
+        uintptr_t begin, end;
+    } ranges[RANGE_MAX];
+    int range_count;
+    atomic_bool on;
+    const char *name;
+    void *slots[LIVE_SLOTS];
+    long count;
+} live = {.busy = ATOMIC_FLAG_INIT};
+
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t count, size_t size);
+extern void *__libc_realloc(void *ptr, size_t size);
+extern void __libc_free(void *ptr);
+
+static int add_watched(struct dl_phdr_info *info, size_t size, void *ctx)
+{
+    (void)size;
+    (void)ctx;
+    if (info->dlpi_name == NULL || strstr(info->dlpi_name, live.name) == NULL)
+        return 0;
+    for (int i = 0; i < info->dlpi_phnum && live.range_count < RANGE_MAX; i++) {
+        const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
+        if (ph->p_type == PT_LOAD && (ph->p_flags & PF_X) != 0) {
+            live.ranges[live.range_count].begin = info->dlpi_addr + ph->p_vaddr;
+            live.ranges[live.range_count].end = live.ranges[live.range_count].begin + ph->p_memsz;
+            live.range_count++;
+        }
+    }
+    return 0;
+}
+
+EXPORT void fs_watch(const char *caller)
+{
+    live.name = caller;
+    dl_iterate_phdr(add_watched, NULL);
+    atomic_store(&live.on, true);
+}
+
+EXPORT long fs_live(void)
+{
+    return live.count;
+}
+
+static size_t slot_of(const void *ptr)
+{
+    return ((uintptr_t)ptr >> 4) * 2654435761u % LIVE_SLOTS;
+}
+
+static void *note_alloc(void *ptr, const void *caller)
+{
+    bool ours = false;
+    if (ptr == NULL || !atomic_load_explicit(&live.on, memory_order_relaxed))
+        return ptr;
+    for (int i = 0; i < live.range_count; i++)
+        ours |= (uintptr_t)caller >= live.ranges[i].begin && (uintptr_t)caller < live.ranges[i].end;
+    if (!ours)
+        return ptr;
+    while (atomic_flag_test_and_set_explicit(&live.busy, memory_order_acquire))
+        ;
+    for (size_t i = 0, at = slot_of(ptr); i < 64; i++, at = (at + 1) % LIVE_SLOTS) {
+        if (live.slots[at] == NULL) {
+            live.slots[at] = ptr;
+            live.count++;
+            break;
+        }
+    }
+    atomic_flag_clear_explicit(&live.busy, memory_order_release);
+    return ptr;
+}
+
+static void note_free(const void *ptr)
+{
+    if (ptr == NULL || !atomic_load_explicit(&live.on, memory_order_relaxed))
+        return;
+    while (atomic_flag_test_and_set_explicit(&live.busy, memory_order_acquire))
+        ;
+    for (size_t i = 0, at = slot_of(ptr); i < 64; i++, at = (at + 1) % LIVE_SLOTS) {
+        if (live.slots[at] == ptr) {
+            live.slots[at] = NULL;
+            live.count--;
+            break;
+        }
+    }
+    atomic_flag_clear_explicit(&live.busy, memory_order_release);
+}
+
+EXPORT void *malloc(size_t size)
+{
+    return hit("malloc", CALLER, NULL, -1, false) ? NULL : note_alloc(__libc_malloc(size), CALLER);
+}
+
+EXPORT void *calloc(size_t count, size_t size)
+{
+    return hit("malloc", CALLER, NULL, -1, false) ? NULL
+                                                  : note_alloc(__libc_calloc(count, size), CALLER);
+}
+
+EXPORT void *realloc(void *ptr, size_t size)
+{
+    if (hit("malloc", CALLER, NULL, -1, false))
+        return NULL;
+    note_free(ptr);
+    return note_alloc(__libc_realloc(ptr, size), CALLER);
+}
+
+EXPORT void free(void *ptr)
+{
+    note_free(ptr);
+    __libc_free(ptr);
+}
+
+EXPORT char *strdup(const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char *copy = hit("malloc", CALLER, NULL, -1, false) ? NULL
+                                                        : note_alloc(__libc_malloc(size), CALLER);
+    return copy != NULL ? memcpy(copy, text, size) : NULL;
 }

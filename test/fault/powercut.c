@@ -38,7 +38,21 @@
 #define MAPS_MAX              64
 #define IDENTITIES_MAX        64
 
-enum kind { CREATE = 1, WRITE, LENGTH, SYNC, RENAME, EXCHANGE, LINK, UNLINK, MKDIR, RMDIR, TIMES, MAPPED, MARK };
+enum kind {
+    CREATE = 1,
+    WRITE,
+    LENGTH,
+    SYNC,
+    RENAME,
+    EXCHANGE,
+    LINK,
+    UNLINK,
+    MKDIR,
+    RMDIR,
+    TIMES,
+    MAPPED,
+    MARK
+};
 
 /* Little-endian machines only; disk.py unpacks it as "<IIQQQqqqII". */
 struct record {
@@ -54,7 +68,8 @@ struct record {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int journal = -1;
 static const char *root;
-static ino_t tracked[FDS_MAX]; /* inode of what is open below the root under this number, 0 = nothing */
+static ino_t
+    tracked[FDS_MAX]; /* inode of what is open below the root under this number, 0 = nothing */
 
 static struct map {
     void *at;
@@ -68,7 +83,8 @@ __attribute__((constructor)) static void begin(void)
     const char *path = getenv("LJ_CUT_JOURNAL");
     root = getenv("LJ_CUT_ROOT");
     if (path != NULL && root != NULL)
-        journal = NEXT(int, open64, const char *, int, ...)(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        journal = NEXT(int, open64, const char *, int,
+                       ...)(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 }
 
 /* ------------------------------------------------------------------ the journal */
@@ -76,7 +92,8 @@ __attribute__((constructor)) static void begin(void)
 static bool below(const char *path)
 {
     size_t len = root != NULL ? strlen(root) : 0;
-    if (journal < 0 || path == NULL || strncmp(path, root, len) != 0 || (path[len] != '/' && path[len] != 0))
+    if (journal < 0 || path == NULL || strncmp(path, root, len) != 0 ||
+        (path[len] != '/' && path[len] != 0))
         return false;
     size_t size = strlen(path);
     return size < 4 || strcmp(path + size - 4, "-shm") != 0;
@@ -87,7 +104,8 @@ static int64_t ns_of(const struct timespec *t)
     return (int64_t)t->tv_sec * NS_PER_S + t->tv_nsec;
 }
 
-static void append(const struct record *record, const char *name, const char *name2, const void *data)
+static void append(const struct record *record, const char *name, const char *name2,
+                   const void *data)
 {
     struct iovec parts[4] = {{(void *)(uintptr_t)record, sizeof *record},
                              {(void *)(uintptr_t)name, record->name_bytes},
@@ -105,7 +123,8 @@ static void record_maps(void)
         if (map->at == NULL || memcmp(map->at, map->known, map->bytes) == 0)
             continue;
         memcpy(map->known, map->at, map->bytes);
-        struct record record = {.kind = MAPPED, .data_bytes = (uint32_t)map->bytes, .inode = map->inode};
+        struct record record = {
+            .kind = MAPPED, .data_bytes = (uint32_t)map->bytes, .inode = map->inode};
         append(&record, NULL, NULL, map->known);
     }
 }
@@ -144,8 +163,12 @@ static void note_fd(enum kind kind, int fd, int64_t offset, const void *data, si
     struct stat64 st;
     if (!look(NULL, fd, &st))
         return;
-    struct record record = {.kind = kind, .data_bytes = (uint32_t)size, .inode = st.st_ino, .offset = offset,
-                            .mtime_ns = ns_of(&st.st_mtim), .ctime_ns = ns_of(&st.st_ctim)};
+    struct record record = {.kind = kind,
+                            .data_bytes = (uint32_t)size,
+                            .inode = st.st_ino,
+                            .offset = offset,
+                            .mtime_ns = ns_of(&st.st_mtim),
+                            .ctime_ns = ns_of(&st.st_ctim)};
     append(&record, NULL, NULL, data);
 }
 
@@ -239,14 +262,14 @@ static mode_t mode_of(int flags, va_list list)
     return (flags & O_CREAT) != 0 || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(list, mode_t) : 0;
 }
 
-#define OPEN(name)                                                                                                     \
-    int name(const char *path, int flags, ...)                                                                         \
-    {                                                                                                                  \
-        va_list list;                                                                                                  \
-        va_start(list, flags);                                                                                         \
-        mode_t mode = mode_of(flags, list);                                                                            \
-        va_end(list);                                                                                                  \
-        return open_path(path, flags, mode);                                                                           \
+#define OPEN(name)                                                                                 \
+    int name(const char *path, int flags, ...)                                                     \
+    {                                                                                              \
+        va_list list;                                                                              \
+        va_start(list, flags);                                                                     \
+        mode_t mode = mode_of(flags, list);                                                        \
+        va_end(list);                                                                              \
+        return open_path(path, flags, mode);                                                       \
     }
 OPEN(open)
 OPEN(open64)
@@ -280,7 +303,8 @@ ssize_t write(int fd, const void *data, size_t size)
 
 static ssize_t write_at(int fd, const void *data, size_t size, off64_t at)
 {
-    ssize_t (*next)(int, const void *, size_t, off64_t) = NEXT(ssize_t, pwrite64, int, const void *, size_t, off64_t);
+    ssize_t (*next)(int, const void *, size_t, off64_t) =
+        NEXT(ssize_t, pwrite64, int, const void *, size_t, off64_t);
     if (!is_tracked(fd))
         return next(fd, data, size, at);
     enter();
@@ -389,7 +413,8 @@ static void *map_file(void *hint, size_t bytes, int protection, int flags, int f
     void *(*next)(void *, size_t, int, int, int, off64_t) =
         NEXT(void *, mmap64, void *, size_t, int, int, int, off64_t);
     void *result = next(hint, bytes, protection, flags, fd, at);
-    if (result == MAP_FAILED || (flags & MAP_SHARED) == 0 || (protection & PROT_WRITE) == 0 || !is_tracked(fd))
+    if (result == MAP_FAILED || (flags & MAP_SHARED) == 0 || (protection & PROT_WRITE) == 0 ||
+        !is_tracked(fd))
         return result;
     enter();
     for (int i = 0; i < MAPS_MAX; i++) {
@@ -442,7 +467,8 @@ int munmap(void *at, size_t bytes)
 
 static int exchange_or_rename(const char *from, const char *to, unsigned flags)
 {
-    int rc = NEXT(int, renameat2, int, const char *, int, const char *, unsigned)(AT_FDCWD, from, AT_FDCWD, to, flags);
+    int rc = NEXT(int, renameat2, int, const char *, int, const char *,
+                  unsigned)(AT_FDCWD, from, AT_FDCWD, to, flags);
     return rc;
 }
 
@@ -466,8 +492,8 @@ int rename(const char *from, const char *to)
 int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags)
 {
     if (from_folder != AT_FDCWD || to_folder != AT_FDCWD)
-        return NEXT(int, renameat2, int, const char *, int, const char *, unsigned)(from_folder, from, to_folder, to,
-                                                                                    flags);
+        return NEXT(int, renameat2, int, const char *, int, const char *,
+                    unsigned)(from_folder, from, to_folder, to, flags);
     return change_name(from, to, flags);
 }
 
@@ -606,20 +632,20 @@ static int as_before(int rc, struct stat64 *st)
 /* On 64-bit Linux both structs are one. */
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "stat is stat64");
 
-#define STAT(name, type)                                                                                               \
-    int name(const char *path, type *st)                                                                               \
-    {                                                                                                                  \
-        return as_before(NEXT(int, name, const char *, type *)(path, st), (struct stat64 *)st);                        \
+#define STAT(name, type)                                                                           \
+    int name(const char *path, type *st)                                                           \
+    {                                                                                              \
+        return as_before(NEXT(int, name, const char *, type *)(path, st), (struct stat64 *)st);    \
     }
 STAT(stat, struct stat)
 STAT(stat64, struct stat64)
 STAT(lstat, struct stat)
 STAT(lstat64, struct stat64)
 
-#define FSTAT(name, type)                                                                                              \
-    int name(int fd, type *st)                                                                                         \
-    {                                                                                                                  \
-        return as_before(NEXT(int, name, int, type *)(fd, st), (struct stat64 *)st);                                   \
+#define FSTAT(name, type)                                                                          \
+    int name(int fd, type *st)                                                                     \
+    {                                                                                              \
+        return as_before(NEXT(int, name, int, type *)(fd, st), (struct stat64 *)st);               \
     }
 FSTAT(fstat, struct stat)
 FSTAT(fstat64, struct stat64)

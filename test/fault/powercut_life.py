@@ -40,7 +40,8 @@ class Life:
         first = ["page_size=1024", "auto_vacuum=INCREMENTAL"] + (["locking_mode=EXCLUSIVE"] if s["exclusive"] else [])
         self.con = shim.connect(self.db, os.path.join(s["root"], "replica"), pragmas=first, **s["options"])
         self.con.execute("PRAGMA journal_mode=WAL").fetchall()
-        for pragma in ("synchronous=" + s["synchronous"], "cache_size=%d" % self.rng.choice((5, 2000)),
+        cache_pages = self.rng.choice((5, 2000))
+        for pragma in ("synchronous=" + s["synchronous"], "cache_size=%d" % cache_pages,
                        "wal_autocheckpoint=%d" % self.rng.choice((0, 20, 1000)),
                        "journal_size_limit=%d" % self.rng.choice((-1, 0))):
             self.con.execute("PRAGMA " + pragma).fetchall()
@@ -48,7 +49,8 @@ class Life:
             ledger.create(self.con)
         self.last = ledger.last(self.con)
         self.mark("O", self.last)
-        self.writer = ledger.Writer(self.con, self.rng, "life", blob_bytes=(2000, 9000))
+        self.writer = ledger.Writer(self.con, self.rng, "life", rollback_to=True,
+                                    blob_bytes=(2000, 9000))
 
     def commit(self, g):
         self.mark("B", g)

@@ -177,7 +177,7 @@ int main(int argc, char **argv)
         return 2;
     storm.folder = argv[2];
     storm.seed = (unsigned)strtoul(argv[4], NULL, 10);
-    storm.end = time(NULL) + atoi(argv[1]);
+    storm.end = time(NULL) + (time_t)strtol(argv[1], NULL, 10);
     snprintf(data, sizeof(data), "%s/data", storm.folder);
     mkdir(data, 0700);
     litejoin_config config = {.size = sizeof(config),

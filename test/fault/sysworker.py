@@ -49,7 +49,7 @@ class Life:
         self.last = ""
         self.failures = []  # of the application's own statements
         self.errors = []  # what litejoin_sync and litejoin_snapshot said
-        self.heard = []  # litejoin_status: last_error
+        self.open_failures = []  # that are allowed
 
     @contextlib.contextmanager
     def phase(self, name):
@@ -60,7 +60,8 @@ class Life:
         state = os.path.join(os.path.dirname(self.path), ".app.db-litejoin")
         # the database itself has to be there for SQLite too; at its restore it is our file
         paths = ":".join((state, self.base, self.path + "-wal", os.path.dirname(self.path) if name == "boot" else self.base))
-        faults.fs_arm(job["kind"].encode(), job["at"], job["count"], job["error"], b"litejoin_vfs.so", paths.encode(), 0)
+        caller = job.get("caller", "litejoin_vfs.so").encode()
+        faults.fs_arm(job["kind"].encode(), job["at"], job["count"], job["error"], caller, paths.encode(), 0)
         try:
             yield
         finally:
@@ -72,8 +73,8 @@ class Life:
     def statement(self, what, function):
         try:
             return function()
-        except sqlite3.Error as error:
-            self.failures.append("%s: %s; %s" % (what, error, shim.last_error()))
+        except (sqlite3.Error, MemoryError) as error:  # MemoryError: what sqlite3 makes of SQLITE_NOMEM
+            self.failures.append("%s: %s; %s" % (what, error or "out of memory", shim.last_error()))
             return None
 
     def open(self, what="open"):
@@ -104,9 +105,8 @@ class Life:
             if what == "sync":
                 self.synced = max(self.synced, number)
             return True
-        except sqlite3.Error as error:
-            self.errors.append("%s: %s; %s" % (what, error, shim.last_error()))
-            self.heard.append(shim.status(self.con)["last_error"])
+        except (sqlite3.Error, MemoryError) as error:
+            self.errors.append("%s: %s; %s" % (what, error or "out of memory", shim.last_error()))
             return False
 
     def close(self):
@@ -122,8 +122,9 @@ def live(life):
     steps = names[:names.index(job["phase"]) + 1]
     with life.phase("open"):
         life.open()
-    if life.con is None and "restoring before open" in life.failures[0]:
-        # whether there is something to restore could not be seen: then an open has to fail
+    if life.con is None and job["kind"] == "malloc" or "restoring before open" in "".join(life.failures):
+        # whether there is something to restore could not be seen, or a handle not be made: then an open has to fail
+        life.open_failures = life.failures
         life.failures = []
         life.open()
     if life.con is None:
@@ -159,10 +160,13 @@ def live(life):
             life.close()
     if "reopen" in steps:
         with life.phase("reopen"):
-            if life.open() is None:
+            if life.open() is None and job["kind"] != "malloc":
                 return
-            life.commit()
-            life.ask("sync", patience)
+            if life.con is not None:
+                    life.ask("sync", patience)
+        if life.con is None:
+            life.open_failures = life.failures
+            life.failures = []
     finish(life)
 
 
@@ -226,8 +230,11 @@ def same_as_plain(job):
             value = function()
             outcomes.append([what, "ok", repr(value)[:80] if not isinstance(value, sqlite3.Connection) else ""])
             return value
+        except MemoryError:
+            outcomes.append([what, "SQLITE_NOMEM", ""])
+            return None
         except sqlite3.Error as error:
-            outcomes.append([what, error.sqlite_errorname, ""])
+            outcomes.append([what, getattr(error, "sqlite_errorname", None) or str(error), ""])
             return None
 
     def execute(sql):
@@ -268,8 +275,11 @@ def same_as_plain(job):
 
 
 def main():
+    faults.fs_live.restype = ctypes.c_long
+    watched = False  # from behind the first life: what a process allocates once is no leak
     for line in sys.stdin:
         job = json.loads(line)
+        before = faults.fs_live()
         if job["phase"] == "sqlite":
             answer = same_as_plain(job)
         else:
@@ -279,6 +289,10 @@ def main():
             if life.con is not None:
                 life.con.close()
             answer = {key: value for key, value in vars(life).items() if key not in ("con", "rng", "job")}
+            answer["leaked"] = faults.fs_live() - before
+            shim.load()
+            faults.fs_watch(b"litejoin_vfs.so") if not watched else None
+            watched = True
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

@@ -176,6 +176,13 @@ def frames_are_in_the_spool(t):
 
 
 @test("shim", "load_extension", timeout=240, long_timeout=3000)
+def snapshots_and_retention(t):
+    """Objects are deleted on the disk that is cut: whatever of that is undone, the replica stays whole from its newest snapshot on."""
+    cuts(t, "retention", True, synchronous="NORMAL", losses=0.2,
+         options={"sync_interval": "5ms", "snapshot_interval": "20ms", "retention": "60ms"})
+
+
+@test("shim", "load_extension", timeout=240, long_timeout=3000)
 def the_disk_is_never_behind_with_fsync_before_ship(t):
     cuts(t, "fsync_before_ship", False, synchronous="NORMAL",
          options={"sync_interval": "1ms", "fsync_before_ship": "on"})

@@ -120,7 +120,7 @@ class Life:
     def finish(self, generations):
         replica = self.replica()
         for generation in replica.generations():
-            for thing in generation.segments + generation.snapshots:
+            for thing in generation.segments + generation.snapshots + generation.marks:
                 os.utime(thing.path, (1e9, 1e9))  # the store's own times say nothing about order here
         replica.check()
         found = replica.generations()

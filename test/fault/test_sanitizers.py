@@ -18,7 +18,7 @@ from ljtest import fasts3, faults, harness, pages  # noqa: E402
 from ljtest.harness import LONG, check, check_equal, test  # noqa: E402
 from ljtest.replica import Replica  # noqa: E402
 
-SECONDS = 120 if LONG else 5
+SECONDS = 120 if LONG else 4
 OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1:abort_on_error=0",
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
@@ -98,7 +98,7 @@ def memory_on_s3(t):
     on_s3(t, "LJ_BUILD_ASAN")
 
 
-@test(timeout=200, long_timeout=3000)
+@test(long_timeout=3000, long_only=True)
 def plainly(t):
     on_a_folder(t, "LJ_BUILD")
 

@@ -221,9 +221,9 @@ int main(int argc, char **argv)
         die("usage: many EXTENSION|- FOLDER COUNT THREADS IDLE_SECONDS URI_OPTIONS");
     host = (setup){.extension = argv[1],
                    .folder = argv[2],
-                   .count = atoi(argv[3]),
-                   .threads = atoi(argv[4]),
-                   .idle_seconds = atof(argv[5]),
+                   .count = (int)strtol(argv[3], NULL, 10),
+                   .threads = (int)strtol(argv[4], NULL, 10),
+                   .idle_seconds = strtod(argv[5], NULL),
                    .options = argv[6]};
     if (host.count < 1 || host.threads < 1 || host.threads > THREADS_MAX)
         die("bad numbers");

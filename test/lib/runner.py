@@ -17,8 +17,12 @@ The TAP lines of cmocka and of the fuzz replays ("ok 3 - NAME", "1..7") count th
 "skipped: why" just before. A script that ends with a status other than 0 without a "not ok" line, prints no test at all, prints fewer than it announced, skips
 without a reason, or runs out of time has one failure more. Everything it printed is kept in .cache/test-logs.
 
+Two groups of stages, one after the other; within a group the scripts of all stages share the machine, the largest first. Scripts that
+talk to servers and wait for what replication does use little of it, so more of them run at once than there are cores.
+What computes (unit, sqlite, lint) has the second group.
+
 A Python script may say in a comment line of its head `# run-alone` (nothing else runs beside it: for tests that measure
-time) and `# timeout: SECONDS` (default 600, four times that with --long).
+time) and `# timeout: SECONDS` (default 1200, four times that with --long).
 """
 
 import concurrent.futures
@@ -28,6 +32,7 @@ import os
 import pathlib
 import platform
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -38,7 +43,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 LOGS = ROOT / ".cache" / "test-logs"
 PYTHON = "/usr/bin/python3"
 STAGE_FOLDERS = ("integration", "clients", "storage", "interop", "crash", "fault")
-TIMEOUT_SECONDS = 600
+TIMEOUT_SECONDS = 1200
+WAITING_AT_ONCE = 3  # scripts per core
+UNIT_PATIENCE = 4  # times meson's timeout, which is meant for a machine that does nothing else
 FUZZ_SECONDS = int(os.environ.get("LJ_FUZZ_SECONDS", "120"))
 SHOWN_LOG_LINES = 40
 SHOWN_LOG_LINES_MAX = 200
@@ -58,6 +65,7 @@ class Script:
     env: dict = dataclasses.field(default_factory=dict)
     timeout: float = TIMEOUT_SECONDS
     alone: bool = False
+    size: int = 0  # those that take long have to begin early
 
 
 @dataclasses.dataclass
@@ -112,7 +120,7 @@ def meson_scripts(build, label):
         env = {**sanitizer_env(), **test["env"], "CMOCKA_MESSAGE_OUTPUT": "TAP"}
         suite = test["suite"][0].split(":")[-1] if test["suite"] else "unit"
         name = test["name"] if suite == "unit" else f"{suite}/{test['name']}"
-        yield Script(f"{label} {name}", [*prefix, *test["cmd"]], env, float(test["timeout"]))
+        yield Script(f"{label} {name}", [*prefix, *test["cmd"]], env, UNIT_PATIENCE * float(test["timeout"]))
 
 
 def unit_scripts():
@@ -129,7 +137,7 @@ def head_comments(path):
 def folder_scripts(stage):
     """test/<stage>/test_*.py"""
     for path in sorted((ROOT / "test" / stage).glob("test_*.py")):
-        script = Script(path.stem.removeprefix("test_"), [PYTHON, str(path)])
+        script = Script(path.stem.removeprefix("test_"), [PYTHON, str(path)], size=path.stat().st_size)
         for line in head_comments(path):
             if line == "# run-alone":
                 script.alone = True
@@ -141,12 +149,12 @@ def folder_scripts(stage):
 
 
 def sqlite_scripts():
-    timeout = 4 * 3600 if "LJ_LONG" in os.environ else 1200
-    yield Script("suite", [PYTHON, str(ROOT / "test/sqlite/suite.py")], timeout=timeout)
+    timeout = 4 * 3600 if "LJ_LONG" in os.environ else 2400
+    yield Script("suite", [PYTHON, str(ROOT / "test/sqlite/suite.py")], timeout=timeout, size=2)
 
 
 def lint_scripts():
-    yield Script("lint", [PYTHON, str(ROOT / "test/lint/lint.py")], timeout=1200)
+    yield Script("lint", [PYTHON, str(ROOT / "test/lint/lint.py")], timeout=1200, size=1)
 
 
 def fuzz_scripts():
@@ -258,60 +266,80 @@ def show_log(log):
         print(f"    | {lines[number]}")
 
 
-def show(script, result):
+def show(stage, script, result):
     counts = f"{len(result.passed)} passed"
     if result.failed:
         counts += f", {len(result.failed)} FAILED"
     if result.skipped:
         counts += f", {len(result.skipped)} skipped"
-    print(f"{script.name:<40} {counts} ({result.seconds:.1f} s)")
+    print(f"{stage + ' ' + script.name:<40} {counts} ({result.seconds:.1f} s)")
     for text in result.notes:
         print(f"    {text}")
     for text in result.skipped:
         print(f"    skip - {text}")
     for text in result.failed:
         print(f"    not ok - {text}")
-    if result.failed:
+    if result.failed and result.log is not None:
         show_log(result.log)
     sys.stdout.flush()
 
 
-def run_stage(stage, jobs):
-    """One stage; whatever keeps it from being run is a failure of it."""
-    start = time.monotonic()
-    try:
-        total = run_scripts_of(stage, jobs)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        total = Result(failed=[f"all: the stage could not be run: {error}"])
-    total.seconds = time.monotonic() - start
-    return total
-
-
-def run_scripts_of(stage, jobs):
-    print(f"\n== {stage}", flush=True)
-    total = Result()
+def scripts_of(stage, total):
+    """The scripts of a stage; whatever keeps it from being run is a failure of it."""
     if "LJ_BUILD" not in os.environ and stage != "fuzz":
         total.skipped.append("all: the plain build failed")
-        return total
-    scripts = stage_scripts(stage)
-    together = [script for script in scripts if not script.alone]
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(run_script, stage, script): script for script in together}
-        for future in concurrent.futures.as_completed(futures):
-            show(futures[future], future.result())
-            total.add(future.result())
-    for script in scripts:
-        if script.alone:
-            result = run_script(stage, script)
-            show(script, result)
-            total.add(result)
+        return []
+    try:
+        scripts = stage_scripts(stage)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        total.failed.append(f"all: the stage could not be run: {error}")
+        return []
     if not scripts:
         total.skipped.append("all: this stage has no test script")
-    return total
+    return scripts
 
 
-def summary(stages, broken):
-    print("\n== summary")
+def cpu_seconds():
+    """Of everything that was started and waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def run_group(stages, at_once):
+    """{stage: Result}; the scripts of all these stages together."""
+    print(f"\n== {' '.join(stages)}", flush=True)
+    start = time.monotonic()
+    cpu = cpu_seconds()
+    totals = {stage: Result() for stage in stages}
+
+    def run(stage, script):
+        try:
+            return run_script(stage, script)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            return Result(failed=[f"{script.name}: could not be run: {error}"])
+
+    def note(stage, script, result):
+        show(stage, script, result)
+        totals[stage].add(result)
+        totals[stage].seconds += result.seconds
+
+    scripts = [(stage, script) for stage in stages for script in scripts_of(stage, totals[stage])]
+    scripts.sort(key=lambda pair: -pair[1].size)
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        futures = {pool.submit(run, *pair): pair for pair in scripts if not pair[1].alone}
+        for future in concurrent.futures.as_completed(futures):
+            note(*futures[future], future.result())
+    for pair in scripts:
+        if pair[1].alone:
+            note(*pair, run(*pair))
+    took = time.monotonic() - start
+    print(f"({took:.0f} s, {cpu_seconds() - cpu:.0f} s of CPU)", flush=True)
+    return totals
+
+
+def summary(stages, broken, seconds):
+    """The seconds of a stage are those of its scripts, most of which run side by side."""
+    print(f"\n== summary ({seconds:.0f} s)")
     for stage, total in stages.items():
         print(f"{stage:<12} {len(total.passed):6} passed {len(total.failed):6} failed {len(total.skipped):6} skipped"
               f" {total.seconds:8.1f} s")
@@ -337,8 +365,17 @@ def main():
         broken.append(arguments[1])
         arguments = arguments[2:]
     jobs = int(os.environ.get("LJ_JOBS", "2"))
-    stages = {stage: run_stage(stage, jobs) for stage in arguments}
-    sys.exit(0 if summary(stages, broken) else 1)
+    start = time.monotonic()
+    waiting = [stage for stage in arguments if stage in STAGE_FOLDERS]
+    computing = [stage for stage in arguments if stage not in STAGE_FOLDERS]
+    results = {}
+    if waiting:
+        results.update(run_group(waiting, WAITING_AT_ONCE * jobs))
+    if computing:
+        results.update(run_group(computing, jobs + 1))
+    stages = {stage: results[stage] for stage in arguments}
+    good = summary(stages, broken, time.monotonic() - start)
+    sys.exit(0 if good else 1)
 
 
 if __name__ == "__main__":

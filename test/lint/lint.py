@@ -86,7 +86,17 @@ def cppcheck(_files):
     return out.splitlines() if status != 0 else []
 
 
+def built_without_warnings():
+    """The build folder was compiled with warnings as errors, and nothing has changed since."""
+    options = json.loads((BUILD / "meson-info" / "intro-buildoptions.json").read_text(encoding="utf-8"))
+    strict = any(option["name"] == "werror" and option["value"] is True for option in options)
+    status, out = run(["ninja", "-C", str(BUILD), "-n"])
+    return strict and status == 0 and "no work to do" in out
+
+
 def gcc_warnings(_files):
+    if built_without_warnings():
+        return []
     jobs = []
     for _, command, folder in compile_commands():
         arguments = iter(command)

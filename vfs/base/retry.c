@@ -26,7 +26,7 @@ bool lj_retry_pause(unsigned attempt, int64_t first_ns, int64_t longest_ns, int6
     int64_t pause_ns = LJ_MAX((int64_t)((double)bound_ns * random / UINT32_MAX),
                               LJ_MIN(retry_after_ns, RETRY_AFTER_MAX_NS));
     int64_t end_ns = lj_clock_mono_ns() + pause_ns;
-    while (!lj_flag_is_set(cancel) && !lj_flag_is_set(abort)) {
+    while (!lj_cancel_requested(cancel) && !lj_flag_is_set(abort)) {
         int64_t left_ns = end_ns - lj_clock_mono_ns();
         if (left_ns <= 0)
             return true;

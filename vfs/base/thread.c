@@ -4,6 +4,11 @@
 #include "vfs/base/thread.h"
 
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define WAY_NICE 10 /* a tenth of the weight of a thread with the usual priority */
 
 unsigned lj_threads_start(pthread_t *threads, unsigned wanted, size_t stack_bytes,
                           void *(*run)(void *ctx), void *ctx)
@@ -22,4 +27,12 @@ unsigned lj_threads_start(pthread_t *threads, unsigned wanted, size_t stack_byte
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
     return started;
+}
+
+void lj_thread_give_way(void)
+{
+    /* on Linux the nice value is a thread's own; a thread that has a higher one keeps it */
+    id_t self = (id_t)syscall(SYS_gettid);
+    if (getpriority(PRIO_PROCESS, self) < WAY_NICE)
+        (void)setpriority(PRIO_PROCESS, self, WAY_NICE);
 }

@@ -302,3 +302,12 @@ void lj_attach_tell_break_locked(lj_db *db, const char *reason)
     snprintf(db->last_break, sizeof(db->last_break),
              "%s (the replica is at %s, the local database at %s)", reason, replica, local);
 }
+
+bool lj_attach_follows_locked(const lj_db *db, lj_wal_salt salt, bool deleted)
+{
+    const lj_chain *chain = &db->chain;
+    if (chain->has_life)
+        return deleted || !chain->sealed || salt.salt1 == chain->salt.salt1 + 1;
+    lj_wal_salt none = {0, 0};
+    return lj_wal_salt_eq(db->empty_salt, none) || lj_wal_salt_eq(db->empty_salt, salt);
+}

@@ -34,4 +34,10 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved);
  */
 void lj_attach_tell_break_locked(lj_db *db, const char *reason);
 
+/*
+ * A restart counts the first salt up by one. Between two looks another process can begin a life, commit, and restart again: then
+ * it is more than one, and what it committed is gone. Caller holds the mutex.
+ */
+bool lj_attach_follows_locked(const lj_db *db, lj_wal_salt salt, bool deleted);
+
 #endif

@@ -17,6 +17,7 @@
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
 #include "vfs/capture/attach.h"
+#include "vfs/capture/spool.h"
 
 #define READY_PAUSE_NS     (100 * LJ_NS_PER_MS)
 #define READY_PAUSE_MAX_NS (5 * LJ_NS_PER_S)
@@ -149,6 +150,7 @@ static bool attach_once(lj_db *db)
         return code == LJ_BUSY;
     }
     lj_saved_position saved;
+    lj_spool_sweep(db->spool_dir);
     lj_attach(db, &saved);
     pthread_mutex_lock(&db->mutex);
     db->saved = saved;
@@ -201,6 +203,7 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
     char told[sizeof(db->last_break)];
     pthread_mutex_lock(&db->mutex);
     bool was_active = db->chain.active;
+    db->life.emptied = false;
     db->touched = db->touched || !db->attached;
     db->disturbed =
         db->disturbed || db->freezing; /* a generation that is about to begin must not miss it */
@@ -211,19 +214,6 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
         lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, told);
         db->wake(db, 0);
     }
-}
-
-/*
- * A restart counts the first salt up by one. Between two looks another process can begin a life, commit, and restart again: then
- * it is more than one, and what it committed is gone.
- */
-static bool follows_locked(const lj_db *db, lj_wal_salt salt, bool deleted)
-{
-    const lj_chain *chain = &db->chain;
-    if (chain->has_life)
-        return deleted || !chain->sealed || salt.salt1 == chain->salt.salt1 + 1;
-    lj_wal_salt none = {0, 0};
-    return lj_wal_salt_eq(db->empty_salt, none) || lj_wal_salt_eq(db->empty_salt, salt);
 }
 
 /* A life begins: decides whether it continues the chain (I3). Returns false when the chain broke. */
@@ -237,7 +227,7 @@ static bool begin_life_locked(lj_db *db, lj_wal_salt salt, uint32_t page_size)
     db->wal_deleted = false;
     if (!chain->active)
         return true;
-    if (!follows_locked(db, salt, deleted)) {
+    if (!lj_attach_follows_locked(db, salt, deleted)) {
         break_locked(db, "another process restarted the WAL more than once since we looked");
         return false;
     }
@@ -274,6 +264,7 @@ static void extend_life_locked(lj_db *db, uint64_t frames)
 {
     lj_chain *chain = &db->chain;
     bool changed = false;
+    db->life.emptied = false;
     if (chain->active && chain->sealed && frames > chain->sealed_frames) {
         chain->sealed = false; /* the restart did not come about, the writer went on appending */
         chain->emptied = false;
@@ -311,10 +302,15 @@ static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
     life->frames = end->frames;
     life->db_pages = end->db_pages;
     db->commits++;
+    lj_db_pending_published_locked(db, end);
+    if (db->chain.active && db->shipped_life == life->number)
+        db->safe_frames = LJ_MAX(db->safe_frames, LJ_MIN(db->shipped_frames, end->frames));
     if (db->established && !db->chain.active && !db->broken) {
         db->broken = true; /* the generation is a snapshot alone: this commit needs the next */
         snprintf(db->broken_reason, sizeof(db->broken_reason), "the WAL does not verify");
     }
+    if (db->chain.active && db->safe_frames >= end->frames)
+        return; /* it waited for the replica before it was published */
     int64_t now_ns = lj_clock_wall_ns();
     lj_commit commit = {.life = life->number,
                         .frame = end->frames,
@@ -344,6 +340,14 @@ bool lj_db_publish_seen(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *re
     if (seen && ret_end != NULL)
         *ret_end = end;
     return seen;
+}
+
+uint64_t lj_db_life_number(lj_db *db, lj_wal_salt salt)
+{
+    pthread_mutex_lock(&db->mutex);
+    uint64_t number = db->life.known && lj_wal_salt_eq(db->life.salt, salt) ? db->life.number : 0;
+    pthread_mutex_unlock(&db->mutex);
+    return number;
 }
 
 static bool look_given(void *ctx, lj_wal_end *ret_end)
@@ -438,14 +442,14 @@ static const lj_error *current_error_locked(const lj_db *db)
 }
 
 /* What keeps commits from the replica. */
-static const lj_error *shipping_error_locked(const lj_db *db)
+const lj_error *lj_db_shipping_error_locked(const lj_db *db)
 {
     return db->established ? &db->ship_error : current_error_locked(db);
 }
 
 /* "<what>: <why>" with the hint of why. */
-static lj_code told_why(lj_error *err, lj_code code, const char *what, const lj_error *why,
-                        const char *otherwise)
+lj_code lj_db_told_why(lj_error *err, lj_code code, const char *what, const lj_error *why,
+                       const char *otherwise)
 {
     lj_error_set(err, code, "%s: %s", what, why->code != LJ_OK ? why->message : otherwise);
     if (why->code != LJ_OK)
@@ -466,14 +470,14 @@ static bool reached_locked(const lj_db *db, uint64_t life, uint64_t frames)
     return db->shipped_life > life || (db->shipped_life == life && db->shipped_frames >= frames);
 }
 
-static void deadline_in(int64_t timeout_ns, struct timespec *ret)
+void lj_db_deadline(int64_t timeout_ns, struct timespec *ret)
 {
     int64_t at = lj_clock_mono_ns() + LJ_MIN(timeout_ns, INT64_C(1) << 60);
     ret->tv_sec = (time_t)(at / LJ_NS_PER_S);
     ret->tv_nsec = (long)(at % LJ_NS_PER_S);
 }
 
-static lj_code cannot_wait_locked(const lj_db *db, lj_error *err)
+lj_code lj_db_cannot_wait_locked(const lj_db *db, lj_error *err)
 {
     if (db->not_wal || db->state == LJ_DB_STOPPED || db->state == LJ_DB_STANDBY) {
         lj_error_set(err, LJ_UNSUPPORTED, "not replicating: %s", db->reason);
@@ -484,19 +488,14 @@ static lj_code cannot_wait_locked(const lj_db *db, lj_error *err)
     return LJ_OK;
 }
 
-lj_code lj_db_wait(lj_db *db, int64_t timeout_ns, bool first_error, lj_error *err)
+lj_code lj_db_wait_for_locked(lj_db *db, uint64_t life, uint64_t frames, int64_t timeout_ns,
+                              bool first_error, lj_error *err)
 {
     struct timespec deadline;
-    deadline_in(timeout_ns, &deadline);
-    pthread_mutex_lock(&db->mutex);
-    lj_code code = cannot_wait_locked(db, err);
-    if (code != LJ_OK) {
-        pthread_mutex_unlock(&db->mutex);
-        return code;
-    }
-    uint64_t life = db->life.known ? db->life.number : 0;
-    uint64_t frames = db->life.frames;
+    lj_db_deadline(timeout_ns, &deadline);
+    LJ_TRY(lj_db_cannot_wait_locked(db, err));
     uint64_t failures = db->failures;
+    lj_code code = LJ_OK;
     db->flush_waiters++;
     bool woken = false;
     int rc = 0;
@@ -509,16 +508,24 @@ lj_code lj_db_wait(lj_db *db, int64_t timeout_ns, bool first_error, lj_error *er
             continue;
         }
         rc = pthread_cond_timedwait(&db->cond, &db->mutex, &deadline);
-        code = cannot_wait_locked(db, err);
+        code = lj_db_cannot_wait_locked(db, err);
         if (first_error && db->failures != failures)
             break;
     }
     if (code == LJ_OK && !reached_locked(db, life, frames)) {
         code = rc == ETIMEDOUT ? LJ_TIMEOUT : LJ_UNAVAILABLE;
-        told_why(err, code, "the replica does not have every commit yet", shipping_error_locked(db),
-                 "still shipping");
+        lj_db_told_why(err, code, "the replica does not have every commit yet",
+                       lj_db_shipping_error_locked(db), "still shipping");
     }
     db->flush_waiters--;
+    return code;
+}
+
+lj_code lj_db_wait(lj_db *db, int64_t timeout_ns, bool first_error, lj_error *err)
+{
+    pthread_mutex_lock(&db->mutex);
+    uint64_t life = db->life.known ? db->life.number : 0;
+    lj_code code = lj_db_wait_for_locked(db, life, db->life.frames, timeout_ns, first_error, err);
     pthread_mutex_unlock(&db->mutex);
     return code;
 }
@@ -526,9 +533,9 @@ lj_code lj_db_wait(lj_db *db, int64_t timeout_ns, bool first_error, lj_error *er
 lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_error *err)
 {
     struct timespec deadline;
-    deadline_in(timeout_ns, &deadline);
+    lj_db_deadline(timeout_ns, &deadline);
     pthread_mutex_lock(&db->mutex);
-    lj_code code = cannot_wait_locked(db, err);
+    lj_code code = lj_db_cannot_wait_locked(db, err);
     if (code != LJ_OK) {
         pthread_mutex_unlock(&db->mutex);
         return code;
@@ -542,7 +549,8 @@ lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_error *err)
         rc = pthread_cond_timedwait(&db->cond, &db->mutex, &deadline);
     if (db->snapshot_done < mine) {
         code = db->snapshot_failed >= mine ? LJ_UNAVAILABLE : LJ_TIMEOUT;
-        told_why(err, code, "no snapshot", current_error_locked(db), "it is still being written");
+        lj_db_told_why(err, code, "no snapshot", current_error_locked(db),
+                       "it is still being written");
     }
     pthread_mutex_unlock(&db->mutex);
     return code;
@@ -559,8 +567,12 @@ static void state_text_locked(const lj_db *db, lj_db_status *s)
                  db->reason);
         return;
     }
-    if (current_error_locked(db)->code != LJ_OK)
+    if (db->pending.degraded)
+        text = "degraded";
+    else if (current_error_locked(db)->code != LJ_OK)
         text = "retrying";
+    else if (db->snapshots_only)
+        text = "snapshots only: run wal_checkpoint(TRUNCATE)";
     else if (db->state == LJ_DB_IDLE)
         text = "idle";
     else if (!db->established)
@@ -604,6 +616,8 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
     s.shipped_bytes = db->shipped_bytes;
     s.last_snapshot_ns = db->last_snapshot_ns;
     memcpy(s.last_break, db->last_break, sizeof(s.last_break));
+    s.degraded = db->pending.degraded;
+    s.failed_commits = db->pending.failed;
     if (current_error_locked(db)->code != LJ_OK)
         lj_error_format(current_error_locked(db), s.last_error, sizeof(s.last_error));
     else if (!db->established && db->broken && db->saved.at.generation[0] != 0)

@@ -7,7 +7,8 @@
  *   I1  A frame of an active chain is destroyed only when it is in the replica or in the spool (lj_db_gate, lj_db_seal).
  *   I2  What the gate takes for safe is in the position file first (the shipper's order: ack, file, lj_db_shipped).
  *   I3  A new life continues the chain only when the life before it was sealed at its last frame (lj_db_publish).
- *   I4  No function here that runs in an application thread waits for the shipper or for a store, except lj_db_wait.
+ *   I4  No function here that runs in an application thread waits for the shipper or for a store, except lj_db_wait* and
+ *       lj_db_pending_wait (pending.h), which are there for it.
  *
  * Layer: capture. Thread-safety: every function takes lj_db.mutex itself unless it says otherwise. Rank: registry (1) >
  * lj_db.mutex (2) > scheduler (3). lj_db.mutex is never held across I/O.
@@ -18,6 +19,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "vfs/capture/pending.h"
 #include "vfs/capture/position.h"
 #include "vfs/capture/ring.h"
 
@@ -32,16 +34,6 @@ typedef struct {
     bool fsync_before_ship;
 } lj_db_options;
 
-/* The current life of the WAL as this process knows it. */
-typedef struct {
-    bool known;
-    uint64_t number; /* counted from 1 in this process */
-    lj_wal_salt salt;
-    uint64_t frames; /* committed */
-    uint32_t page_size;
-    uint32_t db_pages;
-} lj_life;
-
 typedef enum {
     LJ_DB_IDLE,     /* opened; the WAL was not read yet */
     LJ_DB_STARTING, /* deciding between continuing and a new generation, or taking its first snapshot */
@@ -49,8 +41,6 @@ typedef enum {
     LJ_DB_STANDBY, /* another process on this machine is the uploader */
     LJ_DB_STOPPED, /* cannot replicate: see reason */
 } lj_db_state;
-
-typedef struct lj_db lj_db;
 
 /* Called (under no lock) when there may be work: due at `due_ns` of the monotonic clock, 0 = now. */
 typedef void (*lj_db_wake_fn)(lj_db *db, int64_t due_ns);
@@ -96,6 +86,8 @@ struct lj_db {
     char broken_reason[192];
     /* why a generation was given up last, with both positions; "" = none was */
     char last_break[400];
+    bool
+        snapshots_only; /* the WAL does not verify: until it restarts, generations are snapshots alone */
     lj_life life;
     lj_chain chain;
     bool wal_deleted; /* the file went behind the seal: the next life has salts of its own */
@@ -110,6 +102,7 @@ struct lj_db {
         shipped_frames;   /* in the replica; life 0 = nothing of this process's lives */
     uint64_t safe_frames; /* of the current life: in the replica, or in the snapshot being taken */
     lj_ring ring;
+    lj_pending pending;
     uint64_t commits; /* published since open */
     uint64_t spool_bytes;
     bool spooling;         /* frames are being copied to the spool: the index must not change */
@@ -155,14 +148,6 @@ void lj_db_ready(lj_db *db, lj_db_first_look_fn look, void *ctx);
 void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_size,
                    uint32_t db_pages);
 
-/* A committed end of the WAL. */
-typedef struct {
-    lj_wal_salt salt;
-    uint64_t frames;
-    uint32_t page_size;
-    uint32_t db_pages;
-} lj_wal_end;
-
 /* Reads the committed end from memory that others change; false = not now. Called under the mutex: no I/O, no lock. */
 typedef bool (*lj_db_look_fn)(void *ctx, lj_wal_end *ret_end);
 /*
@@ -170,6 +155,8 @@ typedef bool (*lj_db_look_fn)(void *ctx, lj_wal_end *ret_end);
  * earlier cannot publish later and take a commit back. *ret_end (if not NULL) is what was seen. false = nothing was.
  */
 bool lj_db_publish_seen(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *ret_end);
+/* The number of the life with these salts; 0 when it is not the current one. */
+uint64_t lj_db_life_number(lj_db *db, lj_wal_salt salt);
 
 typedef enum { LJ_GATE_ALLOW, LJ_GATE_VETO } lj_gate;
 /*
@@ -206,8 +193,35 @@ void lj_db_journal_mode(lj_db *db, const char *mode);
  * with `first_error` at the first attempt that fails, else only when the time is up. Nothing to ship is LJ_OK at once.
  */
 LJ_WARN_UNUSED lj_code lj_db_wait(lj_db *db, int64_t timeout_ns, bool first_error, lj_error *err);
+/*
+ * Waits until a commit is in the replica (durability=ack): the one that ends with frame `frames` of the life with that number.
+ * The shipper takes what is committed meanwhile along in the same object. Results as of lj_db_wait with first_error.
+ */
+LJ_WARN_UNUSED lj_code lj_db_wait_commit(lj_db *db, uint64_t life, uint64_t frames,
+                                         int64_t timeout_ns, lj_error *err);
+/*
+ * Waits until the replica has reached a position of the generation that is being continued, without hurrying anybody.
+ * LJ_CONFLICT: the position is of another generation.
+ */
+LJ_WARN_UNUSED lj_code lj_db_wait_position(lj_db *db, const lj_position *at, int64_t timeout_ns,
+                                           lj_error *err);
 /* Asks for a snapshot and waits for it. */
 LJ_WARN_UNUSED lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_error *err);
+
+/* ---- shared by the files that wait; the caller holds the mutex ---- */
+
+/* A time from now on, for pthread_cond_timedwait. */
+void lj_db_deadline(int64_t timeout_ns, struct timespec *ret_deadline);
+/* LJ_UNSUPPORTED and why, while this process cannot ship. */
+LJ_WARN_UNUSED lj_code lj_db_cannot_wait_locked(const lj_db *db, lj_error *err);
+/* What lj_db_wait does, for a given end. */
+LJ_WARN_UNUSED lj_code lj_db_wait_for_locked(lj_db *db, uint64_t life, uint64_t frames,
+                                             int64_t timeout_ns, bool first_error, lj_error *err);
+/* What keeps commits from the replica; LJ_OK: nothing that is known. */
+const lj_error *lj_db_shipping_error_locked(const lj_db *db);
+/* "<what>: <why>" with the hint of why, or "<what>: <otherwise>". Returns the code. */
+lj_code lj_db_told_why(lj_error *err, lj_code code, const char *what, const lj_error *why,
+                       const char *otherwise);
 
 /* ---- for the shipper ---- */
 
@@ -238,6 +252,8 @@ typedef struct {
     uint64_t lag_frames;
     uint64_t spool_bytes, segments, snapshots, shipped_bytes;
     int64_t last_snapshot_ns;
+    bool degraded;           /* remote_on_failure=degrade: commits do not wait now */
+    uint64_t failed_commits; /* waited for the replica in vain, since open */
     char last_error[LJ_ERROR_TEXT_MAX];
     char last_break[400];
 } lj_db_status;

@@ -105,6 +105,7 @@ void lj_db_seal(lj_db *db, bool going)
     if (db->freezing)
         db->disturbed = true;
     db->wal_deleted = db->wal_deleted || going;
+    db->life.emptied = !going;
     if (all_safe_locked(db)) {
         seal_locked(db);
         pthread_mutex_unlock(&db->mutex);

@@ -19,17 +19,22 @@
 
 struct lj_image {
     lj_image_guard *guard;
+    pthread_mutex_t
+        file_mutex; /* the calls of dbfile once it is frozen; inside of guard->mutex or alone */
     lj_dbfile dbfile;
     lj_freeze freeze;
     const atomic_bool *cancel;
-    int wal_fd;        /* own descriptor, -1 when no frame is needed */
-    bool wal_gone;     /* restarted: every frame up to M is in the database file */
-    lj_pagemap frames; /* page -> frame number <= M */
-    int saved_fd;      /* unlinked file of saved pages */
-    lj_pagemap saved;  /* page -> slot in saved_fd */
-    lj_error failure;  /* saving failed: the image is lost */
-    uint32_t next;     /* first page not yet read */
-    uint8_t *chunk;    /* what was read and not handed out yet */
+    int wal_fd;           /* own descriptor, -1 when no frame is needed */
+    bool wal_gone;        /* restarted: every frame up to M is in the database file */
+    bool gone_seen;       /* the reader knew that when it read the database file last */
+    lj_pagemap frames;    /* page -> frame number <= M */
+    int saved_fd;         /* unlinked file of saved pages */
+    lj_pagemap saved;     /* page -> slot in saved_fd */
+    bool has_known;       /* the mark was given back, and since then ... */
+    lj_image_place known; /* ... nobody but this process should have gone on from here */
+    lj_error failure;     /* saving failed: the image is lost */
+    uint32_t next;        /* first page not yet read */
+    uint8_t *chunk;       /* what was read and not handed out yet */
     size_t chunk_len, chunk_pos;
     uint8_t *memory; /* the whole image, when it is small; NULL otherwise */
     size_t memory_pos;
@@ -75,9 +80,12 @@ static lj_code map_verified(lj_image *image, const lj_walfile *file, lj_error *e
     lj_wal_verdict verdict = LJ_WAL_FRAME_OK;
     lj_wal_chain_start(&chain, &file->header);
     LJ_TRY(lj_walfile_walk(file->fd, &chain, f->frames, note_frame, image, &verdict, err));
-    if (chain.frames < f->frames)
-        return lj_error_set(err, LJ_CORRUPT, "frame %" PRIu64 " of the WAL is not valid: %s",
-                            chain.frames + 1, lj_wal_verdict_text(verdict));
+    if (chain.frames < f->frames) {
+        lj_error_set(err, LJ_CORRUPT, "frame %" PRIu64 " of the WAL is not valid: %s",
+                     chain.frames + 1, lj_wal_verdict_text(verdict));
+        return lj_error_hint(err, "SQLite before 3.50.2 writes such frames, and loses them in a "
+                                  "crash: run PRAGMA wal_checkpoint(TRUNCATE), and upgrade SQLite");
+    }
     if (f->has_cksum && !lj_wal_cksum_eq(chain.sum, f->cksum))
         return lj_error_set(err, LJ_CORRUPT, "the WAL does not match its index at frame %" PRIu64,
                             f->frames);
@@ -172,25 +180,69 @@ static lj_code read_elsewhere(lj_image *image, uint32_t pgno, uint8_t *out, bool
     return LJ_OK;
 }
 
-/* The next pages, CHUNK_BYTES at most, to `to`. */
-static lj_code read_pages(lj_image *image, uint8_t *to, size_t *ret_len, lj_error *err)
+/* The next pages as they stand in the database file, CHUNK_BYTES at most. Without the guard: some may be newer than M. */
+static lj_code read_file(lj_image *image, uint8_t *to, uint32_t *ret_pages, lj_error *err)
 {
     uint32_t page_size = image->freeze.page_size;
     uint32_t left = image->freeze.db_pages - (image->next - 1);
     uint32_t pages = LJ_MIN(CHUNK_BYTES / page_size, left);
+    pthread_mutex_lock(&image->file_mutex);
+    lj_code code = image->dbfile.read(image->dbfile.ctx, (uint64_t)(image->next - 1) * page_size,
+                                      to, (size_t)pages * page_size, err);
+    pthread_mutex_unlock(&image->file_mutex);
+    *ret_pages = pages;
+    return code;
+}
+
+static bool place_eq(const lj_image_place *a, const lj_image_place *b)
+{
+    return lj_wal_salt_eq(a->salt, b->salt) && a->attempted == b->attempted;
+}
+
+/* Somebody whose writes nobody saved. */
+static void give_up_if_moved(lj_image *image, const lj_image_place *now)
+{
+    if (!image->has_known || place_eq(&image->known, now) || image->failure.code != LJ_OK)
+        return;
+    lj_error_set(&image->failure, LJ_BUSY,
+                 "the snapshot was given up: another process wrote a checkpoint meanwhile");
+    lj_error_retryable(&image->failure, true);
+}
+
+/* The last pages were read; is all of it still of one commit? */
+static void check_end(lj_image *image)
+{
+    lj_image_place now;
+    if (image->has_known && atomic_load(&image->guard->inside) == 0 &&
+        image->dbfile.place != NULL && image->dbfile.place(image->dbfile.ctx, &now))
+        give_up_if_moved(image, &now);
+}
+
+/*
+ * What read_file read, as of M: whatever was overwritten meanwhile was saved before, and is found here. Under the guard, and
+ * quickly done: an application's checkpoint must not wait for the disk, nor for this thread's turn to read from it.
+ */
+static lj_code correct_pages(lj_image *image, uint8_t *to, uint32_t pages, lj_error *err)
+{
+    uint32_t page_size = image->freeze.page_size;
     if (image->failure.code != LJ_OK) {
         *err = image->failure;
         return err->code;
     }
-    LJ_TRY(image->dbfile.read(image->dbfile.ctx, (uint64_t)(image->next - 1) * page_size, to,
-                              (size_t)pages * page_size, err));
+    /* the frames that these pages were to be taken from are gone, and came into the file perhaps behind our reading */
+    if (image->wal_gone && !image->gone_seen)
+        LJ_TRY(read_file(image, to, &pages, err));
+    image->gone_seen = image->wal_gone;
     for (uint32_t i = 0; i < pages; i++) {
         bool done = false;
         LJ_TRY(read_elsewhere(image, image->next + i, to + (size_t)i * page_size, &done, err));
     }
     image->next += pages;
-    *ret_len = (size_t)pages * page_size;
-    return LJ_OK;
+    if (image->next > image->freeze.db_pages)
+        check_end(image);
+    if (image->failure.code != LJ_OK)
+        *err = image->failure;
+    return image->failure.code;
 }
 
 /* Reads all of a small image and gives the locks back. */
@@ -201,9 +253,13 @@ static lj_code copy_to_memory(lj_image *image, lj_error *err)
     if (memory == NULL)
         return lj_error_nomem(err);
     lj_code code = LJ_OK;
-    size_t n = 0;
-    for (size_t at = 0; at < bytes && code == LJ_OK; at += n)
-        code = read_pages(image, memory + at, &n, err);
+    uint32_t pages = 0;
+    for (size_t at = 0; at < bytes && code == LJ_OK;
+         at += (size_t)pages * image->freeze.page_size) {
+        code = read_file(image, memory + at, &pages, err);
+        if (code == LJ_OK)
+            code = correct_pages(image, memory + at, pages, err);
+    }
     if (code != LJ_OK) {
         free(memory);
         return code;
@@ -228,6 +284,7 @@ lj_code lj_image_begin(lj_image_guard *guard, const lj_dbfile *dbfile, const cha
         return lj_error_nomem(err);
     }
     image->guard = guard;
+    pthread_mutex_init(&image->file_mutex, NULL);
     image->dbfile = *dbfile;
     image->cancel = cancel;
     image->wal_fd = -1;
@@ -278,6 +335,7 @@ void lj_image_end(lj_image *image)
     lj_closep(&image->saved_fd);
     lj_pagemap_free(&image->frames);
     lj_pagemap_free(&image->saved);
+    pthread_mutex_destroy(&image->file_mutex);
     free(image->chunk);
     free(image->memory);
     free(image);
@@ -302,10 +360,13 @@ static lj_code image_read(void *ctx, void *out, size_t max, size_t *ret_n, lj_er
             return lj_error_set(err, LJ_CANCELLED, "the database is being closed");
         /* straight to the reader, where there is room for it */
         bool direct = max >= CHUNK_BYTES;
-        size_t n = 0;
+        uint8_t *to = direct ? out : image->chunk;
+        uint32_t pages = 0;
+        LJ_TRY(read_file(image, to, &pages, err));
         pthread_mutex_lock(&image->guard->mutex);
-        lj_code code = read_pages(image, direct ? out : image->chunk, &n, err);
+        lj_code code = correct_pages(image, to, pages, err);
         pthread_mutex_unlock(&image->guard->mutex);
+        size_t n = (size_t)pages * image->freeze.page_size;
         if (direct || code != LJ_OK) {
             *ret_n = n;
             return code;
@@ -353,7 +414,8 @@ lj_source lj_image_source(lj_image *image)
 
 /* ------------------------------------------------------------------ application threads */
 
-static lj_code save_page(lj_image *image, uint32_t pgno, uint8_t *page, lj_error *err)
+static lj_code save_page(lj_image *image, uint32_t pgno, uint8_t *page,
+                         const lj_image_reader *reader, lj_error *err)
 {
     uint32_t page_size = image->freeze.page_size;
     uint64_t slot = image->saved.count;
@@ -366,13 +428,12 @@ static lj_code save_page(lj_image *image, uint32_t pgno, uint8_t *page, lj_error
             image->guard->saved_bytes);
     LJ_TRY(read_elsewhere(image, pgno, page, &done, err));
     if (!done)
-        LJ_TRY(image->dbfile.read(image->dbfile.ctx, (uint64_t)(pgno - 1) * page_size, page,
-                                  page_size, err));
+        LJ_TRY(reader->read(reader->ctx, (uint64_t)(pgno - 1) * page_size, page, page_size, err));
     LJ_TRY(lj_io_pwrite(image->saved_fd, page, page_size, slot * page_size, err));
     return lj_pagemap_set(&image->saved, pgno, slot, err);
 }
 
-static void save_range(lj_image *image, uint64_t off, uint64_t len)
+static void save_range(lj_image *image, uint64_t off, uint64_t len, const lj_image_reader *reader)
 {
     uint32_t page_size = image->freeze.page_size;
     if (image->failure.code != LJ_OK || page_size == 0)
@@ -387,21 +448,22 @@ static void save_range(lj_image *image, uint64_t off, uint64_t len)
     for (uint64_t pgno = first; pgno <= last && code == LJ_OK; pgno++) {
         uint64_t ignored = 0;
         if (!lj_pagemap_get(&image->saved, (uint32_t)pgno, &ignored))
-            code = save_page(image, (uint32_t)pgno, page, &image->failure);
+            code = save_page(image, (uint32_t)pgno, page, reader, &image->failure);
     }
 }
 
-void lj_image_before_write(lj_image_guard *guard, uint64_t off, uint64_t len)
+void lj_image_before_write(lj_image_guard *guard, uint64_t off, uint64_t len,
+                           const lj_image_reader *reader)
 {
     if (!atomic_load_explicit(&guard->copying, memory_order_acquire) || len == 0)
         return;
     pthread_mutex_lock(&guard->mutex);
     if (guard->image != NULL)
-        save_range(guard->image, off, len);
+        save_range(guard->image, off, len, reader);
     pthread_mutex_unlock(&guard->mutex);
 }
 
-bool lj_image_convert(lj_image_guard *guard)
+bool lj_image_convert(lj_image_guard *guard, const lj_image_place *now)
 {
     if (!atomic_load(&guard->active))
         return false;
@@ -412,7 +474,12 @@ bool lj_image_convert(lj_image_guard *guard)
         was_held = true;
         atomic_store(&guard->copying, true);
         image->freeze.held = false;
+        image->has_known = now != NULL;
+        if (now != NULL)
+            image->known = *now;
+        pthread_mutex_lock(&image->file_mutex);
         image->dbfile.release(image->dbfile.ctx);
+        pthread_mutex_unlock(&image->file_mutex);
     }
     pthread_mutex_unlock(&guard->mutex);
     return was_held;
@@ -426,4 +493,43 @@ void lj_image_wal_restarts(lj_image_guard *guard)
     if (guard->image != NULL)
         guard->image->wal_gone = true;
     pthread_mutex_unlock(&guard->mutex);
+}
+
+void lj_image_enter(lj_image_guard *guard, const lj_image_place *now, bool restart)
+{
+    bool alone = atomic_fetch_add(&guard->inside, 1) == 0;
+    if (restart)
+        atomic_fetch_add(&guard->restarting, 1);
+    if (!alone || !atomic_load(&guard->active))
+        return; /* another one of ours is at it, and tells when it leaves */
+    pthread_mutex_lock(&guard->mutex);
+    if (guard->image != NULL)
+        give_up_if_moved(guard->image, now);
+    pthread_mutex_unlock(&guard->mutex);
+}
+
+/* Who restarts the WAL knows all; who checkpoints, only how far: the WAL may be restarted by another process meanwhile. */
+static void note_place(lj_image *image, const lj_image_place *now, bool restart)
+{
+    if (!image->has_known)
+        return;
+    if (restart)
+        image->known = *now;
+    else if (lj_wal_salt_eq(image->known.salt, now->salt))
+        image->known.attempted = now->attempted;
+    else if (atomic_load(&image->guard->restarting) == 0)
+        give_up_if_moved(image, now);
+}
+
+void lj_image_leave(lj_image_guard *guard, const lj_image_place *now, bool restart)
+{
+    if (atomic_load(&guard->active)) {
+        pthread_mutex_lock(&guard->mutex);
+        if (guard->image != NULL)
+            note_place(guard->image, now, restart);
+        pthread_mutex_unlock(&guard->mutex);
+    }
+    if (restart)
+        atomic_fetch_sub(&guard->restarting, 1);
+    atomic_fetch_sub(&guard->inside, 1);
 }

@@ -3,11 +3,14 @@
  *
  * Frozen at frame M of the current WAL: a page whose newest version at M is in the WAL is read from there, every other
  * page from the database file. Two things could spoil that, and are kept away:
- *   - a checkpoint that writes a page beyond M into the database file. Normally a read mark at M (held through the base
- *     VFS) makes SQLite's checkpointer stop at M by itself. When the application needs the mark gone (an explicit FULL,
- *     RESTART or TRUNCATE checkpoint, a close, a WAL past max_wal_size), or when no mark can be held (exclusive locking
- *     mode), the image switches to copying: lj_image_before_write saves the old content of a page before it is
- *     overwritten (copy on checkpoint), into an unlinked file in the state folder, up to a limit.
+ *   - a checkpoint that writes a page beyond M into the database file. At first a read mark at M (held through the base VFS)
+ *     makes SQLite's checkpointer stop at M by itself. But no checkpoint may end otherwise than it would without us, nor the
+ *     WAL grow because of us: so the first one that meets the mark makes the image give it back (lj_image_convert). From then
+ *     on, or from the start when no mark can be held (exclusive locking mode), the image copies: lj_image_before_write saves
+ *     the old content of a page before it is overwritten (copy on checkpoint), into an unlinked file in the state folder, up
+ *     to a limit.
+ *     What another process checkpoints then is not saved: it is noticed (lj_image_enter, and before the last page is handed
+ *     out), and the image is given up.
  *   - a restart of the WAL. It implies that every frame up to M is in the database file by then, so from that moment
  *     on pages are read from there (or from what was saved).
  *
@@ -16,8 +19,8 @@
  *
  * Layer: capture. Thread-safety: one snapshot at a time per database. lj_image_begin/read/end run in the snapshot's
  * thread; lj_image_before_write, _convert and _wal_restarts in application threads. guard.mutex (rank 0: taken before any
- * other lock) is held for the reading or saving of one chunk; it is contended only while a checkpoint and a snapshot work on
- * the same database, and that is its purpose.
+ * other lock) is held while an image begins, and then for a few look-ups or the saving of one page; the database file is read
+ * without it. It is contended only while a checkpoint and a snapshot work on the same database, and that is its purpose.
  */
 #ifndef LJ_IMAGE_H
 #define LJ_IMAGE_H
@@ -40,6 +43,12 @@ typedef struct {
     bool held;       /* a read mark is held; else the image copies from the start */
 } lj_freeze;
 
+/* What changes in the wal-index when anybody in any process begins to write into the database file or restarts the WAL. */
+typedef struct {
+    lj_wal_salt salt;
+    uint32_t attempted; /* frames that checkpoints have begun to copy (nBackfillAttempted) */
+} lj_image_place;
+
 /* How the image reaches the database file: implemented by the shim over the base VFS. */
 typedef struct {
     void *ctx;
@@ -50,6 +59,8 @@ typedef struct {
     /* Reads len bytes at off; what is behind the end of the file is zero. */
     lj_code (*read)(void *ctx, uint64_t off, void *out, size_t len, lj_error *err);
     lj_code (*size)(void *ctx, uint64_t *ret_bytes, lj_error *err);
+    /* The place of this moment, under guard.mutex; false = it cannot be told (NULL: never). */
+    bool (*place)(void *ctx, lj_image_place *ret_place);
     /* The image is over; called once for each freeze, also for one that failed. */
     void (*close)(void *ctx);
     /* Called by the shipping task once per sync_interval, also when nothing was committed here; NULL: nobody asks for it. */
@@ -61,9 +72,11 @@ typedef struct lj_image lj_image;
 /* One per database: where application threads find the image that is being taken. */
 typedef struct {
     pthread_mutex_t mutex;
-    atomic_bool copying; /* lj_image_before_write has work */
-    atomic_bool active;  /* an image exists */
-    lj_image *image;     /* guarded by mutex */
+    atomic_bool copying;   /* lj_image_before_write has work */
+    atomic_bool active;    /* an image exists */
+    lj_image *image;       /* guarded by mutex */
+    atomic_int inside;     /* connections of this process that checkpoint or restart the WAL ... */
+    atomic_int restarting; /* ... and of those the latter */
     /* set by the owner */
     uint64_t memory_bytes; /* images up to this size are copied into memory by lj_image_begin */
     uint64_t
@@ -93,10 +106,26 @@ uint64_t lj_image_bytes(const lj_image *image);
 lj_source lj_image_source(lj_image *image);
 void lj_image_end(lj_image *image);
 
+/* Reads the database file through the handle of the connection that is going to write; what is missing is zero. */
+typedef struct {
+    void *ctx;
+    lj_code (*read)(void *ctx, uint64_t off, void *out, size_t len, lj_error *err);
+} lj_image_reader;
+
 /* Before bytes off..off+len-1 of the database file are overwritten or cut off. Cost without a copying image: one load. */
-void lj_image_before_write(lj_image_guard *guard, uint64_t off, uint64_t len);
-/* Gives the read mark back and goes on copying. true if a mark was held (the caller's lock may work now). */
-bool lj_image_convert(lj_image_guard *guard);
+void lj_image_before_write(lj_image_guard *guard, uint64_t off, uint64_t len,
+                           const lj_image_reader *reader);
+/*
+ * Gives the read mark back and goes on copying. true if a mark was held (the caller's lock may work now). `now`: NULL where
+ * there is no wal-index, and so no other process.
+ */
+bool lj_image_convert(lj_image_guard *guard, const lj_image_place *now);
+/*
+ * A connection of this process has got, or is about to give back, the lock to checkpoint or (`restart`) to restart the WAL. What
+ * changed since the last one gave it back was done by another process. Cost without an image: one or two atomic additions.
+ */
+void lj_image_enter(lj_image_guard *guard, const lj_image_place *now, bool restart);
+void lj_image_leave(lj_image_guard *guard, const lj_image_place *now, bool restart);
 /* The WAL is about to be restarted, truncated or deleted. */
 void lj_image_wal_restarts(lj_image_guard *guard);
 

@@ -10,13 +10,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/str.h"
 #include "vfs/wal/wal.h"
 
 #define COPY_CHUNK (256u * 1024u)
+/* nobody pauses so long in the middle of a copy */
+#define UNFINISHED_S 60
 
 static char *entry_path(const char *dir, const lj_spool_entry *e)
 {
@@ -181,6 +185,29 @@ static void visit_bytes(void *ctx, const char *name, const lj_spool_entry *entry
     search *s = ctx;
     if (entry != NULL && strcmp(entry->start.generation, s->generation) == 0)
         s->bytes += entry->end - entry->start.offset;
+}
+
+/* Seconds since it was written last; what cannot be told is as if it was just now. */
+static int64_t age_s(const char *dir, const char *name)
+{
+    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s/%s", dir, name);
+    struct stat st;
+    if (path == NULL || stat(path, &st) != 0)
+        return 0;
+    return lj_clock_wall_ns() / LJ_NS_PER_S - (int64_t)st.st_mtim.tv_sec;
+}
+
+static void visit_unfinished(void *ctx, const char *name, const lj_spool_entry *entry)
+{
+    const search *s = ctx;
+    if (entry == NULL && age_s(s->dir, name) > UNFINISHED_S)
+        remove_name(s->dir, name);
+}
+
+void lj_spool_sweep(const char *dir)
+{
+    search s = {.dir = dir};
+    visit(dir, visit_unfinished, &s);
 }
 
 static void visit_clear(void *ctx, const char *name, const lj_spool_entry *entry)

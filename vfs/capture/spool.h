@@ -38,6 +38,8 @@ LJ_WARN_UNUSED lj_code lj_spool_open(const char *dir, const lj_spool_entry *entr
                                      lj_error *err);
 /* Removes every file of ours in the folder: the generation they belong to was given up. */
 void lj_spool_clear(const char *dir);
+/* Removes copies that a process began and did not finish: those nobody has written to for a minute. */
+void lj_spool_sweep(const char *dir);
 void lj_spool_remove(const char *dir, const lj_spool_entry *entry);
 /* Sum of end - start over all entries of the generation. 0 when the folder is not there. */
 uint64_t lj_spool_bytes(const char *dir, const char *generation);

@@ -21,6 +21,15 @@
 
 typedef enum { LJ_MODE_SIDECAR, LJ_MODE_EMBEDDED } lj_mode;
 
+/* When COMMIT returns. */
+typedef enum {
+    LJ_DURABILITY_LOCAL,  /* as without replication */
+    LJ_DURABILITY_REMOTE, /* the replica has the transaction; else it fails and there is none */
+    LJ_DURABILITY_ACK, /* it is committed and the replica has it; else it fails and is committed all the same */
+} lj_durability;
+
+typedef enum { LJ_ON_FAILURE_ERROR, LJ_ON_FAILURE_DEGRADE } lj_on_failure;
+
 /* Where a value came from; higher wins. */
 typedef enum {
     LJ_ORIGIN_DEFAULT,
@@ -51,6 +60,9 @@ typedef struct {
     bool fsync_before_ship;        /* false */
     bool auto_wal;                 /* false */
     bool guard;                    /* false */
+    lj_durability durability;      /* local */
+    int64_t remote_timeout_ns;     /* 5s: of durability remote and ack */
+    lj_on_failure remote_on_failure; /* error */
     lj_origin replica_url_origin;
     uint8_t
         origins[LJ_CONFIG_OPTION_MAX]; /* lj_origin of each option, in table order; config/ only */

@@ -17,6 +17,17 @@ static const char *const mode_names[] = {
     [LJ_MODE_EMBEDDED] = "embedded",
     NULL,
 };
+static const char *const durability_names[] = {
+    [LJ_DURABILITY_LOCAL] = "local",
+    [LJ_DURABILITY_REMOTE] = "remote",
+    [LJ_DURABILITY_ACK] = "ack",
+    NULL,
+};
+static const char *const failure_names[] = {
+    [LJ_ON_FAILURE_ERROR] = "error",
+    [LJ_ON_FAILURE_DEGRADE] = "degrade",
+    NULL,
+};
 static const char *const level_names[] = {
     [LJ_LOG_ERROR] = "error",
     [LJ_LOG_WARN] = "warn",
@@ -86,7 +97,8 @@ static const lj_option options[] = {
      .offset = offsetof(lj_config, restore_on_boot),
      .origins = FROM_ALL},
     {.info = {"snapshot_interval", "duration", "1h", "0 to 87600h", ANYWHERE,
-              "Time between snapshots, when something changed. 0: none after the first."},
+              "Time between snapshots, when something changed; up to an eighth less, by database. "
+              "0: none after the first."},
      .type = LJ_OPTION_DURATION,
      .offset = offsetof(lj_config, snapshot_interval_ns),
      .max = TEN_YEARS,
@@ -104,8 +116,10 @@ static const lj_option options[] = {
      .offset = offsetof(lj_config, max_wal_size_bytes),
      .max = GIB * 1024,
      .origins = FROM_ALL},
-    {.info = {"max_spool_size", "size", "4GiB", "0 to 1024GiB", ANYWHERE,
-              "Limit of the spool per database. Past it a new generation is started."},
+    {.info =
+         {"max_spool_size", "size", "4GiB", "0 to 1024GiB", ANYWHERE,
+          "Limit of the spool per database; past it a new generation is started. Also of what a "
+          "snapshot saves on disk."},
      .type = LJ_OPTION_SIZE,
      .offset = offsetof(lj_config, max_spool_size_bytes),
      .max = GIB * 1024,
@@ -148,6 +162,28 @@ static const lj_option options[] = {
      .type = LJ_OPTION_BOOL,
      .offset = offsetof(lj_config, guard),
      .origins = FROM_ALL},
+    {.info = {"durability", "one of local, remote, ack", "local", "local, remote, ack", ANYWHERE,
+              "When COMMIT returns. `remote`: the replica has the transaction, or it fails. `ack`: "
+              "the same, but it is committed locally first."},
+     .type = LJ_OPTION_CHOICE,
+     .offset = offsetof(lj_config, durability),
+     .choices = durability_names,
+     .origins = FROM_ALL},
+    {.info = {"remote_timeout", "duration", "5s", "1ms to 1h", ANYWHERE,
+              "How long a COMMIT waits for the replica."},
+     .type = LJ_OPTION_DURATION,
+     .offset = offsetof(lj_config, remote_timeout_ns),
+     .min = NS_PER_MS,
+     .max = NS_PER_HOUR,
+     .origins = FROM_ALL},
+    {.info =
+         {"remote_on_failure", "one of error, degrade", "error", "error, degrade", ANYWHERE,
+          "What becomes of a COMMIT that waited in vain. `degrade`: it succeeds, and later ones do "
+          "not wait until the replica has caught up."},
+     .type = LJ_OPTION_CHOICE,
+     .offset = offsetof(lj_config, remote_on_failure),
+     .choices = failure_names,
+     .origins = FROM_ALL},
     {.info = {"log_level", "one of error, warn, info, debug", "info", "error, warn, info, debug",
               PROCESS, "The most detailed lines that are logged."},
      .type = LJ_OPTION_CHOICE,
@@ -174,6 +210,8 @@ static const lj_option options[] = {
 };
 
 _Static_assert(LJ_ARRAY_LEN(options) <= LJ_CONFIG_OPTION_MAX, "raise LJ_CONFIG_OPTION_MAX");
+_Static_assert(sizeof(lj_durability) == sizeof(unsigned), "choices are stored as unsigned");
+_Static_assert(sizeof(lj_on_failure) == sizeof(unsigned), "choices are stored as unsigned");
 _Static_assert(sizeof(lj_mode) == sizeof(unsigned), "choices are stored as unsigned");
 _Static_assert(sizeof(lj_log_level) == sizeof(unsigned), "choices are stored as unsigned");
 

@@ -23,6 +23,21 @@ void lj_position_format(const lj_position *position, char out[LJ_POSITION_TEXT_M
                  position->index, position->offset);
 }
 
+bool lj_position_parse(const char *text, lj_position *ret_position)
+{
+    lj_position at = {.generation = ""};
+    uint64_t generation = 0;
+    uint64_t index = 0;
+    if (!lj_str_hex(text, 16, &generation) || text[16] != '/' ||
+        !lj_str_hex(text + 17, 8, &index) || text[25] != ':' || index > LJ_INDEX_MAX ||
+        !lj_str_u64(text + 26, &at.offset))
+        return false;
+    memcpy(at.generation, text, LJ_GENERATION_MAX - 1);
+    at.index = (uint32_t)index;
+    *ret_position = at;
+    return true;
+}
+
 int lj_position_compare(const lj_position *a, const lj_position *b)
 {
     if (a->index != b->index)

@@ -32,6 +32,8 @@ typedef struct {
 #define LJ_POSITION_TEXT_MAX 48u
 /* "0123456789abcdef/00000001:4152" (index in hex, offset in decimal), or "-" without a generation. */
 void lj_position_format(const lj_position *position, char out[LJ_POSITION_TEXT_MAX]);
+/* Reads what lj_position_format writes; false when the text is no position (*ret_position untouched). */
+bool lj_position_parse(const char *text, lj_position *ret_position);
 /* Orders by index, then offset (the generation is not looked at). <0, 0, >0. */
 int lj_position_compare(const lj_position *a, const lj_position *b);
 

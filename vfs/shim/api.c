@@ -39,6 +39,9 @@ static lj_code set_all(lj_config *config, const litejoin_config *given, lj_error
         {"fsync_before_ship", given->fsync_before_ship},
         {"auto_wal", given->auto_wal},
         {"guard", given->guard},
+        {"durability", given->durability},
+        {"remote_timeout", given->remote_timeout},
+        {"remote_on_failure", given->remote_on_failure},
     };
     for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {
         if (rows[i].value != NULL)
@@ -164,6 +167,27 @@ LITEJOIN_API int litejoin_snapshot(sqlite3 *db, const char *schema, int timeout_
                        &err);
 }
 
+LITEJOIN_API int litejoin_wait(sqlite3 *db, const char *schema, const char *position,
+                               int timeout_ms)
+{
+    lj_error err = LJ_ERROR_INIT;
+    const lj_file *file = find_file(db, schema);
+    if (file == NULL)
+        return SQLITE_NOTFOUND;
+    if (!lj_open_alive(file->open)) {
+        set_not_found(schema, "replicated by");
+        return SQLITE_NOTFOUND;
+    }
+    lj_position at;
+    lj_code code = lj_durable_position(position != NULL ? position : "", &at, &err);
+    if (code != LJ_OK) {
+        lj_last_error_set(&err);
+        return SQLITE_MISUSE;
+    }
+    int64_t timeout_ns = timeout_ms > 0 ? timeout_ms * LJ_NS_PER_MS : file->remote_timeout_ns;
+    return wait_result(lj_db_wait_position(file->open->db, &at, timeout_ns, &err), &err);
+}
+
 static void fill_status(lj_db *db, litejoin_status *status)
 {
     lj_db_status s;
@@ -180,7 +204,9 @@ static void fill_status(lj_db *db, litejoin_status *status)
                                 .segments = s.segments,
                                 .snapshots = s.snapshots,
                                 .shipped_bytes = s.shipped_bytes,
-                                .last_snapshot_ns = s.last_snapshot_ns};
+                                .last_snapshot_ns = s.last_snapshot_ns,
+                                .degraded = s.degraded,
+                                .failed_commits = s.failed_commits};
     snprintf(status->state, sizeof(status->state), "%s", s.text);
     snprintf(status->generation, sizeof(status->generation), "%s", s.generation);
     snprintf(status->last_error, sizeof(status->last_error), "%.*s", LITEJOIN_TEXT_MAX - 1,

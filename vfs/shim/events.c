@@ -15,9 +15,6 @@
 #include "vfs/shim/handle.h"
 #include "vfs/shim/walindex.h"
 
-/* how large the WAL may get while a snapshot holds its read mark */
-#define SNAPSHOT_WAL_BYTES (UINT64_C(64) << 20)
-
 /* false: the wal-index is being written at this moment. */
 static bool publish_index(lj_file *file)
 {
@@ -43,10 +40,32 @@ void lj_event_publish(lj_file *file)
         (void)publish_index(file);
 }
 
+/* What this connection published itself: it holds the write lock, so nobody else's commit can be newer. */
+static void note_own(lj_file *file, lj_wal_salt salt, uint64_t frames)
+{
+    if (file->durability == LJ_DURABILITY_LOCAL)
+        return;
+    file->own_life = lj_db_life_number(file->open->db, salt);
+    file->own_frames = frames;
+}
+
+void lj_event_write_unlock(lj_file *file)
+{
+    if (file->index != NULL && index_moved(file) && publish_index(file))
+        note_own(file, file->seen_salt, file->seen_frames);
+    lj_durable_published(file);
+}
+
 /* What is not seen cannot be decided upon: false while the wal-index is being written. */
 static bool first_look(void *ctx)
 {
     return publish_index(ctx);
+}
+
+void lj_event_ready(lj_file *file)
+{
+    /* without a wal-index, what stood in the WAL at open was published then */
+    lj_db_ready(file->open->db, file->index != NULL ? first_look : NULL, file);
 }
 
 void lj_event_read_lock(lj_file *file)
@@ -69,14 +88,17 @@ void lj_event_exclusive_commit(lj_file *file)
     lj_db *db = file->open->db;
     lj_file *wal = file->partner;
     if (file->index != NULL) {
-        lj_db_ready(db, first_look, file);
-        (void)publish_index(file);
+        lj_event_ready(file);
+        if (index_moved(file) && publish_index(file))
+            note_own(file, file->seen_salt, file->seen_frames);
     } else if (wal != NULL && wal->commit_frame != 0 && wal->wal_page_size != 0) {
-        /* what stood in the WAL at open was published then; this commit must not look like a part of it */
-        lj_db_ready(db, NULL, NULL);
+        /* this commit must not look like a part of what stood in the WAL at open */
+        lj_event_ready(file);
         lj_db_publish(db, wal->wal_salt, wal->commit_frame, wal->wal_page_size, wal->commit_pages);
+        note_own(file, wal->wal_salt, wal->commit_frame);
         wal->commit_frame = 0;
     }
+    lj_durable_published(file);
 }
 
 /* ------------------------------------------------------------------ the WAL file */
@@ -141,6 +163,23 @@ static void note_header(lj_file *wal, const uint8_t *data)
     wal->head_have = 0;
 }
 
+/* A header with a db size ends a transaction; one that is written again without is of another transaction. */
+static void note_frame_header(lj_file *wal, uint64_t frame)
+{
+    lj_wal_frame head;
+    lj_wal_frame_parse(wal->head, &head);
+    if (head.db_pages == 0) {
+        if (frame == wal->commit_frame)
+            wal->commit_frame = 0;
+        return;
+    }
+    if (frame != wal->commit_frame)
+        wal->commit_body = 0;
+    wal->commit_frame = frame;
+    wal->commit_pages = head.db_pages;
+    wal->commit_final = lj_wal_salt_eq(head.salt, wal->wal_salt);
+}
+
 /* Collects the part of a frame header that this write covers; a complete one with a db size may end a transaction. */
 static void note_frame_bytes(lj_file *wal, const uint8_t *data, uint64_t len, uint64_t off)
 {
@@ -150,7 +189,11 @@ static void note_frame_bytes(lj_file *wal, const uint8_t *data, uint64_t len, ui
         uint64_t frame = (at - LJ_WAL_HEADER_BYTES) / frame_bytes + 1;
         uint64_t inside = (at - LJ_WAL_HEADER_BYTES) % frame_bytes;
         if (inside >= LJ_WAL_FRAME_HEADER_BYTES) {
-            at += frame_bytes - inside;
+            uint64_t n = LJ_MIN(frame_bytes - inside, off + len - at);
+            if (frame == wal->commit_frame &&
+                inside == LJ_WAL_FRAME_HEADER_BYTES + wal->commit_body)
+                wal->commit_body += (uint32_t)n;
+            at += n;
             continue;
         }
         if (frame != wal->head_frame || inside == 0) {
@@ -161,24 +204,55 @@ static void note_frame_bytes(lj_file *wal, const uint8_t *data, uint64_t len, ui
         wal->head_have |= UINT32_C(1) << inside;
         at++;
         if (wal->head_have == (UINT32_C(1) << LJ_WAL_FRAME_HEADER_BYTES) - 1) {
-            uint32_t pages = lj_get_be32(wal->head + 4);
             wal->head_have = 0;
-            if (pages != 0) {
-                wal->commit_frame = frame;
-                wal->commit_pages = pages;
-            }
+            note_frame_header(wal, frame);
         }
     }
 }
 
-/* Frame headers matter only without a wal-index: with one, it says what was committed. */
-void lj_event_wal_write(lj_file *wal, const void *data, int len, sqlite3_int64 off)
+/* With a wal-index another connection may have begun the WAL anew since this one wrote last. */
+static void refresh_header(lj_file *wal)
 {
-    if (off == 0 && len >= (int)LJ_WAL_HEADER_BYTES)
+    lj_wal_salt salt;
+    uint32_t frames;
+    uint8_t raw[LJ_WAL_HEADER_BYTES];
+    lj_wal_header header;
+    lj_error err = LJ_ERROR_INIT;
+    const lj_file *file = wal->partner;
+    if (file->index == NULL)
+        return;
+    lj_walindex_peek(file->index, &salt, &frames);
+    if (wal->wal_page_size != 0 && lj_wal_salt_eq(salt, wal->index_salt))
+        return;
+    if (wal->lower->pMethods->xRead(wal->lower, raw, sizeof(raw), 0) != SQLITE_OK ||
+        lj_wal_header_parse(raw, &header, &err) != LJ_OK)
+        return;
+    wal->index_salt = salt;
+    wal->wal_salt = header.salt;
+    wal->wal_page_size = header.page_size;
+}
+
+/*
+ * Frame headers matter without a wal-index, which else says what was committed; and to a commit that waits, which must know
+ * its last frame before it is committed.
+ */
+int lj_event_wal_write(lj_file *wal, const void *data, int len, sqlite3_int64 off)
+{
+    if (off == 0 && len >= (int)LJ_WAL_HEADER_BYTES) {
         note_header(wal, data);
-    else if (wal->partner != NULL && wal->partner->index == NULL && wal->wal_page_size != 0 &&
-             off >= (sqlite3_int64)LJ_WAL_HEADER_BYTES)
-        note_frame_bytes(wal, data, (uint64_t)len, (uint64_t)off);
+        return SQLITE_OK;
+    }
+    const lj_file *file = wal->partner;
+    if (file == NULL || off < (sqlite3_int64)LJ_WAL_HEADER_BYTES ||
+        (file->index != NULL && !lj_durable_tracks(wal)))
+        return SQLITE_OK;
+    refresh_header(wal);
+    if (wal->wal_page_size == 0)
+        return SQLITE_OK;
+    note_frame_bytes(wal, data, (uint64_t)len, (uint64_t)off);
+    bool complete = wal->commit_frame != 0 && wal->commit_final &&
+                    wal->commit_body == wal->wal_page_size && lj_durable_tracks(wal);
+    return complete ? lj_durable_commit(wal) : SQLITE_OK;
 }
 
 void lj_event_wal_failed(lj_file *wal)
@@ -195,6 +269,23 @@ void lj_event_wal_emptying(lj_open *open, bool going)
 }
 
 /* ------------------------------------------------------------------ the database file */
+
+/* In the thread of the connection that is about to write. */
+static lj_code read_before_write(void *ctx, uint64_t off, void *out, size_t len, lj_error *err)
+{
+    sqlite3_file *lower = ((lj_file *)ctx)->lower;
+    int rc = lower->pMethods->xRead(lower, out, (int)len, (sqlite3_int64)off);
+    if (rc == SQLITE_OK || rc == SQLITE_IOERR_SHORT_READ)
+        return LJ_OK; /* what is missing was zeroed */
+    return lj_error_set(err, LJ_IO, "cannot read a page before it is overwritten: SQLite error %d",
+                        rc);
+}
+
+void lj_event_db_overwritten(lj_file *file, uint64_t off, uint64_t len)
+{
+    lj_image_reader reader = {.ctx = file, .read = read_before_write};
+    lj_image_before_write(&file->open->guard, off, len, &reader);
+}
 
 static const char sqlite_magic[16] = "SQLite format 3";
 
@@ -233,7 +324,7 @@ static void note_first_page(const lj_file *file, const uint8_t *data)
 void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off)
 {
     lj_open *open = file->open;
-    lj_image_before_write(&open->guard, (uint64_t)off, (uint64_t)len);
+    lj_event_db_overwritten(file, (uint64_t)off, (uint64_t)len);
     if (file->checkpointing)
         return;
     /* rollback-journal mode: creating a database, leaving or entering WAL mode, or staying outside of it */
@@ -244,12 +335,54 @@ void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 o
 
 /* ------------------------------------------------------------------ wal-index locks */
 
-static bool wal_reaches(lj_db *db, uint64_t bytes)
+static bool wal_is_large(lj_db *db)
 {
     pthread_mutex_lock(&db->mutex);
     lj_life life = db->life;
     pthread_mutex_unlock(&db->mutex);
-    return life.known && lj_wal_frame_offset(life.page_size, life.frames + 1) >= bytes;
+    return life.known &&
+           lj_wal_frame_offset(life.page_size, life.frames + 1) >= db->options.max_wal_size_bytes;
+}
+
+static lj_image_place place_of(const volatile void *index)
+{
+    uint32_t frames;
+    lj_image_place place = {.attempted = lj_walindex_attempted(index)};
+    lj_walindex_peek(index, &place.salt, &frames);
+    return place;
+}
+
+bool lj_event_give_way(lj_file *file)
+{
+    lj_image_guard *guard = &file->open->guard;
+    if (file->index == NULL)
+        return lj_image_convert(guard, NULL);
+    lj_image_place now = place_of(file->index);
+    return lj_image_convert(guard, &now);
+}
+
+/* The locks under which the database file is written, or the WAL begun anew. */
+static bool moves_the_place(int ofst, int n)
+{
+    return ofst == LJ_LOCK_CKPT || (ofst == LJ_LOCK_READ0 + 1 && n == LJ_WALINDEX_READERS - 1);
+}
+
+void lj_event_locked(lj_file *file, int ofst, int n)
+{
+    if (!moves_the_place(ofst, n) || file->index == NULL)
+        return;
+    lj_image_place now = place_of(file->index);
+    file->inside |= 1u << ofst;
+    lj_image_enter(&file->open->guard, &now, ofst != LJ_LOCK_CKPT);
+}
+
+void lj_event_unlocking(lj_file *file, int ofst)
+{
+    if ((file->inside & (1u << ofst)) == 0 || file->index == NULL)
+        return;
+    lj_image_place now = place_of(file->index);
+    file->inside &= ~(1u << ofst);
+    lj_image_leave(&file->open->guard, &now, ofst != LJ_LOCK_CKPT);
 }
 
 /* Lock 4..7: somebody restarts the WAL, or makes sure that the next writer will. */
@@ -262,9 +395,8 @@ int lj_event_restart_lock(lj_file *file, int flags)
         return SQLITE_BUSY;
     lj_readguard_step_aside(open);
     int rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
-    if (rc == SQLITE_BUSY &&
-        (checkpoint || wal_reaches(open->db, open->db->options.max_wal_size_bytes))) {
-        (void)lj_image_convert(&open->guard);
+    if (rc == SQLITE_BUSY && (checkpoint || wal_is_large(open->db))) {
+        (void)lj_event_give_way(file);
         rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
     }
     if (rc == SQLITE_OK)
@@ -275,17 +407,12 @@ int lj_event_restart_lock(lj_file *file, int flags)
 }
 
 /*
- * An explicit checkpoint (it holds WRITE and CKPT) must not see a snapshot's read mark. A passive one stops short at it, as at
- * any reader's; but a snapshot that takes long must not make the WAL grow without end.
+ * A checkpoint must not see a snapshot's read mark. A passive one neither, although it says nothing of it: it would stop short,
+ * the next reader would read from the WAL where it would not have without us, and then be in the way of a RESTART.
  */
-static bool needs_the_mark_gone(lj_file *file)
+static bool checkpoints(const lj_file *file)
 {
-    const unsigned both = (1u << LJ_LOCK_WRITE) | (1u << LJ_LOCK_CKPT);
-    if ((file->exclusive & both) == both)
-        return true;
-    lj_db *db = file->open->db;
-    return (file->exclusive & (1u << LJ_LOCK_CKPT)) != 0 &&
-           wal_reaches(db, LJ_MAX(db->options.max_wal_size_bytes, SNAPSHOT_WAL_BYTES));
+    return (file->exclusive & (1u << LJ_LOCK_CKPT)) != 0;
 }
 
 /*
@@ -298,10 +425,9 @@ int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc)
     if (rc == SQLITE_BUSY && exclusive && (ofst == LJ_LOCK_WRITE || ofst == LJ_LOCK_CKPT) &&
         lj_readguard_wait(file->open))
         return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
-    bool mine =
-        exclusive ? ofst >= LJ_LOCK_READ0 && needs_the_mark_gone(file) : ofst == LJ_LOCK_RECOVER;
+    bool mine = exclusive ? ofst >= LJ_LOCK_READ0 && checkpoints(file) : ofst == LJ_LOCK_RECOVER;
     if (rc != SQLITE_BUSY || !mine)
         return rc;
-    (void)lj_image_convert(&file->open->guard); /* tried again in any case, as in file_lock */
+    (void)lj_event_give_way(file); /* tried again in any case, as in file_lock */
     return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
 }

@@ -39,6 +39,8 @@ static int file_close(sqlite3_file *f)
     set_index(file, NULL); /* SQLite unmaps it before, unless a memory allocation failed */
     if (!file->is_wal)
         lj_registry_remove_file(file);
+    else if (live(file))
+        lj_durable_close(file);
     if (file->partner != NULL)
         file->partner->partner = NULL;
     int rc = SQLITE_OK;
@@ -63,18 +65,19 @@ static int file_write(sqlite3_file *f, const void *data, int len, sqlite3_int64 
         return METHODS(f)->xWrite(LOWER(f), data, len, off);
     if (!file->is_wal) {
         lj_event_db_write(file, data, len, off);
+        lj_durable_db_write(file, data, len, off);
         return METHODS(f)->xWrite(LOWER(f), data, len, off);
     }
+    lj_durable_before_write(file, off);
     if (off == 0)
         lj_event_wal_emptying(file->open,
                               false); /* a new header: the last line of the restart gate */
     int rc = METHODS(f)->xWrite(LOWER(f), data, len, off);
     if (rc == SQLITE_OK) {
         lj_repair_note_write(file, data, len, off);
-        lj_event_wal_write(file, data, len, off);
-    } else {
-        lj_event_wal_failed(file);
+        return lj_event_wal_write(file, data, len, off);
     }
+    lj_event_wal_failed(file);
     return rc;
 }
 
@@ -86,7 +89,7 @@ static int file_truncate(sqlite3_file *f, sqlite3_int64 size)
     if (!file->is_wal) {
         sqlite3_int64 now = 0;
         if (METHODS(f)->xFileSize(LOWER(f), &now) == SQLITE_OK && now > size)
-            lj_image_before_write(&file->open->guard, (uint64_t)size, (uint64_t)(now - size));
+            lj_event_db_overwritten(file, (uint64_t)size, (uint64_t)(now - size));
         return METHODS(f)->xTruncate(LOWER(f), size);
     }
     /* a larger size only cuts frames of former lives off (journal_size_limit) */
@@ -100,6 +103,8 @@ static int file_truncate(sqlite3_file *f, sqlite3_int64 size)
 
 static int file_sync(sqlite3_file *f, int flags)
 {
+    if (SELF(f)->is_wal && SELF(f)->synced && flags == SQLITE_SYNC_NORMAL)
+        return SQLITE_OK; /* done while the commit waited */
     int rc = METHODS(f)->xSync(LOWER(f), flags);
     if (rc != SQLITE_OK && SELF(f)->is_wal)
         lj_event_wal_failed(SELF(f));
@@ -120,7 +125,7 @@ static int file_lock(sqlite3_file *f, int level)
      * there still is a lock to give back: it may just have gone.
      */
     if (rc == SQLITE_BUSY && level == SQLITE_LOCK_EXCLUSIVE && live(file)) {
-        (void)lj_image_convert(&file->open->guard);
+        (void)lj_event_give_way(file);
         rc = METHODS(f)->xLock(LOWER(f), level);
     }
     if (rc == SQLITE_OK && level == SQLITE_LOCK_EXCLUSIVE && live(file))
@@ -132,6 +137,8 @@ static int file_lock(sqlite3_file *f, int level)
 
 static int file_unlock(sqlite3_file *f, int level)
 {
+    if (level < SQLITE_LOCK_RESERVED && !SELF(f)->is_wal)
+        lj_durable_db_unlock(SELF(f));
     int rc = METHODS(f)->xUnlock(LOWER(f), level);
     if (rc == SQLITE_OK && level < SELF(f)->lock_level)
         SELF(f)->lock_level = level;
@@ -151,6 +158,14 @@ static int vfs_name(sqlite3_file *f, void *arg)
     if (rc == SQLITE_OK)
         *(char **)arg = sqlite3_mprintf("litejoin/%z", *(char **)arg);
     return rc;
+}
+
+static int commit_phase_two(lj_file *file, void *arg)
+{
+    lj_event_exclusive_commit(file);
+    int rc = file->lower->pMethods->xFileControl(file->lower, SQLITE_FCNTL_COMMIT_PHASETWO, arg);
+    int waited = lj_durable_phase_two(file);
+    return waited != SQLITE_OK ? waited : rc;
 }
 
 static int file_control(sqlite3_file *f, int op, void *arg)
@@ -182,8 +197,13 @@ static int file_control(sqlite3_file *f, int op, void *arg)
             }
             break;
         case SQLITE_FCNTL_COMMIT_PHASETWO:
-            lj_event_exclusive_commit(file);
+            return commit_phase_two(file, arg);
+        case SQLITE_FCNTL_SYNC: {
+            int rc = lj_durable_db_sync(file);
+            if (rc != SQLITE_OK)
+                return rc;
             break;
+        }
         case SQLITE_FCNTL_CKPT_START:
             file->checkpointing = true;
             break;
@@ -238,8 +258,10 @@ static int file_shm_lock(sqlite3_file *f, int ofst, int n, int flags)
     if (!locking && exclusive && ofst == LJ_LOCK_WRITE) {
         if (file->partner != NULL && file->partner->unsummed)
             lj_repair_commit(file);
-        lj_event_publish(file); /* the commit is visible, and nobody else can write yet */
+        lj_event_write_unlock(file); /* the commit is visible, and nobody else can write yet */
     }
+    if (!locking && exclusive)
+        lj_event_unlocking(file, ofst);
     if (locking && exclusive && ofst == LJ_LOCK_READ0 + 1 && n == LJ_WALINDEX_READERS - 1)
         rc = lj_event_restart_lock(file, flags);
     else
@@ -250,6 +272,8 @@ static int file_shm_lock(sqlite3_file *f, int ofst, int n, int flags)
         rc = lj_event_retry_lock(file, ofst, n, flags, rc);
     if (rc == SQLITE_OK) {
         note_shm_lock(file, ofst, n, flags);
+        if (locking && exclusive)
+            lj_event_locked(file, ofst, n);
         if (locking && !exclusive && ofst >= LJ_LOCK_READ0)
             lj_event_read_lock(file);
         if (locking && exclusive && ofst == LJ_LOCK_WRITE)

@@ -155,8 +155,17 @@ static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *
     lj_db *db = open->db;
     pthread_mutex_lock(&db->mutex);
     lj_life life = db->life;
+    const lj_pending *p = &db->pending;
+    /* the first transaction of a life waits for us: whatever was committed before is in the file */
+    bool fresh =
+        p->state == LJ_PENDING_OFFERED && (!life.known || !lj_wal_salt_eq(life.salt, p->end.salt));
+    if (fresh)
+        *ret_freeze = (lj_freeze){.page_size = p->end.page_size, .backfilled = true};
     bool sealed = db->chain.active && db->chain.sealed && db->chain.sealed_frames == life.frames;
+    sealed = sealed || life.emptied;
     pthread_mutex_unlock(&db->mutex);
+    if (fresh)
+        return LJ_OK;
     if (wal_emptied(open, life.known ? &life.salt : NULL)) {
         *ret_freeze = (lj_freeze){.backfilled = true, .held = false};
         return LJ_OK;
@@ -289,6 +298,25 @@ static lj_code size_db(void *ctx, uint64_t *ret_bytes, lj_error *err)
     return LJ_OK;
 }
 
+/* Through the reader, which holds no lock any more; where it cannot get one, no other process can have one either. */
+static bool place(void *ctx, lj_image_place *ret_place)
+{
+    lj_open *open = ctx;
+    sqlite3_file *r = open->reader;
+    if (open->reader_shared || r->pMethods->xLock(r, SQLITE_LOCK_SHARED) != SQLITE_OK)
+        return false;
+    uint32_t frames;
+    void volatile *region = NULL;
+    bool there = r->pMethods->xShmMap(r, 0, 32768, 0, &region) == SQLITE_OK && region != NULL;
+    if (there) {
+        ret_place->attempted = lj_walindex_attempted(region);
+        lj_walindex_peek(region, &ret_place->salt, &frames);
+    }
+    r->pMethods->xShmUnmap(r, 0);
+    r->pMethods->xUnlock(r, SQLITE_LOCK_NONE);
+    return there;
+}
+
 lj_dbfile lj_freeze_dbfile(lj_open *open)
 {
     return (lj_dbfile){.ctx = open,
@@ -296,6 +324,7 @@ lj_dbfile lj_freeze_dbfile(lj_open *open)
                        .release = release,
                        .read = read_db,
                        .size = size_db,
+                       .place = place,
                        .close = close_reader,
                        .tick = open->guarded ? lj_readguard_tick : NULL};
 }

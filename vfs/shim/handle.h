@@ -44,6 +44,7 @@ struct lj_file {
     /* database handle */
     int lock_level;             /* SQLITE_LOCK_* held on the database file */
     unsigned exclusive;         /* bit per wal-index lock held EXCLUSIVE */
+    unsigned inside;            /* ... and of those the image's guard was told of */
     const volatile void *index; /* first region of the wal-index, NULL while not mapped */
     lj_wal_salt seen_salt;      /* what was published last through this handle */
     uint32_t seen_frames;
@@ -52,6 +53,17 @@ struct lj_file {
     bool checkpointing; /* between CKPT_START and CKPT_DONE */
     bool auto_wal;      /* to be switched to WAL when it is idle (autowal.c) */
     bool psow0;         /* opened with psow=0 */
+
+    /* database handle: commits that wait (durable.c) */
+    lj_durability durability;
+    bool degrade; /* remote_on_failure */
+    int64_t remote_timeout_ns;
+    uint64_t own_life,
+        own_frames;  /* what this connection published in the transaction that ends, 0 = nothing */
+    bool waited;     /* that transaction waited before it was published, or was let go */
+    bool db_written; /* rollback-journal mode: written since the last FCNTL_SYNC or unlock ... */
+    uint8_t db_format; /* ... and byte 18 of page 1 as it was written, 0 = not written */
+    bool refusing;     /* ... and COMMIT was refused: what follows is its rollback */
 
     /* WAL handle */
     bool unsummed; /* frame headers without checksums were written in this transaction (repair.c) */
@@ -62,7 +74,15 @@ struct lj_file {
     uint32_t commit_pages;
     uint64_t head_frame; /* frame whose header is being assembled in head */
     uint8_t head[24];
-    uint32_t head_have; /* bit per byte of head seen */
+    uint32_t head_have;   /* bit per byte of head seen */
+    uint32_t commit_body; /* bytes of commit_frame's page seen behind its header */
+    bool
+        commit_final; /* its header has the salts of the WAL: SQLite writes it without them first, sometimes */
+    lj_wal_salt index_salt; /* what the wal-index showed when the WAL's header was read last */
+    uint64_t
+        pending; /* transaction that waited and is not published yet (capture/pending.h), 0 = none */
+    uint64_t pending_frame; /* its commit frame */
+    bool synced;            /* nothing was written behind our own sync */
 };
 
 struct lj_open {
@@ -167,14 +187,26 @@ void lj_autowal_pragma(lj_file *file, char **args);
 /* ---- events.c: what SQLite's calls mean for the capture ---- */
 void lj_event_read_lock(lj_file *file);
 void lj_event_publish(lj_file *file);
+/* The attach, if no read brought it about: in exclusive mode. */
+void lj_event_ready(lj_file *file);
 void lj_event_exclusive_commit(lj_file *file);
 void lj_event_wal_opened(lj_file *wal);
 /* The first handle of a database was opened: finds what a crash left in the WAL, and decides how to go on. */
 void lj_event_first_open(lj_open *open, bool wal_mode);
-void lj_event_wal_write(lj_file *wal, const void *data, int len, sqlite3_int64 off);
+/* Returns what xWrite returns: a commit may wait for the replica here, in vain. */
+int lj_event_wal_write(lj_file *wal, const void *data, int len, sqlite3_int64 off);
+/* The WAL write lock is about to be released. */
+void lj_event_write_unlock(lj_file *file);
 void lj_event_wal_failed(lj_file *wal);
+/* These bytes of the database file are about to be overwritten or cut off: a snapshot may need them. */
+void lj_event_db_overwritten(lj_file *file, uint64_t off, uint64_t len);
 void lj_event_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off);
 int lj_event_restart_lock(lj_file *file, int flags);
+/* A snapshot gives its locks back: this connection needs them. true = it had some. */
+bool lj_event_give_way(lj_file *file);
+/* Wal-index locks taken and about to be given back EXCLUSIVE, by their first number: tells snapshots of checkpoints. */
+void lj_event_locked(lj_file *file, int ofst, int n);
+void lj_event_unlocking(lj_file *file, int ofst);
 int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc);
 void lj_event_wal_emptying(lj_open *open, bool going);
 
@@ -185,6 +217,30 @@ void lj_repair_begin(lj_file *file);
 void lj_repair_note_write(lj_file *wal, const void *data, int len, sqlite3_int64 off);
 /* The write lock is about to be given back, and the WAL is `unsummed`. */
 void lj_repair_commit(lj_file *file);
+
+/* ---- durable.c: commits that wait for the replica ---- */
+void lj_durable_open(lj_file *file, const lj_config *config);
+/* The frames of the WAL are being tracked for this handle. */
+bool lj_durable_tracks(const lj_file *wal);
+/* Before a write to the WAL: one that was acknowledged and not published is undone when its frames are written over. */
+void lj_durable_before_write(lj_file *wal, sqlite3_int64 off);
+/* The commit frame of a transaction is complete in the WAL. Returns what xWrite returns. */
+int lj_durable_commit(lj_file *wal);
+/* Behind publishing: a transaction that waited and is not published is undone. */
+void lj_durable_published(lj_file *file);
+/* The lock is released: durability=ack waits here. Returns what FCNTL_COMMIT_PHASETWO returns. */
+int lj_durable_phase_two(lj_file *file);
+/* The WAL handle closes. */
+void lj_durable_close(lj_file *wal);
+/* Rollback-journal mode: a write to the database file, its sync at COMMIT (what FCNTL_SYNC returns), its unlock. */
+void lj_durable_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off);
+int lj_durable_db_sync(lj_file *file);
+void lj_durable_db_unlock(lj_file *file);
+/* "local", "remote", "ack". lj_durable_parse is false when `text` is none of them. */
+const char *lj_durable_name(lj_durability durability);
+bool lj_durable_parse(const char *text, lj_durability *ret_durability);
+/* LJ_INVALID with a hint when `text` is no position. */
+LJ_WARN_UNUSED lj_code lj_durable_position(const char *text, lj_position *ret_at, lj_error *err);
 
 /* ---- pragma.c ---- */
 /* FCNTL_PRAGMA: args as SQLite documents. SQLITE_NOTFOUND for pragmas that are not ours. */

@@ -18,10 +18,13 @@ static char *uri_of(const char *path, bool psow0)
     memcpy(uri, "file:", 5);
     char *to = uri + 5;
     for (const char *from = path; *from != 0; from++) {
-        if (*from == '%' || *from == '?' || *from == '#')
-            to += sprintf(to, "%%%02x", (unsigned char)*from);
-        else
+        if (*from == '%' || *from == '?' || *from == '#') {
+            *to++ = '%';
+            *to++ = "0123456789abcdef"[(unsigned char)*from >> 4];
+            *to++ = "0123456789abcdef"[(unsigned char)*from & 15];
+        } else {
             *to++ = *from;
+        }
     }
     memcpy(to, psow0 ? "?psow=0" : "?psow=1", 8);
     return uri;

@@ -57,19 +57,20 @@ void lj_repair_note_write(lj_file *wal, const void *data, int len, sqlite3_int64
         wal->unsummed = true;
 }
 
+/* Something of this WAL, or of one before it, was shipped: only what verifies is. */
 static bool sums_were_good_before(lj_db *db)
 {
     pthread_mutex_lock(&db->mutex);
-    bool good = db->segments > 0;
+    bool good = db->segments > 0 || db->pos.index > 0 || db->pos.offset > 0;
     pthread_mutex_unlock(&db->mutex);
     return good;
 }
 
-/* Behind `start`, the last frame before the transaction; that one, or what was shipped before, shows that sums hold here. */
-static bool begin(walk *w, lj_db *db, uint64_t start)
+/* Behind `start`, the last frame before the transaction, which has to verify. */
+static bool begin(walk *w, uint64_t start)
 {
     if (start == 0)
-        return sums_were_good_before(db);
+        return true;
     lj_wal_header header = w->chain.header;
     lj_wal_frame last;
     if (start > 1) {
@@ -115,7 +116,7 @@ static void repair(lj_file *file, walk *w, const lj_walindex *index, uint64_t st
 {
     lj_db *db = file->open->db;
     lj_wal_frame frame;
-    if (!ends_in_commit(w, index) || !begin(w, db, start))
+    if (!ends_in_commit(w, index) || !begin(w, start))
         return;
     uint64_t number = start + 1;
     while (number <= index->frames) {
@@ -127,6 +128,8 @@ static void repair(lj_file *file, walk *w, const lj_walindex *index, uint64_t st
     }
     if (number > index->frames || !without_sums(w->frame))
         return; /* whole; or broken in a way that is not this one */
+    if (number == 1 && !sums_were_good_before(db))
+        return; /* no frame has shown yet that checksums hold at this layer */
     lj_wal_cksum sum = w->chain.sum;
     bool done = rewrite(w, number, index->frames, &sum);
     if (done)

@@ -125,6 +125,7 @@ static lj_code open_replicated(sqlite3_vfs *vfs, const char *name, lj_file *file
     file->wal_name = sqlite3_filename_wal(name);
     file->auto_wal = config->auto_wal;
     file->psow0 = !sqlite3_uri_boolean(name, "psow", 1);
+    lj_durable_open(file, config);
     lj_registry_add_file(file);
     note_opened(file, first);
     return LJ_OK;

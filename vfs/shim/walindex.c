@@ -110,6 +110,11 @@ uint32_t lj_walindex_backfilled(const volatile void *region)
     return load(region, AT_BACKFILL);
 }
 
+uint32_t lj_walindex_attempted(const volatile void *region)
+{
+    return load(region, AT_ATTEMPTED);
+}
+
 uint32_t lj_walindex_mark(const volatile void *region, int reader)
 {
     return load(region, AT_MARKS + 4u * (unsigned)reader);

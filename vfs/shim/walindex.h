@@ -36,6 +36,8 @@ bool lj_walindex_read(const volatile void *region, lj_walindex *ret_index);
 bool lj_walindex_look(void *region, lj_wal_end *ret_end);
 /* Salts and frame count without verification: a cheap "did anything change?". */
 void lj_walindex_peek(const volatile void *region, lj_wal_salt *ret_salt, uint32_t *ret_frames);
+/* Frames that a checkpoint has begun to copy into the database file. */
+uint32_t lj_walindex_attempted(const volatile void *region);
 /*
  * Replaces the running checksum behind the last frame, as SQLite's writer would: caller holds the write lock. `file` is where the
  * region was mapped from.

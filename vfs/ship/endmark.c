@@ -100,6 +100,11 @@ lj_code lj_end_mark(lj_shipper *s, lj_error *err)
     /* the state did not change: so close behind the last segment that no moment is answered otherwise */
     int64_t created_ns = saved->last_object_ns + 1;
     lj_code code = put(s, key, created_ns, err);
+    bool removed = false;
+    if (code == LJ_EXISTS)
+        LJ_TRY(lj_takeback_remove(s, &at, &removed, err));
+    if (removed)
+        code = put(s, key, created_ns, err);
     if (code == LJ_EXISTS)
         code = adopt(s, &at, key, err);
     if (code != LJ_OK)

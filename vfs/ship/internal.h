@@ -4,6 +4,7 @@
  *   shipper.c   the shipping task: order of work, ticks, backoff
  *   upload.c    one segment: key, PUT if-absent, what to do when it is already there
  *   endmark.c   the object that ends an index, before the next one begins
+ *   takeback.c  objects that may hold a transaction whose COMMIT failed
  *   resume.c    does the replica agree with the position: once per open, and after a rest
  *   rollover.c  the current life of the WAL goes on under the next index, so that a snapshot gets one of its own
  *   snapshot.c  freeze, PUT, hand the result to the shipping task
@@ -20,6 +21,7 @@
 #include "vfs/ship/scheduler.h"
 #include "vfs/ship/segment.h"
 #include "vfs/ship/shipper.h"
+#include "vfs/storage/auth/crypto.h"
 
 /* What a first snapshot of a generation leaves for the shipping task. */
 typedef struct {
@@ -28,7 +30,26 @@ typedef struct {
     uint64_t life, frames;   /* what the snapshot contains */
 } lj_new_generation;
 
-#define LJ_STRAYS_MAX 4u
+#define LJ_STRAYS_MAX  4u
+#define LJ_REVOKED_MAX 4u
+
+/* An object as it was sent. */
+typedef struct {
+    lj_position at;
+    bool
+        whole; /* read to its end: the store may have it; the fields below are those of all its bytes */
+    uint64_t bytes;
+    uint8_t hash[LJ_SHA256_BYTES];
+    unsigned looks; /* how often its key was looked at since the transaction was withdrawn */
+    int64_t look_ns;
+} lj_sent_object;
+
+/* A source that takes the hash of what passes. */
+typedef struct {
+    lj_source *inner;
+    lj_sent_object *object;
+    lj_sha256_state *sha;
+} lj_sent_source;
 
 struct lj_shipper {
     lj_db *db;
@@ -51,6 +72,11 @@ struct lj_shipper {
     lj_position
         unknown_at;      /* a segment that was sent without an answer ("" generation: none) ... */
     uint64_t unknown_to; /* ... and where it ends */
+    uint64_t
+        pending; /* the transaction that waits in the segment that is sent now, 0 = none (capture/pending.h) */
+    lj_sent_object attempt;                 /* the newest object with such a transaction */
+    lj_sent_object revoked[LJ_REVOKED_MAX]; /* those whose transaction was withdrawn since */
+    unsigned revoked_count;
 
     /* guarded by db->mutex */
     char disowned
@@ -90,6 +116,18 @@ static inline const lj_position *lj_newest_snapshot_locked(const lj_shipper *s)
 /* upload.c: ships from..to of the image in fd (a -wal or a spool file) as the next segment and moves s->saved.at. */
 LJ_WARN_UNUSED lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header,
                                          uint64_t to, int64_t commit_ns, lj_error *err);
+/* takeback.c: `inner` with the hash of what is read from it in *object. The caller ends it; both outlive the source. */
+LJ_WARN_UNUSED lj_code lj_sent_source_begin(lj_sent_source *h, lj_source *inner,
+                                            lj_sent_object *object, lj_source *ret_source,
+                                            lj_error *err);
+void lj_sent_source_end(lj_sent_source *h);
+/* Takes note of withdrawn transactions and looks at their keys when it is time. LJ_CONFLICT: the chain is to be broken. */
+LJ_WARN_UNUSED lj_code lj_takeback_work(lj_shipper *s, lj_error *err);
+/* Deletes the object at that place if it is one of a withdrawn transaction. */
+LJ_WARN_UNUSED lj_code lj_takeback_remove(lj_shipper *s, const lj_position *at, bool *ret_removed,
+                                          lj_error *err);
+/* When lj_takeback_work has something to look at, or LJ_TASK_IDLE. */
+int64_t lj_takeback_due(const lj_shipper *s);
 /*
  * endmark.c: puts the end mark that s->saved asks for, if any: before the first object of an index (a segment or a snapshot).
  * LJ_CONFLICT: another writer went on with the index. s->saved changes, and is not written.

@@ -159,12 +159,44 @@ static void note_newest_snapshot(lj_shipper *s, const lj_generation_info *found)
     pthread_mutex_unlock(&s->db->mutex);
 }
 
+/* Nothing stands behind the position locally that an object at it could be. */
+static bool nothing_left(lj_db *db, const lj_position *at)
+{
+    pthread_mutex_lock(&db->mutex);
+    const lj_life *life = &db->life;
+    const lj_chain *chain = &db->chain;
+    bool more = db->spool_bytes > 0 || db->pending.state != LJ_PENDING_NONE;
+    if (chain->has_life && life->known && !chain->unused && at->index == chain->index)
+        more = more || lj_wal_frame_offset(life->page_size, life->frames + 1) > at->offset;
+    pthread_mutex_unlock(&db->mutex);
+    return !more;
+}
+
+/*
+ * A segment exactly at our position is compared when the next one goes there. With nothing to compare it, it is a transaction
+ * whose COMMIT failed, or one that a power cut took, and readers must not get it.
+ */
+static lj_code check_tail(lj_shipper *s, const lj_generation_info *found, lj_error *err)
+{
+    if (found->segment_count == 0)
+        return LJ_OK;
+    const lj_segment_info *last = &found->segments[found->segment_count - 1];
+    lj_position theirs = s->saved.at;
+    theirs.index = last->index;
+    theirs.offset = last->offset;
+    if (lj_position_compare(&theirs, &s->saved.at) != 0 || !nothing_left(s->db, &theirs))
+        return LJ_OK;
+    return ahead(&theirs, &s->saved, err);
+}
+
 lj_code lj_resume_check(lj_shipper *s, lj_error *err)
 {
     lj_inventory *inventory = NULL;
     LJ_TRY(lj_inventory_read(s->storage, s->saved.at.generation, &inventory, err));
     const lj_generation_info *found = lj_inventory_find(inventory, s->saved.at.generation);
     lj_code code = lj_resume_agree(found, &s->saved, err);
+    if (code == LJ_OK)
+        code = check_tail(s, found, err);
     if (code == LJ_OK) {
         note_newest_snapshot(s, found);
         lj_resume_agreed(s);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "vfs/base/clock.h"
+#include "vfs/base/thread.h"
 
 #define WORKER_STACK_BYTES (512u * 1024u)
 
@@ -187,6 +188,7 @@ static void sleep_locked(void)
 static void *worker(void *arg)
 {
     (void)arg;
+    lj_thread_give_way();
     pthread_mutex_lock(&sched.mutex);
     for (;;) {
         lj_task *first = first_locked();

@@ -6,8 +6,8 @@
  *   2. a chain that was given up: ask the snapshot task for a new generation, and stop here
  *   3. write the position file if the last write of it failed
  *   4. once per open: compare the replica with the position (resume.c)
- *   5. go over to the next index if a snapshot needs one (rollover.c)
- *   6. ship: first what is in the spool, in order, then the WAL up to the last published commit
+ *   5. ship: first what is in the spool, in order, then the WAL up to the last published commit
+ *   6. go over to the next index if a snapshot needs one (rollover.c), and ship once more
  *   7. sleep until the next tick is allowed, or for good when everything is shipped
  *
  * Invariant I2 (database.h): an acknowledged object is written into the position file before lj_db_shipped lets the gate
@@ -234,7 +234,9 @@ static lj_code ship_live(lj_shipper *s, const lj_chain *chain, const lj_life *li
     lj_db *db = s->db;
     uint64_t to = lj_wal_frame_offset(life->page_size, life->frames + 1);
     *ret_more = false;
-    if (!chain->has_life || chain->unused || !life->known || to <= s->saved.at.offset)
+    /* the position may be one index ahead: of a life whose first transaction was withdrawn */
+    if (!chain->has_life || chain->unused || !life->known || s->saved.at.index > chain->index ||
+        to <= s->saved.at.offset)
         return LJ_OK;
     lj_code code = lj_walfile_refresh(&s->wal, db->wal_path, err);
     if (code == LJ_NOTFOUND)
@@ -274,15 +276,19 @@ static void tell_if_behind(lj_shipper *s, const lj_chain *chain, const lj_life *
 static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
 {
     lj_db *db = s->db;
+    LJ_TRY(lj_takeback_work(s, err));
     pthread_mutex_lock(&db->mutex);
     lj_chain chain = db->chain;
     lj_life life = db->life;
     uint64_t spooled = db->spool_bytes;
     lj_position known = db->pos;
+    lj_wal_salt salt = life.salt;
+    uint64_t pending = 0;
+    lj_code code = lj_db_pending_view_locked(db, &chain, &life, &pending, err);
     pthread_mutex_unlock(&db->mutex);
     *ret_more = false;
-    if (!chain.active)
-        return LJ_OK;
+    if (!chain.active || code != LJ_OK)
+        return code;
     tell_if_behind(s, &chain, &life, &known);
     if (spooled > 0) {
         LJ_TRY(drain_spool(s, &chain, &life, ret_more, err));
@@ -294,11 +300,21 @@ static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
         *ret_more = true;
         return LJ_OK;
     }
-    lj_code code = ship_live(s, &chain, &life, ret_more, err);
+    s->pending = pending;
+    code = ship_live(s, &chain, &life, ret_more, err);
+    s->pending = 0;
+    lj_db_pending_ack(db, pending);
+    if (pending != 0 && (code == LJ_CORRUPT || code == LJ_BUSY)) {
+        /* of the transaction that waits, or of what was published before? the next step looks at that alone */
+        if (code == LJ_CORRUPT)
+            lj_db_pending_refuse(db, pending, err);
+        *ret_more = true;
+        return LJ_OK;
+    }
     if (code == LJ_CORRUPT) {
         /* was the life ended under our hands (its frames are in the spool then), or is the WAL broken? */
         pthread_mutex_lock(&db->mutex);
-        bool moved = !lj_wal_salt_eq(db->life.salt, life.salt) || db->spool_bytes != spooled ||
+        bool moved = !lj_wal_salt_eq(db->life.salt, salt) || db->spool_bytes != spooled ||
                      db->chain.sealed != chain.sealed || !db->chain.active;
         pthread_mutex_unlock(&db->mutex);
         *ret_more = moved;
@@ -336,7 +352,16 @@ static lj_code work(lj_shipper *s, lj_error *err)
         LJ_TRY(lj_resume_check(s, err));
         s->resumed = true;
     }
-    LJ_TRY(lj_rollover(s, err));
+    /* an index can only end behind a segment, so what there is goes first; the snapshot that asked is told in any case */
+    lj_error why = LJ_ERROR_INIT;
+    lj_code code = ship_all(s, err);
+    lj_code rolled = lj_rollover(s, &why);
+    if (code != LJ_OK)
+        return code;
+    if (rolled != LJ_OK) {
+        *err = why;
+        return rolled;
+    }
     return ship_all(s, err);
 }
 
@@ -347,7 +372,9 @@ static bool unshipped_locked(const lj_shipper *s)
         return false; /* the snapshot task wakes us */
     if (db->broken || s->fresh.pending || s->snapshot_noted || db->spool_bytes > 0)
         return true;
-    if (!db->chain.active || !db->life.known)
+    if (db->pending.state == LJ_PENDING_OFFERED || db->pending.sent_revoked)
+        return true;
+    if (!db->chain.active || !db->life.known || db->pos.index > db->chain.index)
         return false;
     if (db->pos.index < db->chain.index)
         return !db->chain.has_life || db->shipped_life < db->life.number;
@@ -373,7 +400,10 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
     pthread_mutex_unlock(&db->mutex);
     if (snapshot_ns != LJ_TASK_IDLE)
         lj_task_wake(&s->snapshot_task, snapshot_ns);
-    return due_ns;
+    if (more)
+        return due_ns;
+    lj_db_caught_up(db);
+    return lj_takeback_due(s);
 }
 
 int64_t lj_ship_retry_at_locked(lj_shipper *s, unsigned failures, const lj_error *err)

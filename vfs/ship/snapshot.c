@@ -127,6 +127,7 @@ static void begin_chain_locked(lj_shipper *s, const lj_freeze *f, const frozen_p
         db->chain.unused = false;
     db->empty_salt = f->frames == 0 ? f->salt : (lj_wal_salt){0, 0};
     db->broken = false;
+    db->snapshots_only = f->broken;
     db->pos = saved->at;
     db->safe_frames = place->life == db->life.number ? place->frames : 0;
     db->spool_bytes = 0;
@@ -269,11 +270,12 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
             remember_stray(s, fresh.saved.at.generation);
         return code;
     }
-    if (broken)
-        lj_log(LJ_LOG_WARN,
-               "%s: SQLite wrote frames whose checksums do not hold (fixed in 3.50.2); until the "
-               "WAL restarts, "
-               "what is committed is replicated by snapshots",
+    if (broken && !s->unshippable)
+        lj_log(LJ_LOG_ERROR,
+               "%s: SQLite wrote frames whose checksums do not hold (fixed in 3.50.2): a crash "
+               "loses these commits and all behind them, and until the WAL restarts they are "
+               "replicated by snapshots (run PRAGMA wal_checkpoint(TRUNCATE) at once, and upgrade "
+               "SQLite)",
                db->path);
     fresh.saved.last_object_ns = created_ns;
     fresh.saved.snapshot_ns = created_ns;

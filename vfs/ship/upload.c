@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/codec/lz4.h"
@@ -111,16 +112,35 @@ static void put_label(const lj_shipper *s, const lj_segment *segment, lj_lz4_enc
     lj_lz4_encoder_label(encoder, bytes, sizeof(bytes));
 }
 
+/* A put whose transaction may be withdrawn while it is on its way: it can be ended, and what it sent is known. */
+static lj_code put_pending(lj_shipper *s, const char *key, lj_source *packed,
+                           const lj_storage_put_options *options, lj_error *err)
+{
+    lj_sent_source hash;
+    lj_source hashed;
+    s->attempt.at = s->saved.at;
+    lj_code code = lj_sent_source_begin(&hash, packed, &s->attempt, &hashed, err);
+    if (code == LJ_OK) {
+        const bool *outer = lj_cancel_swap(&s->db->pending.cancel);
+        code = lj_storage_put(s->storage, key, &hashed, options, err);
+        lj_cancel_swap(outer);
+    }
+    lj_sent_source_end(&hash);
+    return code;
+}
+
 static lj_code put_segment(lj_shipper *s, const char *key, lj_segment *segment, int64_t created_ns,
                            lj_error *err)
 {
     lj_source raw = lj_segment_source(segment);
     lj_source packed;
     lj_lz4_encoder *encoder = NULL;
+    LJ_TRY(raw.rewind(raw.ctx, err));
     LJ_TRY(lj_lz4_encoder_new(&raw, &encoder, &packed, err));
     put_label(s, segment, encoder);
     lj_storage_put_options options = {.if_absent = true, .created_ns = created_ns};
-    lj_code code = lj_storage_put(s->storage, key, &packed, &options, err);
+    lj_code code = s->pending != 0 ? put_pending(s, key, &packed, &options, err)
+                                   : lj_storage_put(s->storage, key, &packed, &options, err);
     if (code == LJ_OK) {
         pthread_mutex_lock(&s->db->mutex);
         s->db->segments++;
@@ -174,6 +194,63 @@ static uint64_t end_of_repeated(const lj_shipper *s, uint64_t to)
     return repeated ? LJ_MIN(s->unknown_to, to) : to;
 }
 
+#define TAKEBACKS_MAX 4u
+
+/* Puts the segment, or finds what is there instead of it: *chain and *to say how far it goes then. */
+static lj_code put_or_adopt(lj_shipper *s, const char *key, lj_segment *segment, int64_t created_ns,
+                            lj_wal_chain *ret_chain, uint64_t *to, lj_error *err)
+{
+    for (unsigned i = 0;; i++) {
+        lj_code code = put_segment(s, key, segment, created_ns, err);
+        if (code != LJ_EXISTS) {
+            *ret_chain = segment->chain;
+            return code;
+        }
+        uint64_t bytes = 0;
+        code = adopt_existing(s, key, segment, &bytes, err);
+        if (code == LJ_OK)
+            code = chain_after(segment, bytes, key, ret_chain, err);
+        if (code == LJ_OK) {
+            *to = segment->from + bytes;
+            lj_log(LJ_LOG_INFO, "%s: %s was already there with our content", s->db->path, key);
+            return LJ_OK;
+        }
+        bool removed = false;
+        lj_error why = LJ_ERROR_INIT;
+        if (code != LJ_CONFLICT)
+            return code;
+        lj_code taken = lj_takeback_remove(s, &s->saved.at, &removed, &why);
+        if (taken != LJ_OK) {
+            *err = why;
+            return taken;
+        }
+        if (!removed || i == TAKEBACKS_MAX)
+            return lj_ship_conflict(s, &s->saved.at, err);
+    }
+}
+
+/*
+ * The transaction that waits is in the segment: tells it how the attempt ended. *unknown: the same bytes may be repeated. What
+ * was not read to its end cannot have been stored, and need not be.
+ */
+static lj_code settle(lj_shipper *s, uint64_t pending, lj_code code, uint64_t to,
+                      uint64_t pending_to, bool *unknown, lj_error *err)
+{
+    bool stored = code == LJ_OK && to >= pending_to;
+    *unknown = *unknown && s->attempt.whole;
+    if (lj_db_pending_end(s->db, pending, stored, *unknown))
+        return code;
+    *unknown = false;
+    if (code == LJ_OK && !stored)
+        return LJ_OK; /* a part that was published before */
+    if (code == LJ_OK || code == LJ_CANCELLED) {
+        lj_error_set(err, LJ_TIMEOUT,
+                     "an upload was given up: the COMMIT that waited for it failed");
+        return lj_error_retryable(err, true);
+    }
+    return code;
+}
+
 lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header, uint64_t to,
                           int64_t commit_ns, lj_error *err)
 {
@@ -195,26 +272,26 @@ lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header, ui
     int64_t created_ns = LJ_MAX(wanted_ns, s->saved.last_object_ns + 1);
 
     lj_segment segment;
+    uint64_t wanted_to = to;
     to = end_of_repeated(s, to);
+    if (to < wanted_to)
+        s->pending = 0; /* not in this one yet */
     LJ_TRY(lj_segment_init(&segment, fd, header, from, to, sum, err));
-    lj_code code = put_segment(s, key, &segment, created_ns, err);
-    if (code != LJ_OK && code != LJ_EXISTS && lj_ship_outcome_unknown(err)) {
+    uint64_t pending = s->pending;
+    if (pending != 0 && !lj_db_pending_begin(s->db, pending)) {
+        lj_segment_free(&segment);
+        lj_error_set(err, LJ_BUSY, "the transaction was withdrawn");
+        return lj_error_retryable(err, true);
+    }
+    lj_wal_chain chain = segment.chain;
+    lj_code code = put_or_adopt(s, key, &segment, created_ns, &chain, &to, err);
+    bool unknown = code != LJ_OK && lj_ship_outcome_unknown(err);
+    if (pending != 0)
+        code = settle(s, pending, code, to, wanted_to, &unknown, err);
+    if (unknown) {
         s->unknown_at = s->saved.at;
         s->unknown_to = to;
     }
-    lj_wal_chain chain = segment.chain;
-    if (code == LJ_EXISTS) {
-        uint64_t bytes = 0;
-        code = adopt_existing(s, key, &segment, &bytes, err);
-        if (code == LJ_OK)
-            code = chain_after(&segment, bytes, key, &chain, err);
-        if (code == LJ_OK) {
-            to = from + bytes;
-            lj_log(LJ_LOG_INFO, "%s: %s was already there with our content", s->db->path, key);
-        }
-    }
-    if (code == LJ_CONFLICT)
-        code = lj_ship_conflict(s, &s->saved.at, err);
     if (code == LJ_OK)
         move_position(s, &chain, to, created_ns);
     lj_segment_free(&segment);

@@ -37,6 +37,7 @@ typedef struct {
 
 typedef struct {
     const lj_parts_job *job;
+    const bool *cancel; /* the flag of the thread that uploads (cancel.h), for the senders */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     unsigned buffers; /* constant: how many parts may be in memory */
@@ -90,14 +91,14 @@ static lj_code send_part(upload *u, const part *p, lj_error *err)
 {
     const lj_parts_job *job = u->job;
     for (unsigned attempt = 0;; attempt++) {
-        if (lj_flag_is_set(job->cancel))
+        if (lj_cancel_requested(job->cancel))
             return lj_error_set(err, LJ_CANCELLED, "the upload was cancelled");
         lj_code code = job->send(job->ctx, p->number, p->data, p->len, err);
         if (code == LJ_OK || !lj_retry_may_pass(err) || attempt + 1 >= LJ_PARTS_ATTEMPTS)
             return code;
         if (!lj_retry_pause(attempt, FIRST_PAUSE_NS, LONGEST_PAUSE_NS, err->retry_after_ns,
                             job->cancel, &u->failed) &&
-            !lj_flag_is_set(job->cancel))
+            !lj_cancel_requested(job->cancel))
             return code; /* another part's error is the one that is told */
     }
 }
@@ -120,6 +121,7 @@ static void note_failure(upload *u, lj_code code, const lj_error *error)
 static void *sender(void *ctx)
 {
     upload *u = ctx;
+    lj_cancel_swap(u->cancel);
     for (;;) {
         pthread_mutex_lock(&u->mutex);
         while (u->waiting.data == NULL && !u->ended && !u->failed)
@@ -234,7 +236,7 @@ static lj_code pass_part(upload *u, lj_source *source, lj_buf *head, size_t *hea
                          bool *ret_more, lj_error *err)
 {
     *ret_more = false;
-    if (lj_flag_is_set(u->job->cancel))
+    if (lj_cancel_requested(u->job->cancel))
         return lj_error_set(err, LJ_CANCELLED, "the upload was cancelled");
     if (u->buffers > 0 && !take_buffer(u))
         return LJ_OK; /* a sender failed, and has told */
@@ -304,6 +306,8 @@ static lj_code send_all(lj_source *source, lj_buf *head, const lj_parts_job *job
                         uint32_t *ret_count, lj_error *err)
 {
     upload u = {.job = job, .error = LJ_ERROR_INIT};
+    u.cancel = lj_cancel_swap(NULL);
+    lj_cancel_swap(u.cancel);
     lj_error local = LJ_ERROR_INIT;
     lj_error *error = err != NULL ? err : &local;
     pthread_t threads[LJ_PARTS_SENDERS];

@@ -174,6 +174,11 @@ unsigned lj_storage_features(const lj_storage *storage)
     return storage->ops->features;
 }
 
+bool lj_storage_overwrites_late(const lj_storage *storage)
+{
+    return storage->ops->overwrites_late != NULL && storage->ops->overwrites_late(storage->self);
+}
+
 void lj_storage_counters_get(lj_storage *storage, lj_storage_counters *ret_counters)
 {
     for (size_t i = 0; i < LJ_STORAGE_OP_COUNT; i++) {

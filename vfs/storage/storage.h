@@ -70,6 +70,8 @@ typedef struct {
     lj_code (*delete_many)(void *self, const char *const *keys, size_t count,
                            lj_storage_delete_fn fn, void *ctx, lj_error *err);
     void (*close)(void *self);
+    /* may be NULL: false */
+    bool (*overwrites_late)(void *self);
 } lj_storage_ops;
 
 /* One setting of a replica by its name in litestream.yml ("region", "secret-access-key"). */
@@ -126,6 +128,11 @@ const char *lj_storage_url(const lj_storage *storage);
 /* The driver's name: "file", "s3", ... */
 const char *lj_storage_type(const lj_storage *storage);
 unsigned lj_storage_features(const lj_storage *storage);
+/*
+ * True when a put with if_absent that was given up and reaches the store late may overwrite what has been created there
+ * meanwhile: the store does not keep the condition itself (S3 without If-None-Match).
+ */
+bool lj_storage_overwrites_late(const lj_storage *storage);
 
 typedef enum {
     LJ_STORAGE_OP_PUT,

@@ -61,7 +61,7 @@ def objects(root):
     """Every object as (key, content, mtime), in the order of the listing."""
     found = []
     for generation in Replica(root).generations():
-        for thing in generation.snapshots + generation.segments:
+        for thing in sorted(generation.snapshots + generation.segments + generation.marks, key=lambda o: o.path):
             key = os.path.relpath(thing.path, os.path.join(root, "generations"))
             found.append((key, thing.frame(), thing.time_ns))
     return found

@@ -29,6 +29,7 @@ import time
 import traceback
 
 LONG = os.environ.get("LJ_LONG", "") not in ("", "0")
+PATIENCE = 4  # times a test's timeout, see test()
 KEEP = os.environ.get("LJ_KEEP", "") not in ("", "0")
 DONE_MARK = "# done"
 
@@ -233,11 +234,14 @@ def scratch(prefix):
 
 
 def test(*needs, timeout=60, long_timeout=None, long_only=False):
-    """Decorator: registers a test function. `needs` are words of missing(); timeouts are in seconds."""
+    """
+    Decorator: registers a test function. `needs` are words of missing(). Timeouts are in seconds of a machine that does
+    nothing else; they end what hangs, and decide nothing: PATIENCE times as long is waited.
+    """
 
     def register(function):
         function.needs = needs
-        function.timeout = (long_timeout or timeout * 10) if LONG else timeout
+        function.timeout = PATIENCE * ((long_timeout or timeout * 10) if LONG else timeout)
         function.long_only = long_only
         _tests.append(function)
         return function

@@ -10,15 +10,24 @@ _TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".."
 
 def shared_library(source, *flags):
     """The path of `source` (a C file) as a shared library; OSError or CalledProcessError when it cannot be built."""
+    return _build(source, ".so", "-shared", "-fPIC", *flags)
+
+
+def program(source, *flags):
+    """The path of `source` (a C file) as a program; `flags` are what it is linked with."""
+    return _build(source, "", *flags)
+
+
+def _build(source, suffix, *flags):
     cache = os.path.abspath(os.path.join(_TOP, ".cache", "ljtest"))
     with open(source, "rb") as file:
         digest = hashlib.sha256(file.read()).hexdigest()[:12]
-    library = os.path.join(cache, "%s-%s.so" % (os.path.splitext(os.path.basename(source))[0], digest))
-    if not os.path.exists(library):
+    result = os.path.join(cache, "%s-%s%s" % (os.path.splitext(os.path.basename(source))[0], digest, suffix))
+    if not os.path.exists(result):
         os.makedirs(cache, exist_ok=True)
-        handle, fresh = tempfile.mkstemp(dir=cache, suffix=".so")
+        handle, fresh = tempfile.mkstemp(dir=cache, suffix=suffix)
         os.close(handle)
-        subprocess.run([os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-o", fresh, source,
-                        *flags], check=True)
-        os.rename(fresh, library)
-    return library
+        subprocess.run([os.environ.get("CC", "cc"), "-O2", "-Wall", "-Wextra", "-o", fresh, source, *flags], check=True)
+        os.chmod(fresh, 0o755)
+        os.rename(fresh, result)
+    return result

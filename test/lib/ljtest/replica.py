@@ -148,19 +148,26 @@ class Replica:
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def check(self, one_generation=False, leftovers_ok=False):
+    def check(self, one_generation=False, leftovers_ok=False, page_size=None, from_newest_snapshot=False):
         """
         Fails on anything a v0.3.13 or v0.5 reader would trip over, in any generation: form of the LZ4 frames, holes, wrong
-        offsets, broken checksum chains, segments that end inside a transaction, times that run backwards.
+        offsets, broken checksum chains, segments that end inside a transaction, times that run backwards. `page_size` says
+        what no header does: the database is encrypted. With from_newest_snapshot only what is not older than each
+        generation's newest snapshot has to be so.
         """
         found = self.generations()
         harness.check(found, "no generation in %s" % self.root)
         if one_generation:
             harness.check_equal(len(found), 1, "number of generations")
         for generation in found:
-            self._check_generation(generation, leftovers_ok)
+            if from_newest_snapshot and generation.snapshots:
+                newest = generation.snapshots[-1].index
+                generation.snapshots = generation.snapshots[-1:]
+                generation.segments = [s for s in generation.segments if s.index >= newest]
+                generation.marks = [m for m in generation.marks if m.index >= newest]
+            self._check_generation(generation, leftovers_ok, page_size)
 
-    def _check_generation(self, generation, leftovers_ok):
+    def _check_generation(self, generation, leftovers_ok, encrypted):
         harness.check(generation.snapshots, "generation %s has WAL but no snapshot" % generation.name)
         if not leftovers_ok:
             harness.check(not generation.foreign, "foreign files in the replica: %s" % generation.foreign[:5])
@@ -186,8 +193,9 @@ class Replica:
         page_size = None
         for snapshot in generation.snapshots:
             image = snapshot.data()
-            size = pages.page_size_of(image)
-            harness.check(size and len(image) % size == 0 and image[:16] == b"SQLite format 3\0",
+            size = encrypted or pages.page_size_of(image)
+            plain = image[:16] == b"SQLite format 3\0"
+            harness.check(size and len(image) % size == 0 and plain != bool(encrypted),
                           "%r: %d bytes that are no database" % (snapshot, len(image)))
             harness.check(page_size in (None, size), "%r: page size %d after %s" % (snapshot, size, page_size))
             page_size = size

@@ -19,6 +19,7 @@ static lj_saved_position full_position(void)
     p.has_base = true;
     p.base_salt = kit_salt(7);
     p.base_frames = UINT64_C(1) << 40;
+    p.prev_end = UINT64_C(1) << 33;
     p.has_identity = true;
     p.identity =
         (lj_identity){.inode = UINT64_MAX, .size_bytes = 8192, .mtime_ns = -5, .ctime_ns = 12};
@@ -52,6 +53,7 @@ static void round_trip(void **state)
     assert_true(out.big_endian && out.has_base && out.has_identity);
     assert_true(lj_wal_salt_eq(out.base_salt, in.base_salt));
     assert_true(out.base_frames == in.base_frames);
+    assert_true(out.prev_end == in.prev_end);
     assert_true(lj_identity_eq(&out.identity, &in.identity));
     assert_true(out.last_object_ns == in.last_object_ns && out.snapshot_ns == in.snapshot_ns);
     assert_string_equal(out.snapshot_at.generation, in.at.generation);

@@ -225,6 +225,28 @@ static void other_files(void **state)
     assert_int_equal(files_in(kit->spool_dir), 3);
 }
 
+/* A process that was killed in the middle of a copy leaves it; one that is at it now keeps it. */
+static void unfinished_copies_are_swept(void **state)
+{
+    const kit_dir *kit = *state;
+    char path[300];
+    assert_int_equal(mkdir(kit->spool_dir, 0700), 0);
+    lj_spool_sweep(kit->dir); /* no spool: nothing happens */
+    touch(kit, GEN "-00000001-000000000000-000000000418.wal.tmp");
+    touch(kit, GEN "-00000002-000000000000-000000000418.wal.tmp");
+    touch(kit, GEN "-00000003-000000000000-000000000418.wal");
+    struct timespec times[2] = {{.tv_sec = time(NULL) - 3600}, {.tv_sec = time(NULL) - 3600}};
+    snprintf(path, sizeof(path), "%s/" GEN "-00000001-000000000000-000000000418.wal.tmp",
+             kit->spool_dir);
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    snprintf(path, sizeof(path), "%s/" GEN "-00000003-000000000000-000000000418.wal",
+             kit->spool_dir);
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    lj_spool_sweep(kit->spool_dir);
+    assert_int_equal(files_in(kit->spool_dir), 2);
+    assert_true(kit_exists(path));
+}
+
 #define ONE(fn) cmocka_unit_test_setup_teardown(fn, kit_dir_setup, kit_dir_teardown)
 
 int main(void)
@@ -237,6 +259,7 @@ int main(void)
         ONE(found_in_order),
         ONE(holds),
         ONE(other_files),
+        ONE(unfinished_copies_are_swept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -116,6 +116,14 @@ static inline void kit_show(const lj_config *c, const char *name, char out[KIT_S
         {"fsync_before_ship", c->fsync_before_ship ? "true" : "false", 0},
         {"auto_wal", c->auto_wal ? "true" : "false", 0},
         {"guard", c->guard ? "true" : "false", 0},
+        {"durability",
+         c->durability == LJ_DURABILITY_REMOTE ? "remote"
+         : c->durability == LJ_DURABILITY_ACK  ? "ack"
+                                               : "local",
+         0},
+        {"remote_timeout", NULL, c->remote_timeout_ns},
+        {"remote_on_failure", c->remote_on_failure == LJ_ON_FAILURE_DEGRADE ? "degrade" : "error",
+         0},
         {"log_level", lj_log_level_name(c->log_level), 0},
         {"log_file", c->log_file != NULL ? c->log_file : "(null)", 0},
         {"base_vfs", c->base_vfs != NULL ? c->base_vfs : "(null)", 0},

@@ -6,11 +6,13 @@
 #define ENV_NAMES                                                                                  \
     "enabled, mode, replica_url, sync_interval, restore_on_boot, snapshot_interval, retention, "   \
     "max_wal_size, max_spool_size, shutdown_timeout, io_timeout, upload_workers, "                 \
-    "fsync_before_ship, auto_wal, guard, log_level, log_file, base_vfs, default_vfs"
+    "fsync_before_ship, auto_wal, guard, durability, remote_timeout, remote_on_failure, "          \
+    "log_level, log_file, base_vfs, default_vfs"
 #define URI_NAMES                                                                                  \
     "enabled, litejoin_mode, replica_url, replica_name, sync_interval, restore_on_boot, "          \
     "snapshot_interval, retention, max_wal_size, max_spool_size, shutdown_timeout, io_timeout, "   \
-    "upload_workers, fsync_before_ship, auto_wal, guard"
+    "upload_workers, fsync_before_ship, auto_wal, guard, durability, remote_timeout, "             \
+    "remote_on_failure"
 
 static void environment(void **state)
 {

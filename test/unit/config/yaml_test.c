@@ -82,7 +82,8 @@ static void no_block_sets_nothing(void **state)
 #define NAMES                                                                                      \
     "enabled, mode, replica_url, sync_interval, restore_on_boot, snapshot_interval, retention, "   \
     "max_wal_size, max_spool_size, shutdown_timeout, io_timeout, upload_workers, "                 \
-    "fsync_before_ship, auto_wal, guard, log_level, log_file, base_vfs"
+    "fsync_before_ship, auto_wal, guard, durability, remote_timeout, remote_on_failure, "          \
+    "log_level, log_file, base_vfs"
 
 /* Message behind the file's name, and hint. */
 static const struct {

@@ -37,6 +37,18 @@ static void begin(fixture *f)
     assert_ok(lj_ship_save(f->kit.s, &err), &err);
     kit_wal_begin(&f->kit.wal, f->kit.dir.wal_path, KIT_PAGE, 2);
     kit_wal_commits(&f->kit.wal, 3, 3, 7);
+    /* as the shim would have published it */
+    lj_db *db = f->kit.db;
+    pthread_mutex_lock(&db->mutex);
+    db->life = (lj_life){.known = true,
+                         .number = 2,
+                         .salt = f->kit.wal.header.salt,
+                         .frames = 3,
+                         .page_size = KIT_PAGE};
+    db->chain.has_life = true;
+    db->chain.salt = db->life.salt;
+    db->chain.index = saved->at.index;
+    pthread_mutex_unlock(&db->mutex);
     (void)ship_kit_log(&f->kit);
 }
 

@@ -1,6 +1,7 @@
 /* shipper_test.c - the shipping task with its scheduler: what a failure in between must not lose. */
 #include "test/unit/ship/ship_kit.h"
 
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "vfs/base/clock.h"
@@ -75,6 +76,40 @@ static void a_generation_nobody_heard_of_is_removed(void **state)
     assert_false(ship_kit_has(&kit, key));
     lj_name_snapshot(saved.at.generation, 0, key);
     assert_true(ship_kit_has(&kit, key));
+    ship_kit_end(&kit);
+}
+
+/* Five hundred databases opened together do not take their snapshots together: each has its own part of the interval. */
+static void snapshots_of_many_databases_are_spread(void **state)
+{
+    (void)state;
+    ship_kit kit;
+    ship_kit_begin(&kit);
+    ship_kit_replicating(&kit, 4);
+    kit_wal_commits(&kit.wal, 3, 3, 1);
+    kit_wal_publish(&kit.wal, kit.db, 3);
+    const int64_t interval_ns = 3600 * LJ_NS_PER_S;
+    char *own_path = kit.db->path;
+    unsigned in_part[4] = {0};
+    pthread_mutex_lock(&kit.db->mutex);
+    kit.db->options.snapshot_interval_ns = interval_ns;
+    kit.db->saved.snapshot_ns = lj_clock_wall_ns();
+    int64_t start_ns = lj_clock_mono_ns();
+    for (unsigned i = 0; i < 400; i++) {
+        char path[64];
+        snprintf(path, sizeof(path), "/data/shard_%u.db", i);
+        kit.db->path = path;
+        int64_t after_ns = lj_snapshot_due_locked(kit.s) - start_ns;
+        assert_true(after_ns >= interval_ns / 8 * 7 - LJ_NS_PER_S);
+        assert_true(after_ns <= interval_ns + 10 * LJ_NS_PER_S);
+        int64_t part = (after_ns - interval_ns / 8 * 7) / (interval_ns / 8 / 4);
+        in_part[LJ_MIN(LJ_MAX(part, INT64_C(0)), INT64_C(3))]++;
+        assert_true(llabs(lj_snapshot_due_locked(kit.s) - start_ns - after_ns) < LJ_NS_PER_S * 5);
+    }
+    kit.db->path = own_path;
+    pthread_mutex_unlock(&kit.db->mutex);
+    for (unsigned i = 0; i < 4; i++)
+        assert_true(in_part[i] > 60 && in_part[i] < 140);
     ship_kit_end(&kit);
 }
 
@@ -203,6 +238,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_generation_begins_when_its_position_can_be_written),
         cmocka_unit_test(a_generation_nobody_heard_of_is_removed),
+        cmocka_unit_test(snapshots_of_many_databases_are_spread),
         cmocka_unit_test(a_life_past_the_layout),
         cmocka_unit_test(the_life_behind_one_past_the_layout),
     };

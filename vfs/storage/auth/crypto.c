@@ -35,6 +35,57 @@ lj_code lj_sha256(const void *data, size_t len, uint8_t out[LJ_SHA256_BYTES], lj
     return digest(EVP_sha256(), data, len, out) ? LJ_OK : failed(err, "SHA-256");
 }
 
+struct lj_sha256_state {
+    EVP_MD_CTX *ctx;
+};
+
+lj_code lj_sha256_new(lj_sha256_state **ret_state, lj_error *err)
+{
+    lj_sha256_state *state = calloc(1, sizeof(*state));
+    if (state == NULL)
+        return lj_error_nomem(err);
+    state->ctx = EVP_MD_CTX_new();
+    lj_code code = state->ctx == NULL ? lj_error_nomem(err) : lj_sha256_restart(state, err);
+    if (code != LJ_OK) {
+        lj_sha256_free(state);
+        return code;
+    }
+    *ret_state = state;
+    return LJ_OK;
+}
+
+lj_code lj_sha256_restart(lj_sha256_state *state, lj_error *err)
+{
+    ERR_set_mark();
+    bool good = EVP_DigestInit_ex(state->ctx, EVP_sha256(), NULL) == 1;
+    ERR_pop_to_mark();
+    return good ? LJ_OK : failed(err, "SHA-256");
+}
+
+lj_code lj_sha256_add(lj_sha256_state *state, const void *data, size_t len, lj_error *err)
+{
+    ERR_set_mark();
+    bool good = EVP_DigestUpdate(state->ctx, data, len) == 1;
+    ERR_pop_to_mark();
+    return good ? LJ_OK : failed(err, "SHA-256");
+}
+
+lj_code lj_sha256_end(lj_sha256_state *state, uint8_t out[LJ_SHA256_BYTES], lj_error *err)
+{
+    ERR_set_mark();
+    bool good = EVP_DigestFinal_ex(state->ctx, out, NULL) == 1;
+    ERR_pop_to_mark();
+    return good ? LJ_OK : failed(err, "SHA-256");
+}
+
+void lj_sha256_free(lj_sha256_state *state)
+{
+    if (state == NULL)
+        return;
+    EVP_MD_CTX_free(state->ctx);
+    free(state);
+}
+
 lj_code lj_sha256_hex(const void *data, size_t len, char out[LJ_SHA256_HEX], lj_error *err)
 {
     uint8_t digest[LJ_SHA256_BYTES];

@@ -16,6 +16,16 @@ LJ_WARN_UNUSED lj_code lj_sha256(const void *data, size_t len, uint8_t out[LJ_SH
                                  lj_error *err);
 LJ_WARN_UNUSED lj_code lj_sha256_hex(const void *data, size_t len, char out[LJ_SHA256_HEX],
                                      lj_error *err);
+/* The same piece by piece. lj_sha256_free also after a failure; NULL is fine. */
+typedef struct lj_sha256_state lj_sha256_state;
+LJ_WARN_UNUSED lj_code lj_sha256_new(lj_sha256_state **ret_state, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_sha256_restart(lj_sha256_state *state, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_sha256_add(lj_sha256_state *state, const void *data, size_t len,
+                                     lj_error *err);
+/* Of what was added so far; to be called once between two restarts. */
+LJ_WARN_UNUSED lj_code lj_sha256_end(lj_sha256_state *state, uint8_t out[LJ_SHA256_BYTES],
+                                     lj_error *err);
+void lj_sha256_free(lj_sha256_state *state);
 LJ_WARN_UNUSED lj_code lj_md5(const void *data, size_t len, uint8_t out[LJ_MD5_BYTES],
                               lj_error *err);
 LJ_WARN_UNUSED lj_code lj_hmac_sha256(const void *key, size_t key_len, const void *data, size_t len,

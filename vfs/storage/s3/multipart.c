@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
@@ -289,9 +290,12 @@ static void take_back(const upload *u)
 {
     char store_code[LJ_S3_CODE_MAX] = "";
     lj_error why = LJ_ERROR_INIT;
-    lj_code code = take_back_once(u, lj_s3_cancelled(u->s3), store_code, &why);
+    bool cancelled = lj_s3_cancelled(u->s3);
+    const bool *flag = lj_cancel_swap(NULL); /* that is for what is taken back here */
+    lj_code code = take_back_once(u, cancelled, store_code, &why);
     if (code == LJ_CANCELLED)
         code = take_back_once(u, true, store_code, &why);
+    lj_cancel_swap(flag);
     if (code != LJ_OK && strcmp(store_code, "NoSuchUpload") != 0)
         lj_log_error(
             LJ_LOG_WARN,

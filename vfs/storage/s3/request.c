@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
@@ -64,7 +65,7 @@ static void attempt_free(attempt *a)
 
 bool lj_s3_cancelled(const lj_s3 *s3)
 {
-    return s3->cancel != NULL && __atomic_load_n(s3->cancel, __ATOMIC_RELAXED);
+    return lj_cancel_requested(s3->cancel);
 }
 
 void lj_s3_add_header(lj_s3_request *request, const char *name, const char *value)

@@ -37,6 +37,11 @@ static void s3_close(void *self)
 }
 
 /* "if absent" is promised in every case; where the store does not help, absent.c says what is weaker. */
+static bool s3_overwrites_late(void *self)
+{
+    return atomic_load(&((lj_s3 *)self)->condition) == LJ_S3_CONDITION_NONE;
+}
+
 static const lj_storage_ops s3_ops = {
     .name = "s3",
     .features = LJ_STORAGE_IF_ABSENT | LJ_STORAGE_REMOTE,
@@ -46,6 +51,7 @@ static const lj_storage_ops s3_ops = {
     .list = lj_s3_list,
     .delete_many = lj_s3_delete_many,
     .close = s3_close,
+    .overwrites_late = s3_overwrites_late,
 };
 
 /* ---- settings ---- */

@@ -27,10 +27,11 @@
 static lj_code openssh_decode(const char *text, lj_secret *ret_bytes, lj_error *err)
 {
     const char *begin = strstr(text, OPENSSH_BEGIN);
+    if (begin != NULL)
+        begin += strlen(OPENSSH_BEGIN);
     const char *end = begin != NULL ? strstr(begin, OPENSSH_END) : NULL;
     if (end == NULL)
         return lj_error_set(err, LJ_INVALID, "the key file is cut off");
-    begin += strlen(OPENSSH_BEGIN);
     LJ_CLEANUP(lj_wipe_freep) char *base64 = calloc(1, (size_t)(end - begin) + 1);
     if (base64 == NULL)
         return lj_error_nomem(err);

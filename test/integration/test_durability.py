@@ -1,0 +1,643 @@
+#!/usr/bin/python3
+"""test_durability.py - commits that wait for the replica.
+
+With durability=remote a COMMIT that returned success is in the store, one that failed is nowhere: not in the connection, not
+in another one, not after a crash, not in what a restore gives. The connection goes on.
+"""
+# timeout: 300
+
+import os
+import sqlite3
+import threading
+import time
+
+from durablekit import BUCKET, SEGMENTS, Remote, crashed, ids, ids_of_file, io_error
+from shard import Shard, must_fail, python
+
+from ljtest import faults, harness, shim
+from ljtest.harness import LONG, check, check_equal, test, wait_for
+from ljtest.replica import Replica
+
+NEEDS = ("shim", "load_extension")
+PATIENCE = 60
+
+# ---------------------------------------------------------------------------------------------------------------------
+# every way a commit can be written
+
+
+def plain(remote, con):
+    return remote.insert(con)
+
+
+def spill(remote, con):
+    """Frames are written long before COMMIT, and the same pages again."""
+    con.execute("PRAGMA cache_size=5").fetchall()
+    con.execute("BEGIN")
+    number = remote.insert(con)
+    con.executemany("INSERT INTO bulk VALUES(?, randomblob(900))", [(number,)] * 40)
+    con.execute("COMMIT")
+    return number
+
+
+def rewritten(remote, con):
+    """Spilled pages change again: their frames are written over, and all checksums behind them are computed anew."""
+    con.execute("PRAGMA cache_size=5").fetchall()
+    con.execute("BEGIN")
+    number = remote.insert(con)
+    con.executemany("INSERT INTO bulk VALUES(?, randomblob(900))", [(number,)] * 40)
+    con.execute("UPDATE bulk SET b = randomblob(900) WHERE a = ?", (number,))
+    con.execute("UPDATE bulk SET b = randomblob(900) WHERE a = ?", (number,))
+    con.execute("COMMIT")
+    return number
+
+
+def savepoint(remote, con):
+    con.execute("BEGIN")
+    number = remote.insert(con)
+    con.execute("SAVEPOINT s")
+    con.executemany("INSERT INTO bulk VALUES(?, randomblob(900))", [(number,)] * 10)
+    con.execute("ROLLBACK TO s")
+    con.execute("INSERT INTO bulk VALUES(?, randomblob(900))", (number,))
+    con.execute("COMMIT")
+    return number
+
+
+def restart(remote, con):
+    """The commit's first write is a new WAL header."""
+    con.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+    return remote.insert(con)
+
+
+def truncated(remote, con):
+    con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return remote.insert(con)
+
+
+def vacuum(remote, con):
+    """Every page in one transaction; it changes no row."""
+    con.execute("VACUUM")
+    return None
+
+
+WAYS = (plain, spill, rewritten, savepoint, restart, truncated, vacuum)
+
+
+def abandon(con):
+    if con.in_transaction:
+        con.execute("ROLLBACK")
+
+
+def one_way(remote, con, way, other):
+    """Fails once, and then works."""
+    what = way.__name__
+    with remote.refuses():
+        io_error(way, remote, con)
+        check(not con.in_transaction, what + ": the transaction is still open behind its failed COMMIT")
+        remote.check(con, what + " failed", other=other, replica=False)
+    number = way(remote, con)
+    if number:
+        remote.good.append(number)
+    if remote.options.get("psow") == 0:
+        check_equal(remote.restored(), remote.good, what + ": restored")  # the padding behind it is not waited for
+        shim.sync(con)
+    state = shim.status(con)
+    check_equal(state["replica_position"], state["local_position"], what + ": the replica behind the commit")
+    remote.check(con, what, other=other, replica=False)
+
+
+def all_ways(t, synchronous, locking, page_size, **options):
+    name = "%s, %s, %d" % (synchronous, locking, page_size)
+    with t.part(name + "".join(", %s=%s" % item for item in options.items())):
+        with Remote(t, "m%s%s%d%s" % (synchronous, locking, page_size, "".join(options))) as remote:
+            remote.options.update(options)
+            pragmas = ["synchronous=" + synchronous]
+            if locking == "heap":
+                # before the first access to the WAL: there is no shared memory at all
+                con = shim.connect(remote.path, remote.base, pragmas=["page_size=%d" % page_size, "locking_mode=EXCLUSIVE",
+                                                                      "journal_mode=WAL", *pragmas], **remote.options)
+                con.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)")
+            else:
+                con = remote.open(page_size=page_size, pragmas=pragmas)
+            con.execute("CREATE TABLE bulk(a, b)")
+            if locking == "exclusive":
+                con.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+            remote.commit(con, 2)
+            # SQLite before 3.50.2 with psow=0 leaves frames without checksums there: see frames_without_checksums
+            for way in [way for way in WAYS if not (options and way is savepoint)]:
+                one_way(remote, con, way, locking == "normal")
+            con.execute("PRAGMA wal_checkpoint").fetchall()
+            remote.finish(con)
+
+
+@test(*NEEDS, timeout=240, long_timeout=1200)
+def every_way_to_write_a_commit(t):
+    """synchronous, locking mode, page size, and what SQLite does with frames before COMMIT: each fails once and then works."""
+    cases = [("OFF", "normal", 4096), ("NORMAL", "normal", 512), ("FULL", "normal", 65536), ("EXTRA", "normal", 4096),
+             ("OFF", "heap", 1024), ("FULL", "heap", 4096), ("NORMAL", "exclusive", 4096), ("FULL", "exclusive", 512)]
+    if LONG:
+        cases = [(s, l, p) for s in ("OFF", "NORMAL", "FULL", "EXTRA") for l in ("normal", "heap", "exclusive")
+                 for p in (512, 1024, 4096, 65536)]
+    for case in cases:
+        all_ways(t, *case)
+    for page_size in (512, 4096):
+        all_ways(t, "FULL", "normal", page_size, psow=0)
+
+
+@test(*NEEDS)
+def what_never_waits(t):
+    """ROLLBACK, spilled frames and transactions that only read, while the store takes nothing."""
+    with Remote(t, remote_timeout="60s") as remote:
+        con = remote.open(pragmas=["cache_size=5"])
+        con.execute("CREATE TABLE bulk(a, b)")
+        remote.commit(con)
+        before = remote.proxy.add(faults.stall(), method="PUT")
+        con.execute("BEGIN")
+        con.executemany("INSERT INTO bulk VALUES(1, randomblob(900))", [()] * 60)
+        con.execute("SAVEPOINT s")
+        con.executemany("INSERT INTO bulk VALUES(1, randomblob(900))", [()] * 60)
+        con.execute("ROLLBACK TO s")
+        con.execute("ROLLBACK")
+        con.execute("BEGIN IMMEDIATE")
+        con.execute("COMMIT")
+        con.execute("BEGIN")
+        check_equal(ids(con), remote.good, "read")
+        con.execute("COMMIT")
+        check_equal(before.seen, 0, "requests")
+        remote.proxy.clear()
+        remote.commit(con)
+        remote.check(con, "after it")
+        remote.finish(con)
+
+
+@test(*NEEDS)
+def nobody_sees_it_before(t):
+    """While the PUT hangs, neither this process nor another one nor a crash has the row; other writers wait as for any writer."""
+    with Remote(t) as remote:
+        con = remote.open()
+        remote.commit(con)
+        second = remote.open(create=False)
+        writer = remote.open(create=False, busy=0.05)
+        held = threading.Event()
+        rule = remote.proxy.add(faults.answer(lambda _: held.wait(PATIENCE) and None or faults.Response(503), "held"),
+                                method="PUT", path=SEGMENTS, count=1)
+        done = []
+        thread = threading.Thread(target=lambda: done.append(remote.insert(con)))
+        thread.start()
+        wait_for(lambda: rule.fired, "a PUT", PATIENCE)
+        check_equal(ids(second), remote.good, "in another connection")
+        code = ("import sys; from durablekit import ids; from ljtest import shim; print(ids(shim.plain(sys.argv[1])))")
+        status, out, errors = python("import sys; sys.path.insert(0, %r)\n" % os.path.dirname(os.path.abspath(__file__)) + code,
+                                     arguments=(remote.path,))
+        check_equal((status, out.strip()), (0, str(remote.good)), "in another process: " + errors)
+        try:
+            writer.execute("INSERT INTO t VALUES(1000, 0)")
+            raise harness.Failure("a second writer came through")
+        except sqlite3.OperationalError as error:
+            check("locked" in str(error), "the second writer: %s" % error)
+        check(not done, "the commit did not wait")
+        held.set()  # 503: it is tried again, and that works
+        thread.join(PATIENCE)
+        check(done, "the commit did not come back")
+        remote.good.append(done[0])
+        check_equal(ids(second), remote.good, "in another connection, afterwards")
+        remote.check(con, "afterwards")
+        second.close()
+        writer.close()
+        remote.finish(con)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# failures
+
+
+def counted(con):
+    return shim.status(con)["failed_commits"]
+
+
+@test(*NEEDS, timeout=180)
+def every_kind_of_failure(t):
+    """The commit fails in time, the row is nowhere, and the next commit works in the same generation."""
+    cases = (
+        ("denied", faults.s3_error("AccessDenied"), "20s", "AccessDenied"),
+        ("server errors", faults.s3_error("InternalError"), "700ms", "InternalError"),
+        ("reset before it is stored", faults.reset_before(), "700ms", "the replica did not take the transaction"),
+        ("stored, and the answer is lost", faults.reset_after(), "700ms", "the replica did not take the transaction"),
+        ("no answer", faults.black_hole(), "700ms", "the store has not answered"),
+        ("stored, and the answer is late", faults.delay_answer(3000), "700ms", "the store has not answered"),
+    )
+    for name, action, timeout, text in cases:
+        with t.part(name):
+            with Remote(t, name.replace(" ", "-").replace(",", ""), remote_timeout=timeout) as remote:
+                con = remote.open(remote_timeout="20s")
+                remote.commit(con, 3)
+                con.close()
+                con = remote.open()
+                generation = shim.status(con)["generation"]
+                with remote.proxy.rule(action, method="PUT", path=SEGMENTS):
+                    started = time.monotonic()
+                    error = remote.fails(con)
+                    took = time.monotonic() - started
+                    check(text in error, error)
+                    check(took < 15, "it took %.1f s" % took)
+                    remote.check(con, "behind the failure", replica=False)
+                    check_equal(counted(con), 1, "failed commits")
+                wait_for(lambda: remote.restored() == remote.good, "the failed row is out of the replica", PATIENCE, 0.1)
+                con.execute("PRAGMA litejoin_durability=remote").fetchall()
+                con.close()
+                con = remote.open(remote_timeout="20s")
+                remote.commit(con)
+                remote.check(con, "the next commit")
+                check_equal(shim.status(con)["generation"], generation, "generation")
+                remote.finish(con)
+
+
+@test(*NEEDS, timeout=120)
+def the_next_commit_in_the_same_connection(t):
+    """Behind a lost answer the same key gets other bytes: the object of the failed transaction goes, ours comes."""
+    with Remote(t, remote_timeout="1s") as remote:
+        con = remote.open()
+        for _ in range(3):
+            try:
+                remote.commit(con)
+                break
+            except sqlite3.OperationalError:
+                continue
+        check(remote.good, "the store is too slow for this test")
+        generation = shim.status(con)["generation"]
+        for _ in range(3):
+            # only the conditional PUT of a segment is lost; deleting, reading and looking works
+            with remote.proxy.rule(faults.reset_after(), method="PUT", path=SEGMENTS):
+                remote.fails(con)
+            deadline = time.monotonic() + PATIENCE
+            while True:
+                try:
+                    remote.commit(con)
+                    break
+                except sqlite3.OperationalError:
+                    check(time.monotonic() < deadline, "no commit works any more: " + shim.last_error())
+            remote.check(con, "behind it")
+        check_equal(shim.status(con)["generation"], generation, "generation")
+        remote.finish(con)
+
+
+@test(*NEEDS, timeout=120)
+def a_put_that_arrives_late(t):
+    """It was given up, and reaches the store seconds later: behind the next commit (refused) and before it (taken back)."""
+    for name, next_first in (("behind the next commit", True), ("before the next commit", False)):
+        with t.part(name):
+            with Remote(t, "late%d" % next_first, remote_timeout="20s") as remote:
+                con = remote.open()
+                remote.commit(con, 2)
+                con.close()
+                con = remote.open(remote_timeout="500ms")
+                remote.proxy.forget()
+                late = threading.Event()
+                bodies = []
+
+                def keep(request):
+                    bodies.append((request.target, request.headers, request.body))
+                    late.wait(PATIENCE)
+                    return faults.Response(503)
+
+                rule = remote.proxy.add(faults.answer(keep, "kept"), method="PUT", path=SEGMENTS, count=1)
+                remote.fails(con)
+                check_equal(rule.fired, 1, "the PUT on its way")
+                late.set()
+                con.execute("SELECT 1").fetchall()
+                target, _, body = bodies[0]
+                if next_first:
+                    con.close()
+                    con = remote.open(remote_timeout="20s")
+                    remote.commit(con)
+                status, _, _ = remote.store.request("PUT", target, body, {"If-None-Match": "*"})
+                check_equal(status, 412 if next_first else 200, "the late PUT")
+                wait_for(lambda: remote.restored() == remote.good, "the failed row is out of the replica", PATIENCE, 0.1)
+                if not next_first:
+                    check(any("took back" in line for line in log_lines()), "the log does not tell")
+                    con.close()
+                    con = remote.open(remote_timeout="20s")
+                    remote.commit(con)
+                remote.check(con, "afterwards")
+                remote.finish(con)
+
+
+def log_lines():
+    with open(os.environ["LITEJOIN_LOG_FILE"], errors="replace") as file:
+        return file.read().splitlines()
+
+
+@test(*NEEDS, timeout=120)
+def what_cannot_be_taken_back(t):
+    """No right to delete, or a store that would let a late PUT overwrite: a new generation, in which the row is absent."""
+    for name, rules, options, action in (
+            ("no right to delete", [("POST", r"delete"), ("DELETE", None)], {}, faults.reset_after()),
+            ("no conditional put", [], {"conditional": "off"}, faults.black_hole())):
+        with t.part(name):
+            remote = Remote(t, name.replace(" ", "-"))
+            remote.url_options.update(options)
+            with remote:
+                con = remote.open()
+                remote.commit(con, 2)
+                con.close()
+                con = remote.open(remote_timeout="700ms")
+                before = shim.status(con)["generation"]
+                for method, query in rules:
+                    remote.proxy.add(faults.s3_error("AccessDenied"), method=method, query=query)
+                with remote.proxy.rule(action, method="PUT", path=SEGMENTS):
+                    remote.fails(con)
+                wait_for(lambda: shim.status(con)["generation"] not in ("", before) and
+                         shim.status(con)["state"] == "replicating", lambda: "a new generation: %s" % shim.status(con), PATIENCE)
+                check(any("cannot be continued" in line and "COMMIT failed" in line for line in log_lines()), "the log does not tell")
+                check_equal(remote.restored(shim.status(con)["generation"]), remote.good, "rows in the new generation")
+                con.close()
+                con = remote.open()
+                remote.commit(con)
+                generation = shim.status(con)["generation"]
+                check(generation != before, "the old generation goes on")
+                check_equal(remote.restored(generation), remote.good, "rows in the new generation")
+                con.close()
+
+
+@test(*NEEDS, timeout=120)
+def killed_behind_a_failed_commit(t):
+    """The answer was lost, the row's object is in the store, and the host dies: the next open must not go on behind it."""
+    code = ("import sys, os; sys.path.insert(0, %r)\n"
+            "from durablekit import io_error\n"
+            "from ljtest import shim\n"
+            "con = shim.connect(sys.argv[1], sys.argv[2], durability='remote', remote_timeout='700ms', io_timeout='30s')\n"
+            "print(io_error(con.execute, 'INSERT INTO t VALUES(1000, 0)'), flush=True)\n"
+            "os.kill(os.getpid(), 9)\n" % os.path.dirname(os.path.abspath(__file__)))
+    with Remote(t) as remote:
+        con = remote.open()
+        remote.commit(con, 3)
+        generation = shim.status(con)["generation"]
+        con.close()
+        for how, action in (("stored", faults.reset_after()), ("not stored", faults.reset_before())):
+            with t.part(how):
+                rules = [remote.proxy.add(action, method="PUT", path=SEGMENTS),
+                         remote.proxy.add(faults.s3_error("AccessDenied"), method="POST", query="delete"),
+                         remote.proxy.add(faults.s3_error("AccessDenied"), method="DELETE"),
+                         remote.proxy.add(faults.black_hole(), method="GET", path=SEGMENTS)]
+                status, out, errors = python(code, arguments=(remote.path, remote.base))
+                check("disk I/O error" in out, "the commit did not fail: %s %s" % (out, errors))
+                check_equal(remote.crashed(), remote.good, "after the kill")
+                for rule in rules:
+                    remote.proxy.remove(rule)
+                con = remote.open(create=False)
+                check_equal(ids(con), remote.good, "at the next open")
+                wait_for(lambda: shim.status(con)["state"] == "replicating", "replicating", PATIENCE)
+                remote.commit(con)
+                now = shim.status(con)["generation"]
+                check_equal(remote.restored(now), remote.good, "restored")
+                if how == "not stored":
+                    check_equal(now, generation, "generation")
+                generation = now
+                con.close()
+
+
+@test(*NEEDS, timeout=120)
+def before_the_replica_is_there(t):
+    """No snapshot yet, a chain that is broken, another process that ships: the commit waits, or says which of them it is."""
+    with Remote(t, remote_timeout="20s") as remote:
+        with t.part("the first commit waits for the first snapshot"):
+            con = remote.open()
+            remote.commit(con)
+            remote.check(con, "the first commit")
+        with t.part("no snapshot"):
+            con.execute("PRAGMA journal_mode").fetchall()
+            con.close()
+            os.rename(os.path.join(remote.data, ".shard_0.db-litejoin"), os.path.join(remote.data, "gone"))
+            remote.proxy.add(faults.black_hole(), method="PUT", path="/snapshots/")
+            con = remote.open(create=False, remote_timeout="700ms")
+            error = remote.fails(con)
+            check("first snapshot" in error or "snapshot is not in the replica" in error, error)
+            remote.check(con, "behind it", replica=False)
+            remote.proxy.clear()
+            con.close()
+            con = remote.open(create=False)
+            remote.commit(con)
+            check_equal(remote.restored(shim.status(con)["generation"]), remote.good, "restored")
+        con.close()
+
+
+@test(*NEEDS, timeout=120)
+def degrading(t):
+    """remote_on_failure=degrade: one commit waits in vain, later ones do not wait, until the replica has caught up."""
+    with Remote(t, remote_on_failure="degrade") as remote:
+        con = remote.open()
+        remote.commit(con, 2)
+        con.close()
+        con = remote.open(remote_timeout="500ms")
+        rule = remote.proxy.add(faults.black_hole(), method="PUT", path=SEGMENTS)
+        remote.commit(con)
+        state = shim.status(con)
+        check_equal((state["state"], state["degraded"], state["failed_commits"]), ("degraded", True, 1), "status")
+        started = time.monotonic()
+        remote.commit(con, 30)
+        took = time.monotonic() - started
+        check_equal(counted(con), 1, "commits that waited")
+        check(took < 10, "30 commits took %.1f s" % took)
+        check_equal(len([line for line in log_lines() if "degraded" in line]), 1, "log lines")
+        remote.proxy.remove(rule)
+        remote.proxy.drop()
+        wait_for(lambda: shim.status(con)["state"] == "replicating", lambda: "caught up: %s" % shim.status(con), PATIENCE)
+        check(not shim.status(con)["degraded"], "still degraded")
+        check(any("commits wait for it again" in line for line in log_lines()), "the log does not tell")
+        con.close()
+        con = remote.open()
+        remote.commit(con)
+        state = shim.status(con)
+        check_equal(state["replica_position"], state["local_position"], "it waited")
+        remote.check(con, "afterwards")
+        remote.finish(con)
+
+
+@test(*NEEDS, timeout=120)
+def acknowledged_after_the_lock(t):
+    """durability=ack: the commit is visible while it waits, several share an object, and on failure it stays committed."""
+    with Remote(t, durability="ack") as remote:
+        con = remote.open()
+        remote.commit(con, 2)
+        state = shim.status(con)
+        check_equal(state["replica_position"], state["local_position"], "it waited")
+        with t.part("seen while it waits"):
+            other = remote.open(create=False)
+            held = threading.Event()
+            rule = remote.proxy.add(faults.answer(lambda _: held.wait(PATIENCE) and None or faults.Response(503), "held"),
+                                    method="PUT", path=SEGMENTS, count=1)
+            thread = threading.Thread(target=lambda: remote.commit(con))
+            before = len(remote.good)
+            thread.start()
+            wait_for(lambda: rule.fired, "a PUT", PATIENCE)
+            check_equal(len(ids(other)), before + 1, "rows that others see")
+            check_equal(len(remote.good), before, "it came back")
+            held.set()
+            thread.join(PATIENCE)
+            check_equal(ids(other), remote.good, "rows")
+        with t.part("failure"):
+            with remote.refuses():
+                error = remote.fails(con)
+            check("committed locally, not yet acknowledged" in error, error)
+            remote.good.append(remote.next_id - 1)
+            check_equal(ids(con), remote.good, "it is committed")
+            check_equal(counted(con), 1, "failed commits")
+            remote.commit(con)
+            remote.check(con, "the next one")
+        with t.part("group commit"):
+            remote.store.control(delay_ms=30)
+            remote.proxy.settle()
+            before = len(remote.segments())
+            lock = threading.Lock()
+
+            def many():
+                mine = remote.open(create=False)
+                for _ in range(10):
+                    with lock:
+                        number = remote.next_id
+                        remote.next_id += 1
+                    mine.execute("INSERT INTO t VALUES(?, 0)", (number,))
+                    with lock:
+                        remote.good.append(number)
+                mine.close()
+
+            threads = [threading.Thread(target=many) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            remote.good.sort()
+            remote.store.control(delay_ms=0)
+            made = len(remote.segments()) - before
+            check(made <= 60, "80 commits of 8 connections in %d objects" % made)
+            t.note("80 commits of 8 connections in %d objects" % made)
+        other.close()
+        remote.check(con, "afterwards")
+        remote.finish(con)
+
+
+@test(*NEEDS, timeout=120)
+def the_journal_mode_must_be_wal(t):
+    """A commit that cannot be waited for is refused, and says so; WAL mode can be entered, and not be left."""
+    for durability in ("remote", "ack"):
+        with t.part(durability):
+            with Remote(t, "j" + durability, durability=durability) as remote:
+                con = shim.connect(remote.path, remote.base, **remote.options)
+                error = io_error(con.execute, "CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
+                check("journal_mode=WAL" in error, error)
+                check_equal(con.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0], 0, "tables")
+                check_equal(con.execute("PRAGMA journal_mode=WAL").fetchone()[0], "wal", "journal mode")
+                con.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
+                remote.commit(con, 2)
+                error = io_error(lambda: con.execute("PRAGMA journal_mode=DELETE").fetchall())
+                check("journal_mode=WAL" in error, error)
+                con.close()
+                con = remote.open(create=False)
+                remote.commit(con)
+                check_equal(ids(con), remote.good, "rows")
+                check_equal(remote.restored(shim.status(con)["generation"]), remote.good, "restored")
+                # who wants it all the same says so
+                con.execute("PRAGMA litejoin_durability=local").fetchall()
+                check_equal(con.execute("PRAGMA journal_mode=DELETE").fetchone()[0], "delete", "journal mode")
+                remote.commit(con)
+                check_equal(ids(con), remote.good, "rows")
+                con.close()
+
+
+@test(*NEEDS)
+def per_connection(t):
+    """PRAGMA litejoin_durability shows and sets it for this connection alone; what is no value is refused."""
+    with Remote(t, durability="local") as remote:
+        con = remote.open()
+        remote.commit(con)
+        other = remote.open(create=False, durability="remote")
+        check_equal(con.execute("PRAGMA litejoin_durability").fetchone()[0], "local", "shown")
+        check_equal(other.execute("PRAGMA litejoin_durability").fetchone()[0], "remote", "shown")
+        check_equal(shim.status(other)["durability"], "remote", "in the status")
+        shim.sync(con)
+        with remote.refuses():
+            remote.commit(con)
+            remote.fails(other)
+            con.execute("PRAGMA litejoin_durability=REMOTE").fetchall()
+            remote.fails(con)
+            con.execute("PRAGMA litejoin_durability=local").fetchall()
+            remote.commit(con)
+        check("allowed: local, remote, ack" in must_fail(con.execute, "PRAGMA litejoin_durability=full"), "what is allowed")
+        remote.commit(other)
+        remote.check(con, "afterwards")
+        check("not replicated" in must_fail(shim.connect(t.path("x.db")).execute, "PRAGMA litejoin_durability=remote"), "off")
+        other.close()
+        remote.finish(con)
+
+
+@test(*NEEDS)
+def waiting_for_a_position(t):
+    """PRAGMA litejoin_wait waits for one position and does not hurry anybody."""
+    shard = Shard(t, sync_interval="400ms")
+    con = shard.open()
+    shard.write(con, 3)
+    first = shim.sync(con)
+
+    def wait(text):
+        return con.execute("PRAGMA litejoin_wait='%s'" % text).fetchone()[0]
+
+    check_equal(wait(first.text), first.text, "a position that is reached")
+    shard.write(con, 3)
+    target = shim.status(con)["local_position"]
+    reached = shim.Position(wait(target + ",30s"))
+    check(reached.offset >= shim.Position(target).offset, "%s is not %s" % (reached, target))
+    ahead = "%s/%08x:%d" % (first.generation, first.index, reached.offset + 100000)
+    check("the replica is at" in must_fail(wait, ahead + ", 50ms"), "a position ahead")
+    other = "00000000000000aa/00000000:0"
+    check("is of generation 00000000000000aa" in must_fail(wait, other), "another generation")
+    for bad in ("", "x", first.generation, first.text + "x", first.text + ",soon"):
+        must_fail(wait, bad)
+    con.close()
+
+
+@test(*NEEDS)
+def two_databases_at_once(t):
+    """ATTACH: each database waits for itself; the documented limit is that a failure of the second leaves the first."""
+    with Remote(t) as remote:
+        con = remote.open()
+        remote.commit(con)
+        second = os.path.join(remote.data, "shard_1.db")
+        aux = shim.open_wal(second, remote.base, **remote.options)
+        aux.execute("CREATE TABLE u(id)")
+        aux.close()
+        con.execute("ATTACH ? AS aux", (shim.uri(second, remote.base, **remote.options),))
+        con.execute("BEGIN")
+        remote.good.append(remote.insert(con))
+        con.execute("INSERT INTO aux.u VALUES(1)")
+        con.execute("COMMIT")
+        for schema in ("main", "aux"):
+            state = shim.status(con, schema)
+            check_equal(state["replica_position"], state["local_position"], schema)
+        con.execute("DETACH aux")
+        remote.check(con, "afterwards")
+        remote.finish(con)
+
+
+@test(*NEEDS, timeout=120)
+def frames_without_checksums(t):
+    """SQLite before 3.50.2 commits frames that cannot be verified: a commit that is reported is in the replica all the same."""
+    with Remote(t) as remote:
+        con = remote.open(pragmas=["cache_size=5", "wal_autocheckpoint=0"])
+        con.execute("CREATE TABLE bulk(a, b)")
+        con.executemany("INSERT INTO bulk VALUES(?, randomblob(900))", [(i,) for i in range(40)])
+        for _ in range(3):
+            con.execute("BEGIN")
+            number = remote.insert(con)
+            con.execute("SAVEPOINT s")
+            con.execute("UPDATE bulk SET b = randomblob(900)")
+            con.execute("UPDATE bulk SET b = randomblob(900)")
+            con.execute("ROLLBACK TO s")
+            con.execute("UPDATE bulk SET b = randomblob(901) WHERE a < 3")
+            con.execute("COMMIT")
+            remote.good.append(number)
+            generation = shim.status(con)["generation"]
+            check_equal(remote.restored(generation), remote.good, "restored right behind the commit")
+        con.close()
+
+
+if __name__ == "__main__":
+    harness.main("durability")

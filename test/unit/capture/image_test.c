@@ -1,0 +1,307 @@
+/* image_test.c - what an image gives while a checkpoint writes the file under it, in any order, and the limit of what it saves. */
+#include "test/unit/capture/kit.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "vfs/base/io.h"
+#include "vfs/capture/image.h"
+
+#define PAGE  512u
+#define PAGES 4000u /* several chunks */
+
+/* A database in memory that freezes as the test says. */
+typedef struct {
+    kit_dir dir;
+    lj_image_guard guard;
+    uint8_t *file; /* PAGES pages; each byte of a page is its version */
+    lj_freeze freeze;
+    int released;
+    uint32_t reading;                   /* page of the read that is going on */
+    void (*during_read)(void *fixture); /* called in the middle of a read, may be NULL */
+    atomic_bool cancel;
+    lj_image_place place;
+} fixture;
+
+static lj_code fake_freeze(void *ctx, lj_freeze *ret_freeze, lj_error *err)
+{
+    (void)err;
+    *ret_freeze = ((fixture *)ctx)->freeze;
+    return LJ_OK;
+}
+
+static void fake_release(void *ctx)
+{
+    ((fixture *)ctx)->released++;
+}
+
+static lj_code plain_read(void *ctx, uint64_t off, void *out, size_t len, lj_error *err)
+{
+    (void)err;
+    memcpy(out, ((fixture *)ctx)->file + off, len);
+    return LJ_OK;
+}
+
+static lj_code fake_read(void *ctx, uint64_t off, void *out, size_t len, lj_error *err)
+{
+    fixture *f = ctx;
+    f->reading = (uint32_t)(off / PAGE) + 1;
+    lj_code code = plain_read(ctx, off, out, len / 2, err);
+    if (f->during_read != NULL)
+        f->during_read(f);
+    return code != LJ_OK
+               ? code
+               : plain_read(ctx, off + len / 2, (uint8_t *)out + len / 2, len - len / 2, err);
+}
+
+static lj_code fake_size(void *ctx, uint64_t *ret_bytes, lj_error *err)
+{
+    (void)ctx;
+    (void)err;
+    *ret_bytes = (uint64_t)PAGES * PAGE;
+    return LJ_OK;
+}
+
+static bool fake_place(void *ctx, lj_image_place *ret_place)
+{
+    *ret_place = ((fixture *)ctx)->place;
+    return true;
+}
+
+static void fake_close(void *ctx)
+{
+    (void)ctx;
+}
+
+static const lj_dbfile *dbfile_of(fixture *f)
+{
+    static lj_dbfile file;
+    file = (lj_dbfile){.ctx = f,
+                       .freeze = fake_freeze,
+                       .release = fake_release,
+                       .read = fake_read,
+                       .size = fake_size,
+                       .place = fake_place,
+                       .close = fake_close};
+    return &file;
+}
+
+static void begin(fixture *f, bool held)
+{
+    memset(f, 0, sizeof(*f));
+    kit_dir_make(&f->dir);
+    pthread_mutex_init(&f->guard.mutex, NULL);
+    f->guard.saved_bytes = UINT64_MAX;
+    f->file = malloc((size_t)PAGES * PAGE);
+    memset(f->file, 1, (size_t)PAGES * PAGE);
+    f->freeze = (lj_freeze){.page_size = PAGE, .db_pages = PAGES, .backfilled = true, .held = held};
+}
+
+static void end(fixture *f)
+{
+    pthread_mutex_destroy(&f->guard.mutex);
+    free(f->file);
+    kit_dir_remove(&f->dir);
+}
+
+static lj_image *image_of(fixture *f)
+{
+    lj_error err = LJ_ERROR_INIT;
+    lj_image *image = NULL;
+    assert_ok(lj_io_mkdirs(f->dir.state_dir, 0700, &err), &err);
+    assert_ok(lj_image_begin(&f->guard, dbfile_of(f), f->dir.wal_path, f->dir.state_dir, &f->cancel,
+                             &image, &err),
+              &err);
+    return image;
+}
+
+/* What a checkpoint does with one page. */
+static void overwrite(fixture *f, uint32_t pgno, int version)
+{
+    lj_image_reader reader = {.ctx = f, .read = plain_read};
+    lj_image_before_write(&f->guard, (uint64_t)(pgno - 1) * PAGE, PAGE, &reader);
+    memset(f->file + (size_t)(pgno - 1) * PAGE, version, PAGE);
+}
+
+/* Reads the whole image; every byte must be 1. */
+static lj_code read_all(lj_image *image, lj_error *err)
+{
+    lj_source source = lj_image_source(image);
+    uint8_t *data = malloc((size_t)PAGES * PAGE);
+    size_t len = 0;
+    size_t n = 1;
+    lj_code code = LJ_OK;
+    while (code == LJ_OK && n > 0) {
+        code = source.read(source.ctx, data + len, (size_t)PAGES * PAGE - len, &n, err);
+        len += code == LJ_OK ? n : 0;
+    }
+    if (code == LJ_OK)
+        assert_int_equal(len, (size_t)PAGES * PAGE);
+    for (size_t i = 0; i < len; i++)
+        if (data[i] != 1)
+            fail_msg("byte %zu (page %zu) is of version %d", i, i / PAGE + 1, data[i]);
+    free(data);
+    return code;
+}
+
+static void *checkpoint_around(void *ctx)
+{
+    fixture *f = ctx;
+    for (uint32_t pgno = f->reading > 50 ? f->reading - 50 : 1;
+         pgno < f->reading + 700 && pgno <= PAGES; pgno += 3)
+        overwrite(f, pgno, 2);
+    return NULL;
+}
+
+/* Pages behind the reader, under it and in front of it, by another thread. */
+static void write_around(void *ctx)
+{
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, checkpoint_around, ctx), 0);
+    pthread_join(thread, NULL);
+}
+
+static void a_checkpoint_around_the_reader(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    begin(&f, false);
+    f.during_read = write_around;
+    lj_image *image = image_of(&f);
+    assert_ok(read_all(image, &err), &err);
+    lj_image_end(image);
+    overwrite(&f, 1, 3); /* nobody needs it any more */
+    end(&f);
+}
+
+static void give_back_and_write(void *ctx)
+{
+    fixture *f = ctx;
+    if (f->reading >= 1000)
+        f->during_read = write_around;
+}
+
+/* The mark is given back between two reads: from then on the image saves. */
+static void the_mark_is_given_back(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    begin(&f, true);
+    lj_image *image = image_of(&f);
+    lj_source source = lj_image_source(image);
+    uint8_t first[PAGE];
+    size_t n = 0;
+    assert_ok(source.read(source.ctx, first, sizeof(first), &n, &err), &err);
+    assert_true(lj_image_convert(&f.guard, NULL));
+    assert_int_equal(f.released, 1);
+    assert_false(lj_image_convert(&f.guard, NULL));
+    overwrite(&f, 3000, 2);
+    f.during_read = give_back_and_write;
+    uint8_t page[PAGE];
+    for (uint32_t pgno = 2; pgno <= PAGES; pgno++) {
+        assert_ok(source.read(source.ctx, page, sizeof(page), &n, &err), &err);
+        assert_int_equal(n, PAGE);
+        assert_int_equal(page[0], 1);
+        assert_int_equal(page[PAGE - 1], 1);
+    }
+    lj_image_end(image);
+    assert_int_equal(f.released, 1);
+    end(&f);
+}
+
+/* What connections of this process checkpoint is saved; what another process does there is not, and is noticed. */
+static void checkpoints_of_another_process(void **state)
+{
+    (void)state;
+    enum { NOBODY, BEHIND_ONE_OF_OURS, AT_THE_END, RESTARTED, CASES };
+    for (int foreign = NOBODY; foreign < CASES; foreign++) {
+        lj_error err = LJ_ERROR_INIT;
+        fixture f;
+        begin(&f, true);
+        f.place = (lj_image_place){.salt = {1, 2}, .attempted = 10};
+        lj_image *image = image_of(&f);
+        lj_image_enter(&f.guard, &f.place, false);
+        assert_true(lj_image_convert(&f.guard, &f.place));
+        overwrite(&f, 3000, 2);
+        f.place.attempted = 20;
+        lj_image_leave(&f.guard, &f.place, false);
+        if (foreign == BEHIND_ONE_OF_OURS)
+            f.place.attempted = 21;
+        lj_image_enter(&f.guard, &f.place, false);
+        f.place.attempted = 30;
+        lj_image_leave(&f.guard, &f.place, false);
+        if (foreign == AT_THE_END)
+            f.place.attempted = 31;
+        if (foreign == RESTARTED)
+            f.place.salt.salt1++;
+        assert_int_equal(read_all(image, &err), foreign == NOBODY ? LJ_OK : LJ_BUSY);
+        assert_true(foreign == NOBODY || strstr(err.message, "another process") != NULL);
+        lj_image_end(image);
+        end(&f);
+    }
+}
+
+/* Several connections of this process at once: one checkpoints, another restarts the WAL behind it, before the first is done. */
+static void several_of_ours_at_once(void **state)
+{
+    (void)state;
+    for (int foreign = 0; foreign < 2; foreign++) {
+        lj_error err = LJ_ERROR_INIT;
+        fixture f;
+        begin(&f, true);
+        f.place = (lj_image_place){.salt = {1, 2}, .attempted = 10};
+        lj_image *image = image_of(&f);
+        lj_image_enter(&f.guard, &f.place, false);
+        assert_true(lj_image_convert(&f.guard, &f.place));
+        f.place.attempted = 20;
+        if (foreign == 0)
+            lj_image_enter(&f.guard, &f.place, true);
+        f.place = (lj_image_place){.salt = {2, 7}, .attempted = 0};
+        if (foreign == 0)
+            lj_image_leave(&f.guard, &f.place, true);
+        lj_image_leave(&f.guard, &f.place, false); /* sees another WAL than it found */
+        assert_int_equal(read_all(image, &err), foreign == 0 ? LJ_OK : LJ_BUSY);
+        assert_int_equal(atomic_load(&f.guard.inside), 0);
+        assert_int_equal(atomic_load(&f.guard.restarting), 0);
+        lj_image_end(image);
+        end(&f);
+    }
+}
+
+/* Ten pages may be saved: with the eleventh the snapshot is lost, and nothing else. */
+static void saved_pages_have_a_limit(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    begin(&f, false);
+    f.guard.saved_bytes = UINT64_C(10) * PAGE;
+    lj_image *image = image_of(&f);
+    for (uint32_t pgno = 1001; pgno <= 1010; pgno++) {
+        overwrite(&f, pgno, 2);
+        overwrite(&f, pgno, 3); /* a second time costs nothing */
+    }
+    assert_ok(read_all(image, &err), &err);
+    lj_image_end(image);
+    memset(f.file, 1, (size_t)PAGES * PAGE);
+    image = image_of(&f);
+    for (uint32_t pgno = 1001; pgno <= 1011; pgno++)
+        overwrite(&f, pgno, 2);
+    assert_int_equal(f.file[1010 * PAGE], 2); /* the application's write took place */
+    assert_int_equal(read_all(image, &err), LJ_NOSPACE);
+    assert_non_null(strstr(err.message, "max_spool_size"));
+    lj_image_end(image);
+    end(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_checkpoint_around_the_reader), cmocka_unit_test(the_mark_is_given_back),
+        cmocka_unit_test(checkpoints_of_another_process), cmocka_unit_test(several_of_ours_at_once),
+        cmocka_unit_test(saved_pages_have_a_limit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

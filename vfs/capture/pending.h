@@ -1,0 +1,121 @@
+/*
+ * pending.h - a transaction that is complete in the WAL and not yet published: its COMMIT waits for the replica
+ * (durability=remote).
+ *
+ * The committing connection holds the WAL write lock, so there is at most one. It offers the end of its transaction; the
+ * shipper sends everything up to there as it sends published frames, verified by the same checksums; then one of four
+ * things happens, decided under lj_db.mutex:
+ *
+ *   acknowledged   COMMIT goes on, SQLite publishes it, lj_db_publish_seen finds it shipped
+ *   withdrawn      it failed or the time was up: no attempt reads or sends it any more, the caller makes its commit frame
+ *                  invalid. What an attempt without an answer may have left in the store is the shipper's to remove
+ *                  (vfs/ship/takeback.c)
+ *   left           it failed, but remote_on_failure=degrade: COMMIT goes on, it is shipped when that works again
+ *   undone         acknowledged or left, and then SQLite did not publish it (its next write failed): as withdrawn; an
+ *                  acknowledged one breaks the chain, because the replica is ahead
+ *
+ * Layer: capture. Thread-safety: every function takes lj_db.mutex itself unless its name ends in _locked.
+ */
+#ifndef LJ_PENDING_H
+#define LJ_PENDING_H
+
+#include "vfs/capture/chain.h"
+
+typedef struct lj_db lj_db;
+
+/* A committed end of the WAL, or one that is going to be. */
+typedef struct {
+    lj_wal_salt salt;
+    uint64_t frames;
+    uint32_t page_size;
+    uint32_t db_pages;
+} lj_wal_end;
+
+/* The current life of the WAL as this process knows it. */
+typedef struct {
+    bool known;
+    uint64_t number; /* counted from 1 in this process */
+    lj_wal_salt salt;
+    uint64_t frames; /* committed */
+    uint32_t page_size;
+    uint32_t db_pages;
+    bool
+        emptied; /* restarted or truncated: all its frames are in the database file, and nothing else is */
+} lj_life;
+
+typedef enum {
+    LJ_PENDING_NONE,
+    LJ_PENDING_OFFERED, /* somebody waits for it */
+    LJ_PENDING_STOPPED, /* being withdrawn: no attempt begins, one on its way may still succeed */
+    LJ_PENDING_STORED,  /* the store has acknowledged it, it cannot be withdrawn any more ... */
+    LJ_PENDING_ACKED,   /* ... and the position file and the status say so */
+    LJ_PENDING_LEFT,    /* nobody waits any more, it is about to be published all the same */
+} lj_pending_state;
+
+typedef struct {
+    lj_pending_state state;
+    uint64_t number; /* counted from 1 */
+    lj_wal_end end;
+    lj_error error; /* it cannot be shipped as it is: its frames do not verify */
+
+    /* the newest attempt that contains a pending end and has no good answer yet */
+    uint64_t sent;     /* which one, 0 = none */
+    bool sending;      /* it is on its way */
+    bool sent_unknown; /* an attempt with it ended without an answer */
+    bool
+        sent_revoked; /* the transaction was withdrawn or undone: for the shipper to take note of */
+    bool cancel;      /* ends the attempt on its way; atomic, as in base/cancel.h */
+
+    bool degraded;   /* commits do not wait until the replica has caught up (remote_on_failure) */
+    uint64_t failed; /* commits that waited in vain, since open */
+} lj_pending;
+
+/* ---- for the committing connection, which holds the WAL write lock ---- */
+
+/* Offers the transaction that ends at `end` and wakes the shipper. Returns its number. */
+uint64_t lj_db_pending_offer(lj_db *db, const lj_wal_end *end);
+/*
+ * Waits until it is acknowledged. LJ_CORRUPT: its frames do not verify, although SQLite wrote them (before 3.50.2 it does
+ * that); it is not pending any more. Otherwise it is withdrawn (with `leave`: left): LJ_TIMEOUT when the time is up, the
+ * shipper's error as soon as one does not pass by itself, LJ_UNSUPPORTED when this process cannot ship. An attempt on its way
+ * is cancelled first, which takes 0.2 s at most with a store that keeps to it (I23), and is given up after a second.
+ */
+LJ_WARN_UNUSED lj_code lj_db_pending_wait(lj_db *db, uint64_t number, int64_t timeout_ns,
+                                          bool leave, lj_error *err);
+/* Has it been published? (Also true for one that was withdrawn or undone: there is nothing left to do.) */
+bool lj_db_pending_is_over(lj_db *db, uint64_t number);
+/* It was acknowledged or left, and it is not going to be published. */
+void lj_db_pending_undo(lj_db *db, uint64_t number);
+/* Commits do not wait now: an earlier one waited in vain and the replica has not caught up since. */
+bool lj_db_degraded(lj_db *db);
+/* A wait of durability=ack failed: counts it, and with `degrade` later commits do not wait. Logs. */
+void lj_db_wait_failed(lj_db *db, bool degrade, const lj_error *err);
+
+/* ---- for publishing ---- */
+void lj_db_pending_published_locked(lj_db *db, const lj_wal_end *end);
+
+/* ---- for the shipper ---- */
+
+/*
+ * Makes the chain and the life of the caller's copies look as they will when the offered transaction is published: it may be
+ * the first of a new life. *ret_number = 0 when there is none. LJ_CONFLICT: it cannot continue the chain.
+ */
+LJ_WARN_UNUSED lj_code lj_db_pending_view_locked(const lj_db *db, lj_chain *chain, lj_life *life,
+                                                 uint64_t *ret_number, lj_error *err);
+/* An attempt that contains it begins. false: it is not offered any more, or an earlier revocation is to be noted first. */
+bool lj_db_pending_begin(lj_db *db, uint64_t number);
+/*
+ * The attempt is over. `stored`: the store has acknowledged an object that contains the transaction; `unknown`: it may have it
+ * without having said so. Returns false when the transaction was withdrawn meanwhile: the position must not move.
+ */
+bool lj_db_pending_end(lj_db *db, uint64_t number, bool stored, bool unknown);
+/* What the store has acknowledged is in the position file, or could not be written there: COMMIT goes on. */
+void lj_db_pending_ack(lj_db *db, uint64_t number);
+/* Its frames do not verify: whoever waits for it is told. */
+void lj_db_pending_refuse(lj_db *db, uint64_t number, const lj_error *err);
+/* True once for each revocation of a transaction that was sent. */
+bool lj_db_pending_take_revoked(lj_db *db);
+/* Everything is in the replica: commits wait again. */
+void lj_db_caught_up(lj_db *db);
+
+#endif
