@@ -238,10 +238,11 @@ static void who_cannot_ship_says_so(void **state)
     begin(&f, 2);
     lj_wal_end at = behind(&f, 1);
     f.db->state = LJ_DB_STANDBY;
-    snprintf(f.db->reason, sizeof(f.db->reason), "another process replicates this database");
+    f.db->sharing = true;
     uint64_t n = lj_db_pending_offer(f.db, &at);
     assert_int_equal(lj_db_pending_wait(f.db, n, 3600 * LJ_NS_PER_S, false, &err), LJ_UNSUPPORTED);
     assert_non_null(strstr(err.message, "another process replicates"));
+    f.db->sharing = false;
     f.db->state = LJ_DB_STARTING;
     f.db->established = false;
     n = lj_db_pending_offer(f.db, &at);
