@@ -531,7 +531,7 @@ EXPORT void free(void *ptr)
 EXPORT char *strdup(const char *text)
 {
     size_t size = strlen(text) + 1;
-    char *copy = hit("malloc", CALLER, NULL, -1, false) ? NULL
-                                                        : note_alloc(__libc_malloc(size), CALLER);
+    char *copy =
+        hit("malloc", CALLER, NULL, -1, false) ? NULL : note_alloc(__libc_malloc(size), CALLER);
     return copy != NULL ? memcpy(copy, text, size) : NULL;
 }

@@ -13,6 +13,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/str.h"
+#include "vfs/capture/framemap.h"
 #include "vfs/capture/walfile.h"
 #include "vfs/wal/pagemap.h"
 
@@ -51,71 +52,6 @@ static lj_code open_unlinked(const char *dir, const char *name, int *ret_fd, lj_
         return lj_error_nomem(err);
     LJ_TRY(lj_io_open(path, O_RDWR | O_CREAT | O_TRUNC, 0600, ret_fd, err));
     unlink(path);
-    return LJ_OK;
-}
-
-static lj_code note_frame(void *ctx, uint64_t number, const lj_wal_frame *frame, lj_error *err)
-{
-    lj_image *image = ctx;
-    return lj_pagemap_set(&image->frames, frame->pgno, number, err);
-}
-
-/* Frame headers as they stand; the wal-index vouches for them. */
-static lj_code map_unverified(lj_image *image, int fd, lj_error *err)
-{
-    const lj_freeze *f = &image->freeze;
-    lj_pagemap_free(&image->frames);
-    for (uint64_t number = 1; number <= f->frames; number++) {
-        lj_wal_frame frame;
-        LJ_TRY(lj_walfile_frame(fd, f->page_size, number, &frame, err));
-        if (frame.pgno == 0)
-            return lj_error_set(err, LJ_CORRUPT, "frame %" PRIu64 " of the WAL names page 0",
-                                number);
-        LJ_TRY(note_frame(image, number, &frame, err));
-    }
-    image->freeze.broken = true;
-    return LJ_OK;
-}
-
-static lj_code map_verified(lj_image *image, const lj_walfile *file, lj_error *err)
-{
-    const lj_freeze *f = &image->freeze;
-    lj_wal_chain chain;
-    lj_wal_verdict verdict = LJ_WAL_FRAME_OK;
-    lj_wal_chain_start(&chain, &file->header);
-    LJ_TRY(lj_walfile_walk(file->fd, &chain, f->frames, note_frame, image, &verdict, err));
-    if (chain.frames < f->frames) {
-        lj_error_set(err, LJ_CORRUPT, "frame %" PRIu64 " of the WAL is not valid: %s",
-                     chain.frames + 1, lj_wal_verdict_text(verdict));
-        return lj_error_hint(err, "SQLite before 3.50.2 writes such frames, and loses them in a "
-                                  "crash: run PRAGMA wal_checkpoint(TRUNCATE), and upgrade SQLite");
-    }
-    if (f->has_cksum && !lj_wal_cksum_eq(chain.sum, f->cksum))
-        return lj_error_set(err, LJ_CORRUPT, "the WAL does not match its index at frame %" PRIu64,
-                            f->frames);
-    if (chain.committed != f->frames)
-        return lj_error_set(err, LJ_CORRUPT,
-                            "frame %" PRIu64 " of the WAL does not end a transaction", f->frames);
-    return LJ_OK;
-}
-
-/* Which page is where in the WAL, verified to the last byte of frame M. */
-static lj_code map_frames(lj_image *image, const char *wal_path, lj_error *err)
-{
-    const lj_freeze *f = &image->freeze;
-    if (f->frames == 0 || f->backfilled)
-        return LJ_OK;
-    LJ_CLEANUP(lj_walfile_close) lj_walfile file = LJ_WALFILE_INIT;
-    LJ_TRY(lj_walfile_refresh(&file, wal_path, err));
-    if (!lj_wal_salt_eq(file.header.salt, f->salt))
-        return lj_error_set(err, LJ_BUSY, "the WAL was restarted meanwhile");
-    lj_code code = map_verified(image, &file, err);
-    if (code == LJ_CORRUPT && f->has_cksum)
-        code = map_unverified(image, file.fd, err);
-    if (code != LJ_OK)
-        return code;
-    image->wal_fd = file.fd;
-    file.fd = -1;
     return LJ_OK;
 }
 
@@ -209,7 +145,7 @@ static lj_code begin_guarded(lj_image *image, const char *wal_path, const char *
     atomic_store(&image->guard->copying, !image->freeze.held);
     tell_holds(image);
     LJ_TRY(measure(image, err));
-    return map_frames(image, wal_path, err);
+    return lj_framemap_read(wal_path, &image->freeze, &image->frames, &image->wal_fd, err);
 }
 
 /* The content of one page at M, when it does not stand in the database file. *ret_done = it was read here. */

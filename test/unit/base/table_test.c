@@ -10,7 +10,8 @@ typedef struct {
 
 static item *find(const lj_table *table, unsigned number)
 {
-    for (lj_link *at = lj_table_first(table, lj_hash_number(number)); at != NULL; at = lj_table_next(at))
+    for (lj_link *at = lj_table_first(table, lj_hash_number(number)); at != NULL;
+         at = lj_table_next(at))
         if (((item *)at->owner)->number == number)
             return at->owner;
     return NULL;
