@@ -68,7 +68,6 @@ typedef struct {
     uint64_t prev_end;      /* end offset of index - 1 */
     bool emptied;           /* the WAL was restarted, truncated or deleted behind the seal ... */
     lj_identity identity;   /* ... and the database file looked like this then */
-    bool deleted; /* the file went: the next life has salts of its own, else those of a restart */
     lj_wal_salt
         empty_salt; /* without a life: what the wal-index says the first one will have; 0: nothing */
     bool

@@ -142,13 +142,17 @@ static bool chain_has_life_locked(const lj_db *db, lj_wal_salt salt)
 }
 
 /*
- * A restart counts the first salt up by one. Between two looks another process can begin a life, commit, and restart again: then
- * it is more than one, and what it committed is gone.
+ * Does the life with this salt follow the chain's last one, with none in between? If a process with this VFS wrote its header, that
+ * was seen to (lj_db_wal_emptied, with the write lock held). Else by the salts: a restart counts the first one up by one, so
+ * more than one restart shows; and behind a snapshot of an empty WAL the wal-index said which salts come next. What has salts of
+ * its own (the first header of a connection that did not empty the WAL itself) proves nothing.
  */
 static bool salts_follow(const lj_chain *chain, lj_wal_salt salt)
 {
+    if (chain->has_next && lj_wal_salt_eq(chain->next_salt, salt))
+        return true;
     if (chain->has_life)
-        return chain->deleted || !chain->sealed || salt.salt1 == chain->salt.salt1 + 1;
+        return !chain->sealed || salt.salt1 == chain->salt.salt1 + 1;
     lj_wal_salt none = {0, 0};
     return lj_wal_salt_eq(chain->empty_salt, none) || lj_wal_salt_eq(chain->empty_salt, salt);
 }
@@ -158,7 +162,7 @@ static bool lengthen_chain_locked(lj_db *db, const lj_life *old)
 {
     lj_chain *chain = &db->chain;
     if (!salts_follow(chain, db->life.salt)) {
-        break_locked(db, "another process restarted the WAL more than once since we looked");
+        break_locked(db, "a process without this VFS began the WAL anew, maybe more than once");
         return false;
     }
     if (chain->has_life) {
@@ -181,7 +185,6 @@ static bool lengthen_chain_locked(lj_db *db, const lj_life *old)
     chain->sealed = false;
     chain->sealed_frames = 0;
     chain->emptied = false;
-    chain->deleted = false;
     chain->has_next = false;
     db->safe_life = db->life.number;
     db->safe_frames = 0;

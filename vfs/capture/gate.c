@@ -127,7 +127,6 @@ static bool seal_if_safe(lj_db *db, bool going, unshipped_rest *ret_rest)
     if (db->freezing)
         db->disturbed = true;
     db->life.emptied = !going;
-    db->chain.deleted = db->chain.deleted || (going && db->chain.active);
     bool safe = all_safe_locked(db);
     if (safe) {
         seal_locked(db);
@@ -212,19 +211,27 @@ void lj_db_wal_emptied(lj_db *db)
     lj_identity identity;
     bool there = lj_db_identity(db, &identity);
     lj_db_enter(db);
-    if (db->chain.active && there && (db->chain.sealed || !db->chain.has_life)) {
-        db->chain.emptied = true;
-        db->chain.identity = identity;
+    lj_chain *chain = &db->chain;
+    bool empty = chain->active && there && (chain->sealed || !chain->has_life);
+    /* nobody may write the file while the WAL is empty: a whole life came and went in between, and was checkpointed */
+    bool foreign = empty && chain->emptied && !lj_identity_eq(&chain->identity, &identity);
+    if (empty && !foreign) {
+        chain->emptied = true;
+        chain->identity = identity;
     }
     lj_db_leave(db);
+    if (foreign)
+        lj_db_break(db, "the database file was written while the WAL was empty");
 }
 
 void lj_db_wal_header(lj_db *db, lj_wal_salt salt)
 {
     lj_db_enter(db);
-    if (db->chain.active && (db->chain.sealed || !db->chain.has_life)) {
-        db->chain.has_next = true;
-        db->chain.next_salt = salt;
+    lj_chain *chain = &db->chain;
+    /* without a chain as well: a first snapshot may just be freezing the empty WAL */
+    if (!chain->active || chain->sealed || !chain->has_life) {
+        chain->has_next = true;
+        chain->next_salt = salt;
     }
     lj_db_leave(db);
 }

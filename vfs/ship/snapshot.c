@@ -123,11 +123,19 @@ static void begin_chain_locked(lj_shipper *s, const lj_freeze *f, const frozen_p
 {
     lj_db *db = s->db;
     lj_saved_position *saved = &fresh->saved;
+    const lj_chain old = db->chain;
     db->chain = (lj_chain){.active = !f->broken,
                            .has_life = f->frames > 0 || place->before,
                            .salt = place->before ? db->session_salt : f->salt,
                            .unused = f->frames > 0,
                            .base_frames = f->frames};
+    if (!db->chain.has_life) {
+        /* a header may have been written since the WAL was frozen, or before, with nothing committed under it */
+        db->chain.has_next = old.has_next;
+        db->chain.next_salt = old.next_salt;
+        db->chain.emptied = saved->has_identity;
+        db->chain.identity = saved->identity;
+    }
     memcpy(db->chain.generation, saved->at.generation, LJ_GENERATION_MAX);
     if (place->in_life && db->life.frames > f->frames)
         db->chain.unused = false;
