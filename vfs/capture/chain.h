@@ -73,6 +73,8 @@ typedef struct {
     bool
         has_next; /* the header of the next life was written, and nothing was committed under it yet */
     lj_wal_salt next_salt;
+    bool
+        guarded; /* nobody can restart the WAL unseen (readguard.c): whatever life comes is the next */
 } lj_chain;
 
 #endif

@@ -149,7 +149,7 @@ static bool chain_has_life_locked(const lj_db *db, lj_wal_salt salt)
  */
 static bool salts_follow(const lj_chain *chain, lj_wal_salt salt)
 {
-    if (chain->has_next && lj_wal_salt_eq(chain->next_salt, salt))
+    if (chain->guarded || (chain->has_next && lj_wal_salt_eq(chain->next_salt, salt)))
         return true;
     if (chain->has_life)
         return !chain->sealed || salt.salt1 == chain->salt.salt1 + 1;
@@ -186,6 +186,7 @@ static bool lengthen_chain_locked(lj_db *db, const lj_life *old)
     chain->sealed_frames = 0;
     chain->emptied = false;
     chain->has_next = false;
+    chain->guarded = false;
     db->safe_life = db->life.number;
     db->safe_frames = 0;
     if (chain->index > LJ_INDEX_MAX) {
@@ -271,7 +272,7 @@ static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
         db->broken = true; /* the generation is a snapshot alone: this commit needs the next */
         snprintf(db->broken_reason, sizeof(db->broken_reason), "the WAL does not verify");
     }
-    if (db->chain.active && db->safe_frames >= end->frames)
+    if (db->chain.active && db->safe_life == life->number && db->safe_frames >= end->frames)
         return; /* it waited for the replica before it was published */
     int64_t now_ns = lj_clock_wall_ns();
     lj_commit commit = {.life = life->number,

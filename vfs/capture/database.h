@@ -220,6 +220,8 @@ void lj_db_seal(lj_db *db, bool going);
 void lj_db_wal_emptied(lj_db *db);
 /* A WAL header is about to be written: the life it begins, once something is committed in it, follows the sealed one. */
 void lj_db_wal_header(lj_db *db, lj_wal_salt salt);
+/* The WAL was emptied, and from here on nobody can restart it unseen; or can again. */
+void lj_db_guarded(lj_db *db, bool guarded);
 /* Gives up the chain: what happened is not in the WAL (rollback-journal mode, replaced file). */
 void lj_db_break(lj_db *db, const char *fmt, ...) LJ_PRINTF(2, 3);
 /*

@@ -18,10 +18,16 @@
 /* SQLite's own WAL of 1,000 pages */
 #define LINK_SURPLUS_BYTES (UINT64_C(8) << 20)
 
+/* Else another process has gone on since this one looked, or the chain begins behind this life: then no frame of it is missing. */
+static bool is_the_chains_locked(const lj_db *db)
+{
+    return db->chain.has_life && db->life.known && lj_wal_salt_eq(db->chain.salt, db->life.salt);
+}
+
 static bool all_safe_locked(const lj_db *db)
 {
     bool shipped = db->safe_life == db->life.number && db->safe_frames >= db->life.frames;
-    return !db->chain.active || !db->life.known || shipped ||
+    return !db->chain.active || !is_the_chains_locked(db) || shipped ||
            (db->chain.sealed && db->chain.sealed_frames >= db->life.frames);
 }
 
@@ -95,7 +101,7 @@ static bool past_layout_locked(const lj_db *db, const lj_spool_entry *entry)
 
 static void seal_locked(lj_db *db)
 {
-    if (!db->chain.active || !db->chain.has_life || db->chain.sealed)
+    if (!db->chain.active || !is_the_chains_locked(db) || db->chain.sealed)
         return;
     db->chain.sealed = true;
     db->chain.sealed_frames = db->life.frames;
@@ -233,6 +239,13 @@ void lj_db_wal_header(lj_db *db, lj_wal_salt salt)
         chain->has_next = true;
         chain->next_salt = salt;
     }
+    lj_db_leave(db);
+}
+
+void lj_db_guarded(lj_db *db, bool guarded)
+{
+    lj_db_enter(db);
+    db->chain.guarded = guarded;
     lj_db_leave(db);
 }
 

@@ -334,6 +334,7 @@ static void follow_locked(lj_db *db, const lj_saved_position *saved)
 {
     uint64_t frames = saved_frames(&db->chain, saved);
     db->pos = saved->at;
+    db->chain.guarded = false; /* by the process that ended */
     if (frames > 0 && db->session_life >= db->safe_life) {
         db->safe_frames =
             db->session_life == db->safe_life ? LJ_MAX(db->safe_frames, frames) : frames;

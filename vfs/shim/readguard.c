@@ -31,7 +31,7 @@
 
 /* What SQLite lets a WAL grow to by itself. */
 #define RESTART_BYTES (UINT64_C(4) << 20)
-#define TRIES         20
+#define TRIES         100
 #define PAUSE_NS      (LJ_NS_PER_MS / 3)
 
 static int try_lock(sqlite3_file *g, int ofst, int n, int kind)
@@ -83,6 +83,7 @@ static void close_locked(lj_open *open)
     sqlite3_file *g = open->guard_file;
     if (g == NULL)
         return;
+    lj_db_guarded(open->db, false);
     let_go(open);
     if (g->pMethods != NULL) {
         if (open->guard_index != NULL)
@@ -207,6 +208,7 @@ static void restart_locked(lj_open *open)
         lj_io_random(&salt.salt2, sizeof(salt.salt2));
         lj_event_wal_emptying(open, false);
         lj_db_wal_header(open->db, salt);
+        lj_db_guarded(open->db, true); /* a writer without this VFS may choose salts of its own */
         lj_walindex_restart(open->guard_index, &index, salt);
         g->pMethods->xShmBarrier(g);
         unlock(g, LJ_LOCK_READ0 + 1, LJ_WALINDEX_READERS - 1, SQLITE_SHM_EXCLUSIVE);

@@ -438,7 +438,10 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
     if (more)
         return due_ns;
     lj_db_caught_up(db);
-    return lj_takeback_due(s);
+    int64_t look_ns = lj_takeback_due(s);
+    if (due_ns == LJ_TASK_IDLE || look_ns == LJ_TASK_IDLE)
+        return LJ_MAX(due_ns, look_ns);
+    return LJ_MIN(due_ns, look_ns);
 }
 
 int64_t lj_ship_retry_at_locked(lj_shipper *s, unsigned failures, const lj_error *err)
