@@ -170,13 +170,26 @@ def live(life):
     finish(life)
 
 
+def copy_replica(life):
+    """As it is now, while retention may be at work: a folder that goes in the middle is nothing to copy."""
+    target = os.path.join(life.folder, "at-fault")
+    for turn in range(20):
+        try:
+            if os.path.isdir(life.base):
+                shutil.copytree(life.base, target, ignore_dangling_symlinks=True, copy_function=copy_if_there)
+            return
+        except (shutil.Error, FileNotFoundError):
+            if turn == 19:
+                raise
+            shutil.rmtree(target, ignore_errors=True)
+
+
 def finish(life):
     """Nothing fails any more: it heals by itself."""
     if life.con is None and life.open() is None:
         return
     life.at_fault = life.synced
-    shutil.copytree(life.base, os.path.join(life.folder, "at-fault"), ignore_dangling_symlinks=True,
-                    copy_function=copy_if_there) if os.path.isdir(life.base) else None
+    copy_replica(life)
     end = time.monotonic() + 20
     while True:
         life.commit()

@@ -72,7 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     FUZZ_CHECK(lj_generation_ok(first.at.generation) && first.at.index <= LJ_INDEX_MAX);
     FUZZ_CHECK(first.lineage_count <= LJ_LINEAGE_MAX);
     lj_saved_position second;
-    FUZZ_CHECK(lj_saved_position_store(path, &first, &err) == LJ_OK);
+    FUZZ_CHECK(lj_saved_position_store(path, &first, true, &err) == LJ_OK);
     FUZZ_CHECK(lj_saved_position_load(path, &second, &err) == LJ_OK);
     FUZZ_CHECK(lj_position_compare(&first.at, &second.at) == 0 &&
                strcmp(first.at.generation, second.at.generation) == 0);

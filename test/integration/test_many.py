@@ -66,7 +66,8 @@ def at_rest_a_database_costs_little(t):
     check(files <= FILES_ADDED + 0.1, "%.2f descriptors per database at rest" % files)
     check(rest["threads"] <= 1 + 16 + 8 + 1, "%d threads" % rest["threads"])
     check(rest["cpu"] < 0.02 * idle + 0.05, "%.2f s of CPU in %d idle seconds" % (rest["cpu"], idle))
-    check(ours["close"]["files"] <= plain["close"]["files"] + 1, "open files when all are closed, besides the log: %s" % ours)
+    # the log, and what the thread that hears bells sleeps on
+    check(ours["close"]["files"] <= plain["close"]["files"] + 3, "open files when all are closed: %s" % ours)
     check(ours["again"]["files"] - base["files"] <= (FILES_ADDED + 0.1) * count + 40, "files while they are written")
     sample = t.random.sample(range(count), 5)
     for number in sample:

@@ -198,7 +198,7 @@ lj_code lj_io_replace_file(const char *path, const void *data, size_t len, mode_
     return durable ? fsync_parent(path, err) : LJ_OK;
 }
 
-static lj_code write_over(const char *temp, const void *data, size_t len, mode_t mode,
+static lj_code write_over(const char *temp, const void *data, size_t len, mode_t mode, bool durable,
                           lj_error *err)
 {
     LJ_CLEANUP(lj_closep) int fd = -1;
@@ -207,7 +207,7 @@ static lj_code write_over(const char *temp, const void *data, size_t len, mode_t
     LJ_TRY(lj_io_pwrite(fd, data, len, 0, err));
     if (fstat(fd, &st) != 0 || (st.st_size != (off_t)len && ftruncate(fd, (off_t)len) != 0))
         return lj_error_errno(err, errno, "cannot set the length of %s", temp);
-    return lj_io_fsync(fd, err);
+    return durable ? lj_io_fsync(fd, err) : LJ_OK;
 }
 
 /* Without the file there is nothing to change names with, and not every file system can. */
@@ -220,19 +220,20 @@ static int exchange(const char *temp, const char *path)
     return rename(temp, path);
 }
 
-lj_code lj_io_swap_file(const char *path, const void *data, size_t len, mode_t mode, lj_error *err)
+lj_code lj_io_swap_file(const char *path, const void *data, size_t len, mode_t mode, bool durable,
+                        lj_error *err)
 {
     LJ_CLEANUP(lj_freep) char *temp = lj_str_printf("%s.tmp", path);
     if (temp == NULL)
         return lj_error_nomem(err);
-    lj_code code = write_over(temp, data, len, mode, err);
+    lj_code code = write_over(temp, data, len, mode, durable, err);
     if (code == LJ_OK && exchange(temp, path) != 0)
         code = lj_error_errno(err, errno, "cannot rename %s to %s", temp, path);
     if (code != LJ_OK) {
         unlink(temp);
         return code;
     }
-    return fsync_parent(path, err);
+    return durable ? fsync_parent(path, err) : LJ_OK;
 }
 
 void lj_io_random(void *out, size_t len)

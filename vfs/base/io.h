@@ -37,12 +37,12 @@ LJ_WARN_UNUSED lj_code lj_io_read_file(const char *path, size_t max_bytes, char 
 LJ_WARN_UNUSED lj_code lj_io_replace_file(const char *path, const void *data, size_t len,
                                           mode_t mode, bool durable, lj_error *err);
 /*
- * The same, always durable, for a file that is replaced again and again: PATH.tmp stays and has the content before, because the two
+ * The same for a file that is replaced again and again: PATH.tmp stays and has the content before, because the two
  * change names. A new file each time is work for the file system: two thirds of all CPU of 500 databases that ship once a
  * second.
  */
 LJ_WARN_UNUSED lj_code lj_io_swap_file(const char *path, const void *data, size_t len, mode_t mode,
-                                       lj_error *err);
+                                       bool durable, lj_error *err);
 /* Random bytes from the kernel. */
 void lj_io_random(void *out, size_t len);
 

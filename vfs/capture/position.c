@@ -58,14 +58,15 @@ static void render(const lj_saved_position *p, lj_buf *buf, lj_error *err, lj_co
 #undef LINE
 }
 
-lj_code lj_saved_position_store(const char *path, const lj_saved_position *position, lj_error *err)
+lj_code lj_saved_position_store(const char *path, const lj_saved_position *position, bool durable,
+                                lj_error *err)
 {
     LJ_CLEANUP(lj_buf_free) lj_buf buf = LJ_BUF_INIT(POSITION_FILE_MAX);
     lj_code code = LJ_OK;
     render(position, &buf, err, &code);
     if (code != LJ_OK)
         return code;
-    return lj_io_swap_file(path, buf.data, buf.len, 0600, err);
+    return lj_io_swap_file(path, buf.data, buf.len, 0600, durable, err);
 }
 
 /* Splits off the next line of a NUL-terminated text in place. NULL at the end. */

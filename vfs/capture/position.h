@@ -54,8 +54,12 @@ typedef struct {
 /* LJ_NOTFOUND: no file. LJ_CORRUPT: there is one that does not verify. */
 LJ_WARN_UNUSED lj_code lj_saved_position_load(const char *path, lj_saved_position *ret_position,
                                               lj_error *err);
+/*
+ * Not `durable`: a kill finds it, a power cut may find an older one or none that verifies. Then the replica is ahead, and a new
+ * generation begins.
+ */
 LJ_WARN_UNUSED lj_code lj_saved_position_store(const char *path, const lj_saved_position *position,
-                                               lj_error *err);
+                                               bool durable, lj_error *err);
 /* Appends a generation to the lineage unless it is in it; the oldest falls out when it is full. */
 void lj_saved_position_own(lj_saved_position *position, const char *generation);
 /* Takes a generation out of the lineage: another writer is in it. */

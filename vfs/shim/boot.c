@@ -83,7 +83,7 @@ static lj_code continue_generation(const char *path, const char *state_dir,
     saved.snapshot_ns = lj_clock_wall_ns();
     saved.snapshot_at = result->position;
     saved.snapshot_at.index = result->snapshot_index;
-    return lj_saved_position_store(position_path, &saved, err);
+    return lj_saved_position_store(position_path, &saved, true, err);
 }
 
 static lj_code restore_locked(lj_storage *storage, const lj_restore_plan *plan,

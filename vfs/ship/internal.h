@@ -62,9 +62,10 @@ struct lj_shipper {
 
     /* the shipping task's own */
     lj_saved_position saved;
-    bool loaded;                            /* saved was taken over from the attach */
-    bool unsaved;                           /* the position file is behind `saved` */
-    bool resumed;                           /* the replica was compared with `saved` */
+    bool loaded;     /* saved was taken over from the attach */
+    bool unsaved;    /* the position file is behind `saved` */
+    int64_t sync_ns; /* monotonic: the position file is to be synced then; 0 = it is */
+    bool resumed;    /* the replica was compared with `saved` */
     int64_t agreed_mono_ns, agreed_wall_ns; /* when the replica last was as `saved` says */
     lj_new_generation begun; /* taken over; told to the database once the position file has it */
     lj_walfile wal;
@@ -162,6 +163,8 @@ void lj_ship_disown(lj_shipper *s, const char *generation);
 LJ_WARN_UNUSED lj_code lj_rollover(lj_shipper *s, lj_error *err);
 /* shipper.c: writes s->saved if it changed. */
 LJ_WARN_UNUSED lj_code lj_ship_save(lj_shipper *s, lj_error *err);
+/* What was saved while a COMMIT waited is synced. A failure is logged. */
+void lj_ship_sync_position(lj_shipper *s);
 /*
  * shipper.c: when to try again after `failures` in a row, of either task. Who waits for a flush is not kept waiting by our backoff,
  * but what the store asked for holds for everybody. Caller holds db->mutex.

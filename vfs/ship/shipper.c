@@ -52,26 +52,6 @@ int64_t lj_backoff_ns(unsigned failures, const lj_error *err)
            (int64_t)((double)limit_ns * 0.75 * ((double)random / (double)UINT32_MAX));
 }
 
-/* ------------------------------------------------------------------ position file */
-
-lj_code lj_ship_save(lj_shipper *s, lj_error *err)
-{
-    if (!s->unsaved)
-        return LJ_OK;
-    pthread_mutex_lock(&s->db->mutex);
-    lj_saved_position_disown(&s->saved, s->disowned);
-    pthread_mutex_unlock(&s->db->mutex);
-    lj_code code = lj_saved_position_store(s->db->position_path, &s->saved, err);
-    if (code != LJ_OK)
-        return lj_error_context(err, "position file");
-    s->unsaved = false;
-    lj_db_enter(s->db); /* the others are shown some of it */
-    s->db->saved = s->saved;
-    s->newest_object_ns = s->saved.last_object_ns;
-    lj_db_leave(s->db);
-    return LJ_OK;
-}
-
 /* ------------------------------------------------------------------ taking over */
 
 /* Step 1. */
@@ -376,6 +356,7 @@ static lj_code work(lj_shipper *s, lj_error *err)
     /* an index can only end behind a segment, so what there is goes first; the snapshot that asked is told in any case */
     lj_error why = LJ_ERROR_INIT;
     lj_code code = ship_all(s, err);
+    uint32_t index = s->saved.at.index;
     lj_code rolled = lj_rollover(s, &why);
     if (code != LJ_OK)
         return code;
@@ -383,7 +364,8 @@ static lj_code work(lj_shipper *s, lj_error *err)
         *err = why;
         return rolled;
     }
-    return ship_all(s, err);
+    /* else what was committed meanwhile would get a segment of its own in each tick */
+    return s->saved.at.index == index ? LJ_OK : ship_all(s, err);
 }
 
 static bool unshipped_locked(const lj_shipper *s)
@@ -405,6 +387,13 @@ static bool unshipped_locked(const lj_shipper *s)
 
 /* Where no FIFO can be made, somebody has to look for what other processes commit. */
 #define DEAF_TICK_NS (250 * LJ_NS_PER_MS)
+
+static int64_t earlier(int64_t a_ns, int64_t b_ns)
+{
+    if (a_ns == LJ_TASK_IDLE || b_ns == LJ_TASK_IDLE)
+        return LJ_MAX(a_ns, b_ns);
+    return LJ_MIN(a_ns, b_ns);
+}
 
 /* The interval counts from the begin of a tick, so that no commit waits for it and for two uploads. */
 static int64_t next_tick(lj_shipper *s, int64_t start_ns)
@@ -438,10 +427,10 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
     if (more)
         return due_ns;
     lj_db_caught_up(db);
-    int64_t look_ns = lj_takeback_due(s);
-    if (due_ns == LJ_TASK_IDLE || look_ns == LJ_TASK_IDLE)
-        return LJ_MAX(due_ns, look_ns);
-    return LJ_MIN(due_ns, look_ns);
+    if (s->sync_ns != 0 && lj_clock_mono_ns() >= s->sync_ns)
+        lj_ship_sync_position(s);
+    due_ns = earlier(due_ns, lj_takeback_due(s));
+    return earlier(due_ns, s->sync_ns != 0 ? s->sync_ns : LJ_TASK_IDLE);
 }
 
 int64_t lj_ship_retry_at_locked(lj_shipper *s, unsigned failures, const lj_error *err)
@@ -560,6 +549,7 @@ void lj_shipper_free(lj_shipper *shipper)
     lj_shipper_cancel_snapshot(shipper);
     lj_task_stop(&shipper->snapshot_task);
     lj_task_stop(&shipper->ship_task);
+    lj_ship_sync_position(shipper);
     lj_db_quiet(shipper->db);
     lj_walfile_close(&shipper->wal);
     lj_storage_close(shipper->storage);

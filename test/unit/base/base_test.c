@@ -202,20 +202,20 @@ static void files_are_swapped_whole(void **state)
     static const char *const texts[] = {"one", "a longer text", "", "four"};
     struct stat st[2];
     for (size_t i = 0; i < LJ_ARRAY_LEN(texts); i++) {
-        assert_ok(lj_io_swap_file(path, texts[i], strlen(texts[i]), 0600, &err), &err);
+        assert_ok(lj_io_swap_file(path, texts[i], strlen(texts[i]), 0600, true, &err), &err);
         assert_content(path, texts[i]);
         if (i > 0)
             assert_content(temp, texts[i - 1]);
     }
     /* the same two files all the time */
     assert_int_equal(stat(path, &st[0]), 0);
-    assert_ok(lj_io_swap_file(path, "five", 4, 0600, &err), &err);
+    assert_ok(lj_io_swap_file(path, "five", 4, 0600, true, &err), &err);
     assert_int_equal(stat(temp, &st[1]), 0);
     assert_int_equal(st[0].st_ino, st[1].st_ino);
     /* what cannot be written leaves the file as it is, and nothing of another's is written through a link */
     assert_int_equal(unlink(temp), 0);
     assert_int_equal(symlink("f", temp), 0);
-    assert_int_not_equal(lj_io_swap_file(path, "no", 2, 0600, &err), LJ_OK);
+    assert_int_not_equal(lj_io_swap_file(path, "no", 2, 0600, true, &err), LJ_OK);
     assert_content(path, "five");
     LJ_CLEANUP(lj_freep) char *cleanup = lj_str_printf("rm -r %s", dir);
     assert_int_equal(system(cleanup), 0);

@@ -69,7 +69,7 @@ static bool attach(fixture *f)
     char path[128];
     snprintf(path, sizeof(path), "%s/shared", f->dir.state_dir);
     if (f->has_position)
-        assert_ok(lj_saved_position_store(f->dir.position_path, &f->saved, &err), &err);
+        assert_ok(lj_saved_position_store(f->dir.position_path, &f->saved, true, &err), &err);
     lj_db_free(f->db);
     f->db = kit_db(&f->dir, NULL);
     assert_ok(lj_shared_open(path, &f->db->shared, &err), &err);

@@ -44,7 +44,7 @@ static void round_trip(void **state)
     lj_saved_position in = full_position();
     lj_saved_position out;
     memset(&out, 0, sizeof(out));
-    assert_ok(lj_saved_position_store(kit->position_path, &in, &err), &err);
+    assert_ok(lj_saved_position_store(kit->position_path, &in, true, &err), &err);
     assert_ok(lj_saved_position_load(kit->position_path, &out, &err), &err);
     assert_string_equal(out.at.generation, in.at.generation);
     assert_int_equal(lj_position_compare(&out.at, &in.at), 0);
@@ -94,7 +94,7 @@ static void truncated_at_each_byte(void **state)
     lj_saved_position in = full_position();
     LJ_CLEANUP(lj_freep) char *data = NULL;
     size_t len = 0;
-    assert_ok(lj_saved_position_store(kit->position_path, &in, &err), &err);
+    assert_ok(lj_saved_position_store(kit->position_path, &in, true, &err), &err);
     read_all(kit->position_path, &data, &len);
     for (size_t cut = 0; cut < len; cut++) {
         lj_saved_position out = {.page_size = 77};
@@ -111,7 +111,7 @@ static void flipped_at_each_byte(void **state)
     lj_saved_position in = full_position();
     LJ_CLEANUP(lj_freep) char *data = NULL;
     size_t len = 0;
-    assert_ok(lj_saved_position_store(kit->position_path, &in, &err), &err);
+    assert_ok(lj_saved_position_store(kit->position_path, &in, true, &err), &err);
     read_all(kit->position_path, &data, &len);
     const uint8_t bits[] = {0x01, 0x02, 0x10, 0x80};
     for (size_t at = 0; at < len; at++) {
@@ -148,12 +148,12 @@ static void a_failed_store_keeps_the_old_file(void **state)
     lj_error err = LJ_ERROR_INIT;
     lj_saved_position in = full_position();
     lj_saved_position out;
-    assert_ok(lj_saved_position_store(kit->position_path, &in, &err), &err);
+    assert_ok(lj_saved_position_store(kit->position_path, &in, true, &err), &err);
     char temp[128];
     snprintf(temp, sizeof(temp), "mkdir '%s.tmp'", kit->position_path);
     assert_int_equal(system(temp), 0); /* the temporary file cannot be made */
     in.at.index = 1;
-    assert_int_not_equal(lj_saved_position_store(kit->position_path, &in, &err), LJ_OK);
+    assert_int_not_equal(lj_saved_position_store(kit->position_path, &in, true, &err), LJ_OK);
     assert_ok(lj_saved_position_load(kit->position_path, &out, &err), &err);
     assert_int_equal(out.at.index, 0x7ffffffe);
 }

@@ -57,7 +57,7 @@ static void begin(fixture *f, unsigned frames, unsigned shipped)
         saved.salt = f->wal.header.salt;
         lj_db_shipped(f->a, &saved.at, f->a->life.number, shipped);
     }
-    assert_ok(lj_saved_position_store(f->dir.position_path, &saved, &err), &err);
+    assert_ok(lj_saved_position_store(f->dir.position_path, &saved, true, &err), &err);
     f->b = process(f, NULL);
     kit_wal_publish(&f->wal, f->b, 3);
 }
@@ -284,7 +284,7 @@ static void taking_over_without_a_position_begins_anew(void **state)
         if (i == 1)
             memcpy(saved.at.generation, "00000000000000bb", LJ_GENERATION_MAX);
         if (i > 0)
-            assert_ok(lj_saved_position_store(f.dir.position_path, &saved, &err), &err);
+            assert_ok(lj_saved_position_store(f.dir.position_path, &saved, true, &err), &err);
         lj_db_quiet(f.a);
         lj_db_free(f.a);
         f.a = NULL;
