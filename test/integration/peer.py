@@ -66,6 +66,9 @@ class Commands:
     def status(self):
         return shim.status(self.con)
 
+    def last_error(self):
+        return shim.last_error()
+
     def start(self, checkpoint=0.0, pause=0.0):
         """Writes in a thread of its own until stop()."""
         self.stop_writer.clear()

@@ -235,7 +235,7 @@ static bool concerns_chain_locked(const lj_db *db, const lj_wal_end *end)
     /* shipped before it was committed (pending.h) */
     bool gets_safe = db->shipped_life == life->number && db->shipped_frames > life->frames;
     return !same_life || lj_db_page_moved_locked(db) || extends_locked(db, end->frames) ||
-           gets_safe ||
+           gets_safe || db->pending.state != LJ_PENDING_NONE ||
            (db->chain.active ? !chain_has_life_locked(db, end->salt)
                              : db->established && !db->broken);
 }
@@ -262,7 +262,11 @@ static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
     life->emptied = false;
     lj_db_extend_life_locked(db);
     db->commits++;
+    bool left = db->pending.state == LJ_PENDING_LEFT;
     lj_db_pending_published_locked(db, end);
+    if (left && db->pending.state == LJ_PENDING_NONE)
+        after->due_ns =
+            0; /* perhaps it was shipped meanwhile, and the replica has caught up with it */
     if (db->chain.active && db->shipped_life == life->number) {
         uint64_t before = db->safe_life == life->number ? db->safe_frames : 0;
         db->safe_frames = LJ_MAX(before, LJ_MIN(db->shipped_frames, end->frames));
@@ -406,8 +410,10 @@ void lj_db_attempt(lj_db *db, const lj_error *err)
     lj_db_enter(db);
     uint64_t failures = db->failures;
     note_attempt_locked(db, err, true, &db->ship_error);
-    if (db->failures != failures)
+    if (db->failures != failures) {
         db->failed_run = db->runs;
+        lj_db_pending_failing_locked(db);
+    }
     lj_db_leave(db);
 }
 
@@ -524,7 +530,7 @@ void lj_db_get_status(lj_db *db, lj_db_status *ret_status)
     s.last_snapshot_ns = db->last_snapshot_ns;
     memcpy(s.last_break, db->last_break, sizeof(s.last_break));
     s.degraded = db->pending.degraded;
-    s.failed_commits = db->pending.failed;
+    s.failed_commits = db->pending_failed;
     if (lj_db_current_error_locked(db)->code != LJ_OK)
         lj_error_format(lj_db_current_error_locked(db), s.last_error, sizeof(s.last_error));
     else if (!db->established && db->broken && db->saved.at.generation[0] != 0)

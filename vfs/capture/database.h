@@ -130,12 +130,17 @@ struct lj_db {
         shipped_frames; /* shared. In the replica; life 0 = nothing of the lives that are numbered */
     uint64_t safe_life, safe_frames; /* shared. In the replica, or in the snapshot being taken */
     lj_ring ring;
-    lj_pending pending;
-    uint64_t commits;      /* published since open */
-    uint64_t spool_bytes;  /* shared */
-    bool spooling;         /* frames are being copied to the spool: the index must not change */
-    bool want_wake;        /* the shipper sleeps: the next commit wakes it */
-    int64_t not_before_ns; /* monotonic: the next tick is not due before */
+    lj_pending pending; /* shared */
+    uint64_t offered;   /* number of the one that this process offered, 0 = none */
+    uint64_t
+        pending_since;   /* runs begun before we knew of it: what those meet says nothing of it */
+    bool pending_cancel; /* ends what the shipping task waits for; atomic, as in base/cancel.h */
+    uint64_t pending_failed; /* commits of this process that waited in vain, since open */
+    uint64_t commits;        /* published since open */
+    uint64_t spool_bytes;    /* shared */
+    bool spooling;           /* frames are being copied to the spool: the index must not change */
+    bool want_wake;          /* the shipper sleeps: the next commit wakes it */
+    int64_t not_before_ns;   /* monotonic: the next tick is not due before */
     bool urgent;       /* ... unless the WAL is growing towards max_wal_size, or the process ends */
     uint64_t attempts; /* shared. Shipping attempts ended */
     uint64_t
@@ -283,6 +288,8 @@ static inline bool lj_db_follows_locked(const lj_db *db)
  * is called again, in case it is a new one. ETIMEDOUT: the deadline has come. *turns begins as 0. Caller holds the mutex.
  */
 int lj_db_wait_for_news_locked(lj_db *db, const struct timespec *deadline, unsigned *turns);
+/* The same, for a COMMIT that keeps the write lock meanwhile: looks more often. */
+int lj_db_wait_for_answer_locked(lj_db *db, const struct timespec *deadline, unsigned *turns);
 /* Makes the chain follow the current life, whose frames this process knows. Caller has entered. */
 void lj_db_extend_life_locked(lj_db *db);
 /* A snapshot was asked for and has not been tried since. Caller holds the mutex. */

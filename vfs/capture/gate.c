@@ -201,6 +201,7 @@ void lj_db_seal(lj_db *db, bool going)
 {
     unshipped_rest rest;
     bool sealed = false;
+    lj_db_pending_sealing(db);
     /* again when the uploader of another process went over to the next index, or to the next generation, during the copy */
     while (!sealed && !seal_if_safe(db, going, &rest)) {
         lj_error err = LJ_ERROR_INIT;

@@ -374,6 +374,7 @@ static void take_over(lj_db *db)
         db->broken = true;
         snprintf(db->broken_reason, sizeof(db->broken_reason), "%s", reason);
     }
+    bool ahead = lj_db_pending_inherit_locked(db);
     db->freezing = false;
     db->disturbed = false;
     db->uploader = (uint32_t)getpid();
@@ -384,6 +385,8 @@ static void take_over(lj_db *db)
     lj_db_image_held(db, 0);
     listen_for_others(db);
     lj_db_look_around(db);
+    if (ahead)
+        lj_db_break(db, "%s", LJ_PENDING_ORPHANED);
     if (why == NULL)
         lj_log(LJ_LOG_INFO, "%s: taking over from process %u at %s", db->path, before, text);
     else

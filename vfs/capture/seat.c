@@ -14,6 +14,7 @@
 
 #define BYTE_PAGE     0
 #define BYTE_PRESENCE 1
+#define BYTE_PENDS    2
 #define SPINS         64
 #define PAUSE_NS      (200 * INT64_C(1000))
 
@@ -35,6 +36,7 @@ void lj_seat_leave(int fd)
     /* a child of fork may still have the descriptor, so closing it would not be enough */
     (void)flock(fd, LOCK_UN);
     lj_seat_part(fd);
+    lj_seat_pends(fd, false);
     lj_seat_unlock_page(fd);
     close(fd);
 }
@@ -59,11 +61,26 @@ void lj_seat_part(int fd)
     (void)lock_byte(fd, F_OFD_SETLK, BYTE_PRESENCE, F_UNLCK);
 }
 
+/* By another one. */
+static bool byte_locked(int fd, off_t byte)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+    return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
 bool lj_seat_company(int fd)
 {
-    struct flock lock = {
-        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = BYTE_PRESENCE, .l_len = 1};
-    return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+    return byte_locked(fd, BYTE_PRESENCE);
+}
+
+void lj_seat_pends(int fd, bool pends)
+{
+    (void)lock_byte(fd, F_OFD_SETLK, BYTE_PENDS, pends ? F_WRLCK : F_UNLCK);
+}
+
+bool lj_seat_other_pends(int fd)
+{
+    return byte_locked(fd, BYTE_PENDS);
 }
 
 bool lj_seat_lock_page(int fd, int64_t timeout_ns)

@@ -5,6 +5,7 @@
  *   byte 0, exclusive          whoever changes the shared page, for the time of some memory accesses
  *   byte 1, exclusive          a process that has the database for itself and decides how to go on (attach.h)
  *   byte 1, shared             every process that takes part, as long as it has the database open
+ *   byte 2, exclusive          the process whose transaction is pending (pending.h), as long as it is
  *
  * The bytes are locked by open file descriptions (F_OFD_SETLK): unlike POSIX locks they are not lost when another descriptor
  * of the file is closed, and a child of fork does not take them along once it closed its copy. The kernel frees all of
@@ -32,6 +33,10 @@ bool lj_seat_join(int fd);
 void lj_seat_part(int fd);
 /* Another process takes part. */
 bool lj_seat_company(int fd);
+
+/* Byte 2: takes it or gives it back; and whether another process has it. */
+void lj_seat_pends(int fd, bool pends);
+bool lj_seat_other_pends(int fd);
 
 /*
  * Byte 0. Whoever holds it only reads and writes memory, so a wait is short unless that process was stopped at that

@@ -60,6 +60,7 @@ static void fill(const lj_db *db, lj_session *s)
         s->page_size = db->saved.page_size;
     }
     s->uploader = db->uploader;
+    s->pending = db->pending;
     if (db->other_url)
         return; /* our error is not the session's */
     s->ship_error = db->ship_error;
@@ -92,6 +93,7 @@ static void take_in(lj_db *db, const lj_session *s)
     db->snapshot_failed = s->snapshot_failed;
     db->last_snapshot_ns = s->last_snapshot_ns;
     db->uploader = s->uploader;
+    lj_db_pending_take_in(db, &s->pending);
     if (!db->other_url) {
         db->ship_error = s->ship_error;
         db->snapshot_error = s->snapshot_error;
@@ -226,6 +228,7 @@ void lj_db_session_join(lj_db *db)
     db->sharing = true;
     db->state = LJ_DB_STANDBY;
     db->life = (lj_life){.known = false}; /* looked at before we shared: seen again below */
+    db->offered = 0;                      /* what waits already is in no page, and fails */
     lj_db_enter_locked(db);
     if (db->entered) {
         db->page_read.joins++;
@@ -286,6 +289,7 @@ void lj_db_look_around(lj_db *db)
     broke = db->broken && !was_broken;
     memcpy(reason, db->last_break, sizeof(reason));
     pthread_mutex_unlock(&db->mutex);
+    lj_db_pending_look_after(db);
     if (broke)
         lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, reason);
 }

@@ -24,7 +24,7 @@ typedef struct {
 } shared_slot;
 
 /* Builds that disagree on this number must not share a page. */
-#define LAYOUT ((UINT64_C(2) << 32) | sizeof(shared_slot))
+#define LAYOUT ((UINT64_C(3) << 32) | sizeof(shared_slot))
 
 typedef struct {
     uint64_t layout;

@@ -14,7 +14,7 @@
 #define LJ_SHARED_H
 
 #include "vfs/base/error.h"
-#include "vfs/capture/chain.h"
+#include "vfs/capture/pending.h"
 
 #define LJ_REASON_MAX 192
 #define LJ_BREAK_MAX  400
@@ -49,6 +49,7 @@ typedef struct {
     uint64_t url_hash;  /* of the replica the session ships to ... */
     char url[256];      /* ... and its begin, for messages */
     lj_error ship_error, snapshot_error;
+    lj_pending pending; /* the transaction that waits for the replica, of whichever process */
 } lj_session;
 
 typedef struct lj_shared lj_shared;

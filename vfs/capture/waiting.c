@@ -10,26 +10,37 @@
 #include "vfs/base/clock.h"
 #include "vfs/capture/session.h"
 
-#define POLL_NS    (10 * LJ_NS_PER_MS)
-#define CALL_TURNS 20u
+#define POLL_NS   (10 * LJ_NS_PER_MS)
+#define ANSWER_NS LJ_NS_PER_MS
+#define CALL_NS   (200 * LJ_NS_PER_MS)
 
-int lj_db_wait_for_news_locked(lj_db *db, const struct timespec *deadline, unsigned *turns)
+static int wait_locked(lj_db *db, const struct timespec *deadline, int64_t poll_ns, unsigned *turns)
 {
     if (!lj_db_follows_locked(db))
         return pthread_cond_timedwait(&db->cond, &db->mutex, deadline);
     struct timespec soon;
-    lj_db_deadline(POLL_NS, &soon);
+    lj_db_deadline(poll_ns, &soon);
     bool last = soon.tv_sec > deadline->tv_sec ||
                 (soon.tv_sec == deadline->tv_sec && soon.tv_nsec >= deadline->tv_nsec);
     int rc = pthread_cond_timedwait(&db->cond, &db->mutex, last ? deadline : &soon);
     lj_db_refresh_locked(db);
-    if (++*turns % CALL_TURNS == 0) {
+    if (++*turns % (unsigned)(CALL_NS / poll_ns) == 0) {
         lj_db_call_locked(db);
         pthread_mutex_unlock(&db->mutex);
         db->wake(db, 0);
         pthread_mutex_lock(&db->mutex);
     }
     return last ? rc : 0;
+}
+
+int lj_db_wait_for_news_locked(lj_db *db, const struct timespec *deadline, unsigned *turns)
+{
+    return wait_locked(db, deadline, POLL_NS, turns);
+}
+
+int lj_db_wait_for_answer_locked(lj_db *db, const struct timespec *deadline, unsigned *turns)
+{
+    return wait_locked(db, deadline, ANSWER_NS, turns);
 }
 
 static bool reached_locked(const lj_db *db, uint64_t life, uint64_t frames)

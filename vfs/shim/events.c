@@ -62,6 +62,13 @@ static bool first_look(void *ctx)
     return publish_index(ctx);
 }
 
+/* Nothing is written over before it is known what became of it. */
+void lj_event_write_locked(lj_file *file)
+{
+    if (file->index != NULL)
+        lj_db_pending_next_writer(file->open->db, first_look, file);
+}
+
 void lj_event_ready(lj_file *file)
 {
     /* without a wal-index, what stood in the WAL at open was published then */

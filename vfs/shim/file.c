@@ -283,8 +283,10 @@ static int file_shm_lock(sqlite3_file *f, int ofst, int n, int flags)
             lj_event_locked(file, ofst, n);
         if (locking && !exclusive && ofst >= LJ_LOCK_READ0)
             lj_event_read_lock(file);
-        if (locking && exclusive && ofst == LJ_LOCK_WRITE)
+        if (locking && exclusive && ofst == LJ_LOCK_WRITE) {
+            lj_event_write_locked(file);
             lj_repair_begin(file);
+        }
     }
     return rc;
 }

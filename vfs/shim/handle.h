@@ -212,7 +212,8 @@ void lj_event_wal_opened(lj_file *wal);
 void lj_event_first_open(lj_open *open, bool wal_mode);
 /* Returns what xWrite returns: a commit may wait for the replica here, in vain. */
 int lj_event_wal_write(lj_file *wal, const void *data, int len, sqlite3_int64 off);
-/* The WAL write lock is about to be released. */
+/* The WAL write lock was taken; it is about to be released. */
+void lj_event_write_locked(lj_file *file);
 void lj_event_write_unlock(lj_file *file);
 void lj_event_wal_failed(lj_file *wal);
 /* These bytes of the database file are about to be overwritten or cut off: a snapshot may need them. */

@@ -469,8 +469,8 @@ static int64_t ship_run(lj_task *task)
             return due_ns == LJ_DB_ASLEEP ? LJ_TASK_IDLE : due_ns;
     }
     pthread_mutex_lock(&db->mutex);
+    lj_db_refresh_locked(db); /* a transaction that was offered before: this run is for it, too */
     db->runs++;
-    lj_db_refresh_locked(db);
     bool may = db->attached && !db->not_wal && db->state != LJ_DB_STOPPED;
     bool early = !lj_db_flush_wanted_locked(db) && !db->urgent && s->loaded && db->established &&
                  lj_clock_mono_ns() < db->not_before_ns && !s->fresh.pending && s->failures == 0;

@@ -85,7 +85,7 @@ static void acknowledged_and_published(void **state)
     assert_true(lj_db_pending_is_over(f.db, n));
     assert_int_equal(f.db->safe_frames, 5);
     assert_int_equal(lj_ring_oldest_ns(&f.db->ring), 0); /* nothing waits to be shipped */
-    assert_int_equal(f.db->pending.failed, 0);
+    assert_int_equal(f.db->pending_failed, 0);
     end(&f);
 }
 
@@ -137,7 +137,7 @@ static void withdrawn(void **state)
     assert_int_equal(view(&f, &chain, &life), 0);
     assert_false(lj_db_pending_begin(f.db, n));
     assert_false(lj_db_pending_take_revoked(f.db)); /* nothing was sent */
-    assert_int_equal(f.db->pending.failed, 1);
+    assert_int_equal(f.db->pending_failed, 1);
     /* one without an answer */
     n = lj_db_pending_offer(f.db, &at);
     assert_true(lj_db_pending_begin(f.db, n));
@@ -165,7 +165,7 @@ typedef struct {
 static void *hang(void *ctx)
 {
     attempt *a = ctx;
-    while (!lj_flag_is_set(&a->f.db->pending.cancel))
+    while (!lj_flag_is_set(&a->f.db->pending_cancel))
         sched_yield();
     a->good = lj_db_pending_end(a->f.db, a->number, a->stored, !a->stored);
     return NULL;
@@ -237,12 +237,11 @@ static void who_cannot_ship_says_so(void **state)
     fixture f;
     begin(&f, 2);
     lj_wal_end at = behind(&f, 1);
-    f.db->state = LJ_DB_STANDBY;
-    f.db->sharing = true;
+    f.db->state = LJ_DB_STOPPED;
+    snprintf(f.db->reason, sizeof(f.db->reason), "another process replicates it to elsewhere");
     uint64_t n = lj_db_pending_offer(f.db, &at);
     assert_int_equal(lj_db_pending_wait(f.db, n, 3600 * LJ_NS_PER_S, false, &err), LJ_UNSUPPORTED);
     assert_non_null(strstr(err.message, "another process replicates"));
-    f.db->sharing = false;
     f.db->state = LJ_DB_STARTING;
     f.db->established = false;
     n = lj_db_pending_offer(f.db, &at);
