@@ -60,8 +60,8 @@ class Host:
 
     def restart(self):
         """The next commit begins a new WAL."""
-        busy = self.con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        check_equal(busy, 0, "checkpoint of " + self.name)
+        wait_for(lambda: self.con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0,
+                 "checkpoint of " + self.name, 20)
 
     def snapshot(self):
         shim.snapshot(self.con, "20s")

@@ -456,10 +456,13 @@ int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc)
     if (rc == SQLITE_BUSY && exclusive && (ofst == LJ_LOCK_WRITE || ofst == LJ_LOCK_CKPT) &&
         lj_readguard_wait(file->open))
         return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
-    bool mine = exclusive ? ofst >= LJ_LOCK_READ0 && checkpoints(file) : ofst == LJ_LOCK_RECOVER;
+    /* WRITE and CKPT: only while a connection of ours makes the wal-index, as SQLite's recovery does */
+    bool mine =
+        exclusive ? (ofst >= LJ_LOCK_READ0 ? checkpoints(file) : atomic_load(&file->open->nesting))
+                  : ofst == LJ_LOCK_RECOVER;
     if (rc != SQLITE_BUSY || !mine)
         return rc;
-    if (exclusive)
+    if (exclusive && ofst >= LJ_LOCK_READ0)
         lj_event_make_room(file, false);
     else
         (void)lj_event_give_way(file); /* waits for it */

@@ -223,12 +223,14 @@ static void volatile *map_index(lj_open *open)
     char ignored[2];
     if (!wal_is_empty(open) || lj_nested_open(open, false, &db) != SQLITE_OK)
         return NULL;
+    atomic_store(&open->nesting, true);
     if (lj_nested_ask(db, "BEGIN", ignored, sizeof(ignored)) == SQLITE_OK &&
         lj_nested_ask(db, "SELECT 1 FROM sqlite_schema LIMIT 1", ignored, sizeof(ignored)) ==
             SQLITE_OK &&
         r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 0, &region) != SQLITE_OK)
         region = NULL;
     sqlite3_close(db);
+    atomic_store(&open->nesting, false);
     return region;
 }
 

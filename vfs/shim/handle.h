@@ -117,6 +117,7 @@ struct lj_open {
     bool reader_shared;   /* SHARED lock held on the database file */
     /* option `guard` (readguard.c) */
     bool guarded;
+    atomic_bool nesting; /* a connection of ours makes the wal-index (freeze.c) */
     atomic_bool guard_held;
     pthread_mutex_t guard_mutex; /* rank 0; guards what is below */
     sqlite3_file *guard_file;    /* NULL: not open */
