@@ -306,7 +306,7 @@ def a_put_that_arrives_late(t):
                 check_equal(status, 412 if next_first else 200, "the late PUT")
                 wait_for(lambda: remote.restored() == remote.good, "the failed row is out of the replica", PATIENCE, 0.1)
                 if not next_first:
-                    check(any("took back" in line for line in log_lines()), "the log does not tell")
+                    wait_for(lambda: any("took back" in line for line in log_lines()), "the log tells", PATIENCE)
                     remote.commit(con)
                 remote.check(con, "afterwards")
                 hasty.close()
