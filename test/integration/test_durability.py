@@ -338,7 +338,7 @@ def what_cannot_be_taken_back(t):
                     remote.fails(hasty)
                 wait_for(lambda: shim.status(con)["generation"] not in ("", before) and
                          shim.status(con)["state"] == "replicating", lambda: "a new generation: %s" % shim.status(con), PATIENCE)
-                check(any("cannot be continued" in line and "COMMIT failed" in line for line in log_lines()), "the log does not tell")
+                wait_for(lambda: any("cannot be continued" in line and "COMMIT failed" in line for line in log_lines()), "the log tells", PATIENCE)
                 check_equal(remote.restored(shim.status(con)["generation"]), remote.good, "rows in the new generation")
                 hasty.close()
                 remote.commit(con)
@@ -431,7 +431,7 @@ def degrading(t):
         remote.proxy.drop()
         wait_for(lambda: shim.status(con)["state"] == "replicating", lambda: "caught up: %s" % shim.status(con), PATIENCE)
         check(not shim.status(con)["degraded"], "still degraded")
-        check(any("commits wait for it again" in line for line in log_lines()), "the log does not tell")
+        wait_for(lambda: any("commits wait for it again" in line for line in log_lines()), "the log tells", PATIENCE)
         con.close()
         remote.commit(patient)
         state = shim.status(patient)
