@@ -142,7 +142,7 @@ def delete_objects_and_stats(case):
         store.request("PUT", "/b/bulk/1", bytes(3 * MIB))
         check_equal(store.request("HEAD", "/b/bulk/1")[1]["Content-Length"], str(3 * MIB), "size of a discarded object")
         check_equal(store.request("GET", "/b/bulk/1")[0], 403, "a discarded object")
-        stats = store.stats()
+        stats = wait_for(lambda: store.stats()["bytes_in"] > 3 * MIB and store.stats(), "the bytes are counted", 20)
         wanted = {"put": 4, "delete_objects": 1, "list": 1, "head": 1, "get": 1}
         check_equal({kind: n for kind, n in stats["requests"].items() if n}, wanted, "requests")
         check_equal((stats["objects"], stats["object_bytes"]), (2, 3 * MIB + 3), "objects")

@@ -166,6 +166,8 @@ def a_lost_acknowledgement_of_a_snapshot(t):
                 wait_for(lambda: rule.fired, "a snapshot", PATIENCE)
                 at.write(con, 5)
                 at.caught_up(con)
+                wait_for(lambda: len({key.split("/generations/")[1].split("/")[0] for key in at.objects()}) == 1,
+                         "the generation that nobody goes on with is gone", PATIENCE)
                 at.finish(con, snapshots=1)
         with t.part("of a later one"):
             at = make("later")
