@@ -142,7 +142,10 @@ class Replica:
         for folder, _, names in os.walk(self.root):
             for name in names:
                 path = os.path.join(folder, name)
-                info = os.lstat(path)
+                try:
+                    info = os.lstat(path)
+                except FileNotFoundError:
+                    continue  # a temporary file that got its name meanwhile
                 listing[os.path.relpath(path, self.root)] = (info.st_size, info.st_mtime_ns)
         return listing
 
