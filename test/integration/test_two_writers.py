@@ -185,6 +185,7 @@ def play(t, how, before, order, tools=(), store=None):
     replica = hosts["A"].shard.replica
     try:
         hosts["A"].open(create=True)
+        shim.sync(hosts["A"].con, "20s")  # or else there may be nothing yet that B could restore
         for op in before:
             OPS[op][1](hosts["A"])
         if how == "at rest":
