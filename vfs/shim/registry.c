@@ -303,12 +303,24 @@ lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config
     return LJ_OK;
 }
 
+static lj_open *of_wal_path_locked(const char *wal_path)
+{
+    for (lj_link *link = lj_table_first(&registry.by_wal_path, lj_hash_text(wal_path));
+         link != NULL; link = lj_table_next(link)) {
+        lj_open *open = link->owner;
+        if (!open->ending && strcmp(open->db->wal_path, wal_path) == 0)
+            return open;
+    }
+    return NULL;
+}
+
 void lj_registry_path_opens(const char *path)
 {
+    LJ_CLEANUP(lj_freep) char *wal_path = lj_str_printf("%s-wal", path);
+    if (wal_path == NULL)
+        return; /* the next look at the file says the same */
     pthread_mutex_lock(&registry.mutex);
-    lj_open *open = registry.opens;
-    while (open != NULL && (open->ending || strcmp(open->db->path, path) != 0))
-        open = open->next;
+    lj_open *open = of_wal_path_locked(wal_path);
     if (open != NULL)
         open->handles++;
     pthread_mutex_unlock(&registry.mutex);
@@ -427,17 +439,6 @@ lj_file *lj_registry_file_of_wal(const char *wal_name)
     }
     pthread_mutex_unlock(&registry.mutex);
     return file;
-}
-
-static lj_open *of_wal_path_locked(const char *wal_path)
-{
-    for (lj_link *link = lj_table_first(&registry.by_wal_path, lj_hash_text(wal_path));
-         link != NULL; link = lj_table_next(link)) {
-        lj_open *open = link->owner;
-        if (!open->ending && strcmp(open->db->wal_path, wal_path) == 0)
-            return open;
-    }
-    return NULL;
 }
 
 bool lj_registry_with_wal_path(const char *wal_path, void (*fn)(lj_open *open))

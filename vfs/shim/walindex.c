@@ -89,17 +89,28 @@ static void store_header(volatile void *region, size_t at, const uint8_t raw[HEA
                          word_at(raw, i), __ATOMIC_RELAXED);
 }
 
+static void set_word(uint8_t *raw, size_t at, uint32_t word)
+{
+    memcpy(raw + at, &word, sizeof(word));
+}
+
+/* The header's checksum of itself, in the byte order of the machine. */
+static void sum_up(uint8_t raw[HEADER_BYTES])
+{
+    const bool big_endian = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__;
+    lj_wal_cksum own = lj_wal_checksum(big_endian, (lj_wal_cksum){0, 0}, raw, 40);
+    set_word(raw, 40, own.s1);
+    set_word(raw, 44, own.s2);
+}
+
 void lj_walindex_set_sum(sqlite3_file *file, const volatile void *region, lj_wal_cksum sum)
 {
     uint8_t raw[HEADER_BYTES];
     volatile void *writable = (volatile void *)(uintptr_t)region;
     copy_header(region, 0, raw);
-    memcpy(raw + 24, &sum.s1, sizeof(sum.s1));
-    memcpy(raw + 28, &sum.s2, sizeof(sum.s2));
-    const bool big_endian = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__;
-    lj_wal_cksum own = lj_wal_checksum(big_endian, (lj_wal_cksum){0, 0}, raw, 40);
-    memcpy(raw + 40, &own.s1, sizeof(own.s1));
-    memcpy(raw + 44, &own.s2, sizeof(own.s2));
+    set_word(raw, 24, sum.s1);
+    set_word(raw, 28, sum.s2);
+    sum_up(raw);
     store_header(writable, HEADER_BYTES, raw);
     file->pMethods->xShmBarrier(file);
     store_header(writable, 0, raw);
@@ -133,11 +144,6 @@ static void store(volatile void *region, size_t at, uint32_t word)
                      __ATOMIC_SEQ_CST);
 }
 
-static void set_word(uint8_t *raw, size_t at, uint32_t word)
-{
-    memcpy(raw + at, &word, sizeof(word));
-}
-
 void lj_walindex_restart(volatile void *region, const lj_walindex *now, lj_wal_salt salt)
 {
     uint8_t raw[HEADER_BYTES];
@@ -145,10 +151,7 @@ void lj_walindex_restart(volatile void *region, const lj_walindex *now, lj_wal_s
     set_word(raw, AT_FRAMES, 0);
     lj_put_be32(raw + AT_SALT, salt.salt1);
     lj_put_be32(raw + AT_SALT + 4, salt.salt2);
-    const bool big_endian = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__;
-    lj_wal_cksum sum = lj_wal_checksum(big_endian, (lj_wal_cksum){0, 0}, raw, 40);
-    set_word(raw, 40, sum.s1);
-    set_word(raw, 44, sum.s2);
+    sum_up(raw);
     /* the second copy first: a reader that sees them differ waits */
     store_header(region, HEADER_BYTES, raw);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
