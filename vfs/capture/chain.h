@@ -77,4 +77,10 @@ typedef struct {
         guarded; /* nobody can restart the WAL unseen (readguard.c): whatever life comes is the next */
 } lj_chain;
 
+/* The chain's current life is the one with this salt. */
+static inline bool lj_chain_has_life(const lj_chain *chain, lj_wal_salt salt)
+{
+    return chain->has_life && lj_wal_salt_eq(chain->salt, salt);
+}
+
 #endif

@@ -136,11 +136,6 @@ static void begin_life_locked(lj_db *db, const lj_wal_end *end)
         .known = true, .number = db->session_life, .salt = end->salt, .page_size = end->page_size};
 }
 
-static bool chain_has_life_locked(const lj_db *db, lj_wal_salt salt)
-{
-    return db->chain.has_life && lj_wal_salt_eq(db->chain.salt, salt);
-}
-
 /*
  * Does the life with this salt follow the chain's last one, with none in between? If a process with this VFS wrote its header, that
  * was seen to (lj_db_wal_emptied, with the write lock held). Else by the salts: a restart counts the first one up by one, so
@@ -208,7 +203,7 @@ void lj_db_extend_life_locked(lj_db *db)
 {
     lj_chain *chain = &db->chain;
     const lj_life *life = &db->life;
-    if (!life->known || !chain->active || !chain_has_life_locked(db, life->salt))
+    if (!life->known || !chain->active || !lj_chain_has_life(&db->chain, life->salt))
         return;
     if (chain->sealed && life->frames > chain->sealed_frames) {
         chain->sealed = false; /* the restart did not come about, the writer went on appending */
@@ -236,7 +231,7 @@ static bool concerns_chain_locked(const lj_db *db, const lj_wal_end *end)
     bool gets_safe = db->shipped_life == life->number && db->shipped_frames > life->frames;
     return !same_life || lj_db_page_moved_locked(db) || extends_locked(db, end->frames) ||
            gets_safe || db->pending.state != LJ_PENDING_NONE ||
-           (db->chain.active ? !chain_has_life_locked(db, end->salt)
+           (db->chain.active ? !lj_chain_has_life(&db->chain, end->salt)
                              : db->established && !db->broken);
 }
 
@@ -249,7 +244,7 @@ static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
         return;
     if (!same_life)
         begin_life_locked(db, end);
-    if (db->chain.active && !chain_has_life_locked(db, end->salt) &&
+    if (db->chain.active && !lj_chain_has_life(&db->chain, end->salt) &&
         !lengthen_chain_locked(db, &old)) {
         after->broke = true;
         after->due_ns = 0;

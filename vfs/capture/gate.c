@@ -21,7 +21,7 @@
 /* Else another process has gone on since this one looked, or the chain begins behind this life: then no frame of it is missing. */
 static bool is_the_chains_locked(const lj_db *db)
 {
-    return db->chain.has_life && db->life.known && lj_wal_salt_eq(db->chain.salt, db->life.salt);
+    return db->life.known && lj_chain_has_life(&db->chain, db->life.salt);
 }
 
 static bool all_safe_locked(const lj_db *db)

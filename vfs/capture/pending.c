@@ -429,7 +429,7 @@ lj_code lj_db_pending_view_locked(const lj_db *db, lj_chain *chain, lj_life *lif
     *ret_number = 0;
     if (p->state != LJ_PENDING_OFFERED || p->error.code != LJ_OK || !chain->active)
         return LJ_OK;
-    bool begun = chain->has_life && lj_wal_salt_eq(chain->salt, p->end.salt);
+    bool begun = lj_chain_has_life(chain, p->end.salt);
     if (begun && !life->known) /* by another process, and not seen here yet */
         *life = (lj_life){.known = true, .number = life->number, .salt = p->end.salt};
     if (!life->known || !lj_wal_salt_eq(life->salt, p->end.salt))

@@ -8,20 +8,13 @@
 
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
+#include "vfs/base/table.h"
 #include "vfs/capture/seat.h"
 
 #define STUCK   "a process was stopped while it changed the shared page of this database"
 #define CALL_NS (500 * LJ_NS_PER_MS) /* a process that waits calls more often than that */
 
 /* ------------------------------------------------------------------ the page and our copies */
-
-static uint64_t hash_of(const char *text)
-{
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
-    for (; *text != 0; text++)
-        hash = (hash ^ (uint8_t)*text) * UINT64_C(0x100000001b3);
-    return hash;
-}
 
 static void copy_text(char *to, size_t size, const char *from)
 {
@@ -202,7 +195,7 @@ void lj_db_refresh_locked(lj_db *db)
 static void name_replica(const lj_db *db, lj_session *s)
 {
     s->inode = db->inode;
-    s->url_hash = hash_of(db->replica_url);
+    s->url_hash = lj_hash_text(db->replica_url);
     memcpy(s->url, db->replica_url, strnlen(db->replica_url, sizeof(s->url) - 1));
 }
 
@@ -230,11 +223,8 @@ void lj_db_session_join(lj_db *db)
     db->life = (lj_life){.known = false}; /* looked at before we shared: seen again below */
     db->offered = 0;                      /* what waits already is in no page, and fails */
     lj_db_enter_locked(db);
-    if (db->entered) {
-        db->page_read.joins++;
-        db->other_url = db->page_read.url_hash != hash_of(db->replica_url);
-        lj_shared_store(db->shared, &db->page_read);
-    }
+    if (db->entered)
+        db->other_url = db->page_read.url_hash != lj_hash_text(db->replica_url);
     lj_db_leave_locked(db);
     if (db->other_url) {
         db->state = LJ_DB_STOPPED;
@@ -320,12 +310,11 @@ void lj_db_image_held(lj_db *db, unsigned hold)
     pthread_mutex_unlock(&db->mutex);
 }
 
-bool lj_db_company(lj_db *db, uint64_t *ret_joins)
+bool lj_db_company(lj_db *db)
 {
     pthread_mutex_lock(&db->mutex);
     lj_db_refresh_locked(db);
     bool company = db->sharing && lj_seat_company(db->lock_fd);
-    *ret_joins = db->page_read.joins;
     pthread_mutex_unlock(&db->mutex);
     return company;
 }

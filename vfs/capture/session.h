@@ -49,8 +49,8 @@ void lj_db_sleeping(lj_db *db, bool asleep);
 void lj_db_rung(void *ctx, bool gone);
 /* Locks of a snapshot are held on the database (see lj_image_hold), or none. */
 void lj_db_image_held(lj_db *db, unsigned hold);
-/* Another process takes part now; *ret_joins counts those that came so far. */
-bool lj_db_company(lj_db *db, uint64_t *ret_joins);
+/* Another process takes part now. */
+bool lj_db_company(lj_db *db);
 
 /* Gives the place up, with all that can be seen of it: whoever learns that we are gone finds the seat free. (join.c) */
 void lj_db_leave_seat(lj_db *db);

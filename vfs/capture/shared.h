@@ -42,7 +42,6 @@ typedef struct {
     uint64_t snapshot_requests, snapshot_done, snapshot_failed;
     int64_t last_snapshot_ns;
     int64_t last_object_ns;
-    uint64_t joins;     /* processes that came while another one was there */
     uint32_t page_size; /* of what is spooled, 0 = not known */
     uint32_t uploader;  /* its process id, for messages only; 0 = none */
     uint64_t inode;     /* of the database file */

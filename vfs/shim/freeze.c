@@ -285,8 +285,7 @@ void lj_freeze_look(lj_open *open)
     lj_error err = LJ_ERROR_INIT;
     void volatile *region = NULL;
     /* a process of its own has it to itself: nobody else can have committed */
-    uint64_t joins = 0;
-    if (!lj_db_company(open->db, &joins) || pthread_mutex_trylock(&open->guard.mutex) != 0)
+    if (!lj_db_company(open->db) || pthread_mutex_trylock(&open->guard.mutex) != 0)
         return; /* a snapshot is being read: it has looked */
     if (open->reader == NULL && open_reader(open, &err) == LJ_OK) {
         sqlite3_file *r = open->reader;
