@@ -416,11 +416,10 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
     if (!more && db->deaf)
         due_ns = now_ns + DEAF_TICK_NS;
     if (s->dbfile.tick != NULL)
-        due_ns = LJ_MIN(due_ns == LJ_TASK_IDLE ? db->not_before_ns : due_ns, db->not_before_ns);
-    bool asleep = !more;
+        due_ns = earlier(due_ns, db->not_before_ns);
     int64_t snapshot_ns = lj_snapshot_due_locked(s);
     pthread_mutex_unlock(&db->mutex);
-    if (!asleep)
+    if (more)
         lj_db_sleeping(db, false);
     if (snapshot_ns != LJ_TASK_IDLE)
         lj_task_wake(&s->snapshot_task, snapshot_ns);
