@@ -67,7 +67,14 @@ bool lj_db_in_place(lj_db *db)
 
 bool lj_db_identity(lj_db *db, lj_identity *ret_identity)
 {
-    if (!lj_db_in_place(db) || !lj_identity_of(db->path, ret_identity))
+    pthread_mutex_lock(&db->mutex);
+    bool moved = db->moved;
+    pthread_mutex_unlock(&db->mutex);
+    if (moved)
         return false;
-    return db->inode == 0 || ret_identity->inode == db->inode;
+    if (lj_identity_of(db->path, ret_identity) &&
+        (db->inode == 0 || ret_identity->inode == db->inode))
+        return true;
+    (void)lj_db_in_place(db); /* if it is not, that is told */
+    return false;
 }
