@@ -147,7 +147,7 @@ static bool decide_with_frames(decision *d)
         return continue_in_life(d);
     if (saved->has_base && lj_wal_salt_eq(saved->base_salt, d->life.salt))
         return continue_from_base(d);
-    if (d->has_record && record->has_life && lj_wal_salt_eq(record->salt, d->life.salt)) {
+    if (d->has_record && lj_chain_has_life(record, d->life.salt)) {
         if (!continue_in_later_life(d))
             return false;
         d->chain.index = record->index;

@@ -67,9 +67,7 @@ bool lj_label_fits(const lj_label *label, const char *key)
 {
     lj_name name;
     lj_name_parse(key, &name);
-    return name.kind == label->name.kind &&
-           strcmp(name.position.generation, label->name.position.generation) == 0 &&
-           lj_position_compare(&name.position, &label->name.position) == 0;
+    return name.kind == label->name.kind && lj_position_eq(&name.position, &label->name.position);
 }
 
 void lj_label_key(const lj_label *label, char out[LJ_NAME_MAX])

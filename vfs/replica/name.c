@@ -47,6 +47,11 @@ int lj_position_compare(const lj_position *a, const lj_position *b)
     return 0;
 }
 
+bool lj_position_eq(const lj_position *a, const lj_position *b)
+{
+    return strcmp(a->generation, b->generation) == 0 && lj_position_compare(a, b) == 0;
+}
+
 bool lj_generation_ok(const char *text)
 {
     uint64_t ignored = 0;

@@ -36,6 +36,8 @@ void lj_position_format(const lj_position *position, char out[LJ_POSITION_TEXT_M
 bool lj_position_parse(const char *text, lj_position *ret_position);
 /* Orders by index, then offset (the generation is not looked at). <0, 0, >0. */
 int lj_position_compare(const lj_position *a, const lj_position *b);
+/* The same place of the same generation. */
+bool lj_position_eq(const lj_position *a, const lj_position *b);
 
 bool lj_generation_ok(const char *text);
 /* Eight random bytes as hex. */

@@ -37,14 +37,7 @@ static lj_code content_size(lj_shipper *s, const char *key, uint64_t *ret_bytes,
 {
     *ret_bytes = 0;
     lj_sink count = {.ctx = ret_bytes, .write = count_bytes};
-    lj_lz4_decoder *decoder = NULL;
-    lj_sink sink;
-    LJ_TRY(lj_lz4_decoder_new(&count, &decoder, &sink, err));
-    lj_code code = lj_storage_get(s->storage, key, 0, -1, &sink, err);
-    if (code == LJ_OK)
-        code = lj_lz4_decoder_finish(decoder, err);
-    lj_lz4_decoder_free(decoder);
-    return code;
+    return lj_ship_read(s, key, &count, err);
 }
 
 /* Something is there already. Read twice before a generation is given up for it, as in upload.c. */

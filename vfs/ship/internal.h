@@ -163,6 +163,12 @@ void lj_ship_disown(lj_shipper *s, const char *generation);
 LJ_WARN_UNUSED lj_code lj_rollover(lj_shipper *s, lj_error *err);
 /* shipper.c: writes s->saved if it changed. */
 LJ_WARN_UNUSED lj_code lj_ship_save(lj_shipper *s, lj_error *err);
+/*
+ * Gets an object and unpacks it into `content`, to its checksum. LJ_CORRUPT: it is not one whole LZ4 frame; else the errors of
+ * the store and of `content`.
+ */
+LJ_WARN_UNUSED lj_code lj_ship_read(lj_shipper *s, const char *key, lj_sink *content,
+                                    lj_error *err);
 /* What was saved while a COMMIT waited is synced. A failure is logged. */
 void lj_ship_sync_position(lj_shipper *s);
 /*

@@ -24,7 +24,6 @@
 
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
-#include "vfs/codec/lz4.h"
 #include "vfs/ship/internal.h"
 
 #define BATCH 256u
@@ -90,14 +89,7 @@ static lj_code verify_snapshot(lj_shipper *s, const char *generation, uint32_t i
     char key[LJ_NAME_MAX];
     lj_name_snapshot(generation, index, key);
     lj_sink drop = {.write = discard};
-    lj_sink sink;
-    lj_lz4_decoder *decoder = NULL;
-    LJ_TRY(lj_lz4_decoder_new(&drop, &decoder, &sink, err));
-    lj_code code = lj_storage_get(s->storage, key, 0, -1, &sink, err);
-    if (code == LJ_OK)
-        code = lj_lz4_decoder_finish(decoder, err);
-    lj_lz4_decoder_free(decoder);
-    if (code != LJ_OK)
+    if (lj_ship_read(s, key, &drop, err) != LJ_OK)
         return lj_error_context(
             err, "nothing was deleted, the snapshot everything else relies on does not read back");
     s->verified_index = index + 1;

@@ -278,7 +278,7 @@ static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
     lj_chain chain = db->chain;
     lj_life life = db->life;
     /* another process may have restarted the WAL since we looked: the chain knows it before we do */
-    life.known = life.known && chain.has_life && lj_wal_salt_eq(life.salt, chain.salt);
+    life.known = life.known && lj_chain_has_life(&chain, life.salt);
     life.number = db->session_life;
     uint64_t spooled = db->spool_bytes;
     lj_position known = db->pos;

@@ -312,7 +312,7 @@ static lj_code locate(lj_shipper *s, const lj_freeze *f, uint64_t life_before, l
     pthread_mutex_lock(&db->mutex);
     lj_db_refresh_locked(db);
     const lj_chain *chain = &db->chain;
-    bool current = f->frames == 0 || (chain->has_life && lj_wal_salt_eq(chain->salt, f->salt));
+    bool current = f->frames == 0 || lj_chain_has_life(chain, f->salt);
     if (!chain->active || !current) {
         code = lj_error_set(err, LJ_BUSY, "the WAL was restarted while it was being frozen");
         lj_error_retryable(err, true);

@@ -102,8 +102,8 @@ static bool was_sent(const lj_shipper *s, const lj_position *at, uint64_t bytes,
 {
     for (unsigned i = 0; i < s->revoked_count; i++) {
         const lj_sent_object *o = &s->revoked[i];
-        if (lj_position_compare(&o->at, at) == 0 && strcmp(o->at.generation, at->generation) == 0 &&
-            o->bytes == bytes && memcmp(o->hash, hash, LJ_SHA256_BYTES) == 0)
+        if (lj_position_eq(&o->at, at) && o->bytes == bytes &&
+            memcmp(o->hash, hash, LJ_SHA256_BYTES) == 0)
             return true;
     }
     return false;

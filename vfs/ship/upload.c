@@ -55,13 +55,7 @@ static lj_code compare_existing(lj_shipper *s, const char *key, lj_segment *segm
     comparison c = {.mine = lj_segment_source(segment)};
     LJ_TRY(c.mine.rewind(c.mine.ctx, err));
     lj_sink compare = {.ctx = &c, .write = compare_write};
-    lj_lz4_decoder *decoder = NULL;
-    lj_sink sink;
-    LJ_TRY(lj_lz4_decoder_new(&compare, &decoder, &sink, err));
-    lj_code code = lj_storage_get(s->storage, key, 0, -1, &sink, err);
-    if (code == LJ_OK)
-        code = lj_lz4_decoder_finish(decoder, err);
-    lj_lz4_decoder_free(decoder);
+    lj_code code = lj_ship_read(s, key, &compare, err);
     if ((code == LJ_CORRUPT && !c.unread) || (code == LJ_OK && (c.differs || c.bytes == 0)))
         return conflict(key, err);
     if (code == LJ_OK)
@@ -184,9 +178,7 @@ bool lj_ship_outcome_unknown(const lj_error *err)
 static uint64_t end_of_repeated(const lj_shipper *s, uint64_t to)
 {
     const lj_position *at = &s->saved.at;
-    bool repeated = s->unknown_at.generation[0] != 0 &&
-                    strcmp(s->unknown_at.generation, at->generation) == 0 &&
-                    lj_position_compare(&s->unknown_at, at) == 0;
+    bool repeated = s->unknown_at.generation[0] != 0 && lj_position_eq(&s->unknown_at, at);
     return repeated ? LJ_MIN(s->unknown_to, to) : to;
 }
 
