@@ -8,7 +8,6 @@ ARGUMENT...], each answer on stdout one JSON value: [true, RESULT] or [false, ER
 import json
 import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +18,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from ljtest import chain, shim  # noqa: E402
 from ljtest.harness import Failure, check, wait_for  # noqa: E402
+from ljtest.stopping import SIGCONT, byte_is_locked, stop  # noqa: E402
+
+PAGE_BYTE = 0  # of the lock file: vfs/capture/seat.c
 
 
 class Commands:
@@ -170,6 +172,7 @@ class Peer:
              json.dumps(dict(shard.options, **options))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
         self.pid = self.process.pid
+        self.lock_path = os.path.join(os.path.dirname(shard.path), ".%s-litejoin" % os.path.basename(shard.path), "lock")
         if opened:
             self.open()
             self.create()
@@ -195,6 +198,17 @@ class Peer:
 
     def signal(self, number):
         self.process.send_signal(number)
+
+    def halt(self):
+        """SIGSTOP, at a moment when it does not hold the lock of the shared page: that may cost the generation (vfs/DESIGN.md)."""
+        wait_for(self._halted_apart, "process %d stops outside of the shared page" % self.pid, 30, 0.002)
+
+    def _halted_apart(self):
+        stop(self.pid)
+        if not byte_is_locked(self.lock_path, PAGE_BYTE):
+            return True
+        self.signal(SIGCONT)
+        return False
 
     def kill(self):
         self.process.kill()
@@ -226,8 +240,6 @@ def wait_taken_over(peers, before, seconds=30):
     wait_for(taken, lambda: "somebody takes over from %d: %s" % (before, state), seconds, 0.001)
     return time.monotonic() - start, uploader_of(peers)[0]
 
-
-SIGSTOP, SIGCONT = signal.SIGSTOP, signal.SIGCONT
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,7 @@ from shard import Shard
 from ljtest import chain, harness, native, shim
 from ljtest.broken import FileInTheWay
 from ljtest.harness import LONG, check, check_equal, test, wait_for
-from peer import SIGCONT, SIGSTOP, Peer, uploader_of, wait_taken_over
+from peer import SIGCONT, Peer, uploader_of, wait_taken_over
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NEEDS = ("shim", "load_extension")
@@ -69,7 +69,7 @@ def an_idle_standby_takes_over(t):
         n = other.write(2)
         position = other.sync()
         if kill:
-            leader.signal(SIGSTOP)  # what is committed now it cannot ship
+            leader.halt()  # what is committed now it cannot ship
             n = other.write(3)
             leader.kill()
         else:
@@ -122,7 +122,7 @@ def what_a_standby_can_ask_for(t):
         check_equal(ours[key], theirs[key], key + " of the standby against the uploader's")
     check_equal("%s/%08x:%d" % (ours["generation"], ours["replica_index"], ours["replica_offset"]), position, "position")
     check_equal((ours["lag_ms"], ours["lag_frames"]), (0, 0), "lag")
-    leader.signal(SIGSTOP)
+    leader.halt()
     other.write(2)
     behind = other.status()
     leader.signal(SIGCONT)
@@ -204,7 +204,7 @@ def a_stopped_uploader_keeps_its_role(t):
     shard = Shard(t)
     leader, other, third = [Peer(shard, pragmas=["wal_autocheckpoint=10"]) for _ in range(3)]
     leader.sync()
-    leader.signal(SIGSTOP)
+    leader.halt()
     slowest = 0.0
     for turn in range(8):
         for peer in (other, third):
@@ -445,13 +445,13 @@ def die_taking_over(t, shard, library, at):
     leader, heir, last = Peer(shard), Peer(shard, env={"LD_PRELOAD": library}), Peer(shard)
     leader.write(1)
     leader.sync()
-    leader.signal(SIGSTOP)
+    leader.halt()
     last.write(2)
     (row,) = last.sql("PRAGMA wal_checkpoint(TRUNCATE)")
     check_equal(row[0], 0, "busy of TRUNCATE")
     n = last.write(2)
     heir.arm(shard.t.path(), at)
-    last.signal(SIGSTOP)
+    last.halt()
     leader.kill()
     died = wait_for(lambda: heir.process.poll() is not None or shard.restore_now("heir %d" % at) == n,
                     "the heir dies or ships all", 30, 0.05) and heir.process.poll() is not None

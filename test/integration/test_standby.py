@@ -13,7 +13,7 @@ from durablekit import SEGMENTS, Remote
 
 from ljtest import faults
 from ljtest.harness import LONG, Failure, check, check_equal, test, wait_for
-from peer import SIGCONT, SIGSTOP, Peer, wait_taken_over
+from peer import SIGCONT, Peer, wait_taken_over
 
 NEEDS = ("shim", "load_extension")
 PATIENCE = 60
@@ -209,7 +209,7 @@ def the_standby_is_killed(t):
                 event, rule = pair.hold()
                 number = pair.ask(pair.other)
                 wait_for(lambda: rule.fired, "a PUT", PATIENCE, 0.005)
-                pair.other.signal(SIGSTOP)  # it cannot go on when the answer is there
+                pair.other.halt()  # it cannot go on when the answer is there
                 if stored:
                     event.set()
                     wait_for(lambda: number in pair.restored(pair.leader), "it is stored", PATIENCE, 0.05)
@@ -234,14 +234,14 @@ def the_uploader_is_stopped(t):
     with Pair(t, timeout="1500ms") as pair:
         for name in ("before", "while it sends"):
             if name == "before":
-                pair.leader.signal(SIGSTOP)
+                pair.leader.halt()
                 error = pair.fails(pair.other)
                 check("the process that uploads has not answered" in error, error)
             else:
                 event, rule = pair.hold()
                 pair.ask(pair.other)
                 wait_for(lambda: rule.fired, "a PUT", PATIENCE, 0.005)
-                pair.leader.signal(SIGSTOP)
+                pair.leader.halt()
                 pair.answers_error(pair.other)
                 event.set()
             check_equal(pair.remote.crashed(), pair.remote.good, name + ": after a crash")

@@ -19,7 +19,7 @@ import time
 
 from shard import LIB, Shard, python
 
-from ljtest import chain, cli, fasts3, harness, pages, shim, stores
+from ljtest import chain, cli, fasts3, harness, pages, shim, stopping, stores
 from ljtest.harness import LONG, check, check_equal, test, wait_for
 from ljtest.replica import Replica, Writer
 
@@ -480,7 +480,7 @@ def a_process_that_was_stopped_for_long(t):
             a.do("commit 5", "sync", "restart", "commit 30", "sync", "commit 2")
             generation = a.status["generation"]
             a.do("sync")
-            a.signal(signal.SIGSTOP)
+            stopping.stop(a.process.pid)
             a.tell("commit 3")  # it is the first thing that A does when it goes on
             b = Process(t, "B" + retention, base, t.folder(folder + "b"), retention=retention)
             for _ in range(4):
