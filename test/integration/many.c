@@ -1,10 +1,11 @@
 /*
  * many.c - one process with many databases: opens them in parallel, writes each, is idle, writes again, closes.
  *
- *   many EXTENSION|- FOLDER COUNT THREADS IDLE_SECONDS URI_OPTIONS
+ *   many EXTENSION|- FOLDER COUNT THREADS IDLE_SECONDS URI_OPTIONS [FIRST]
  *
  * "-" is stock SQLite. The databases are FOLDER/data/dNNNNN.db. Prints one JSON object with what each phase took and what the
- * process had at its end; test_many.py compares the two.
+ * process had at its end; test_many.py compares the two. With FIRST each thread opens, writes and closes one database after the
+ * other instead, and there are two phases: the first so many, and the rest.
  */
 #include <dirent.h>
 #include <pthread.h>
@@ -24,7 +25,7 @@
 
 typedef struct {
     const char *extension, *folder, *options;
-    int count, threads;
+    int count, threads, first;
     double idle_seconds;
 } setup;
 
@@ -32,6 +33,7 @@ static setup host;
 static sqlite3 **databases;
 static double *commit_seconds;
 static int next_one; /* atomic */
+static int last_one; /* behind the last of a phase */
 
 static void die(const char *fmt, ...)
 {
@@ -131,6 +133,13 @@ static void close_one(int i)
         die("database %d: close: %s", i, sqlite3_errmsg(databases[i]));
 }
 
+static void visit_one(int i)
+{
+    open_one(i);
+    write_one(i);
+    close_one(i);
+}
+
 /* ------------------------------------------------------------------ phases */
 
 static void *worker(void *arg)
@@ -138,19 +147,20 @@ static void *worker(void *arg)
     void (*step)(int) = *(void (**)(int))arg;
     for (;;) {
         int i = __atomic_fetch_add(&next_one, 1, __ATOMIC_RELAXED);
-        if (i >= host.count)
+        if (i >= last_one)
             return NULL;
         step(i);
     }
 }
 
-/* Does `step` with each database, in all threads; prints how long it took and what the process has then. */
-static void phase(const char *name, void (*step)(int))
+/* Does `step` with databases `from` to `until`, in all threads; prints how long it took and what the process has then. */
+static void phase_of(const char *name, void (*step)(int), int from, int until)
 {
     pthread_t threads[THREADS_MAX];
     double start = now();
     double cpu = cpu_seconds();
-    next_one = 0;
+    next_one = from;
+    last_one = until;
     for (int i = 0; i < host.threads; i++)
         if (pthread_create(&threads[i], NULL, worker, &step) != 0)
             die("no thread");
@@ -162,6 +172,11 @@ static void phase(const char *name, void (*step)(int))
            status_number("RssAnon"), status_number("RssFile"), status_number("RssShmem"),
            open_files(), status_number("Threads"));
     fflush(stdout);
+}
+
+static void phase(const char *name, void (*step)(int))
+{
+    phase_of(name, step, 0, host.count);
 }
 
 static void idle(int i)
@@ -215,20 +230,36 @@ static void allow_files(void)
     }
 }
 
+static void all_at_once(bool replicated)
+{
+    phase("open", open_one);
+    phase("write", write_one);
+    if (replicated)
+        phase("ship", sync_one);
+    phase("idle", idle);
+    phase("again", write_one);
+    if (replicated)
+        phase("ship_again", sync_one);
+    phase("close", close_one);
+}
+
 int main(int argc, char **argv)
 {
-    if (argc != 7)
-        die("usage: many EXTENSION|- FOLDER COUNT THREADS IDLE_SECONDS URI_OPTIONS");
+    if (argc != 7 && argc != 8)
+        die("usage: many EXTENSION|- FOLDER COUNT THREADS IDLE_SECONDS URI_OPTIONS [FIRST]");
     host = (setup){.extension = argv[1],
                    .folder = argv[2],
                    .count = (int)strtol(argv[3], NULL, 10),
                    .threads = (int)strtol(argv[4], NULL, 10),
                    .idle_seconds = strtod(argv[5], NULL),
-                   .options = argv[6]};
-    if (host.count < 1 || host.threads < 1 || host.threads > THREADS_MAX)
+                   .options = argv[6],
+                   .first = argc == 8 ? (int)strtol(argv[7], NULL, 10) : 0};
+    if (host.count < 1 || host.threads < 1 || host.threads > THREADS_MAX ||
+        host.first >= host.count)
         die("bad numbers");
     bool plain = strcmp(host.extension, "-") == 0;
-    allow_files();
+    if (host.first == 0)
+        allow_files();
     if (!plain)
         load_extension();
     databases = calloc((size_t)host.count, sizeof(sqlite3 *));
@@ -236,15 +267,12 @@ int main(int argc, char **argv)
     if (databases == NULL || commit_seconds == NULL)
         die("no memory");
     printf("{");
-    phase("open", open_one);
-    phase("write", write_one);
-    if (!plain)
-        phase("ship", sync_one);
-    phase("idle", idle);
-    phase("again", write_one);
-    if (!plain)
-        phase("ship_again", sync_one);
-    phase("close", close_one);
+    if (host.first > 0) {
+        phase_of("first", visit_one, 0, host.first);
+        phase_of("rest", visit_one, host.first, host.count);
+    } else {
+        all_at_once(!plain);
+    }
     print_commits();
     return 0;
 }

@@ -2,7 +2,8 @@
 """test_many.py - many databases in one process: what each costs while it is at rest, and that none waits for the others.
 
 many.c opens them in parallel, writes each, is idle, writes again, closes. The figures are differences to the same program
-with stock SQLite. With LJ_LONG=1 there are ten thousand, or as many as the limit of open files allows.
+with stock SQLite. With LJ_LONG=1 there are ten thousand, or as many as the limit of open files allows; and ten thousand that are
+opened and closed in turn, which no limit stands against.
 """
 
 import json
@@ -22,11 +23,12 @@ FILES_OF_ITS_OWN = 3  # database, -wal and -shm
 FILES_ADDED = 3  # the lock, the bell, and the descriptor that SQLite keeps of a closed connection while another has locks
 
 
-def many(t, extension, count, threads, idle, options="", env=None):
+def many(t, extension, count, threads, idle, options="", env=None, first=None):
     """The figures of one run, per phase."""
     program = native.program(os.path.join(HERE, "many.c"), "-lsqlite3", "-pthread")
     t.folder("data")
-    done = subprocess.run([program, extension, t.dir, str(count), str(threads), str(idle), options],
+    done = subprocess.run([program, extension, t.dir, str(count), str(threads), str(idle), options,
+                           *([] if first is None else [str(first)])],
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ, **(env or {})))
     check(done.returncode == 0, lambda: "many: status %d, %s" % (done.returncode, done.stderr.decode()[-500:]))
     return json.loads(done.stdout.decode())
@@ -44,6 +46,19 @@ def state_folder_bytes(path):
     for folder, folders, files in os.walk(path):
         total += sum(os.lstat(os.path.join(folder, name)).st_blocks for name in folders + files)
     return total * 512
+
+
+def check_sample(t, sample, rows):
+    for number in sample:
+        name = "d%05d" % number
+        replica = Replica(t.path("replica", name))
+        replica.check()
+        replica.restore(t.path("restored.db"))
+        pages.check_same(t.path("restored.db"), t.path("data", name + ".db"), name)
+        con = shim.plain(t.path("restored.db"))
+        check_equal(con.execute("SELECT count(*) FROM t").fetchone()[0], rows, "rows of " + name)
+        con.close()
+        os.unlink(t.path("restored.db"))
 
 
 @test(*NEEDS, timeout=300, long_timeout=3600)
@@ -70,19 +85,24 @@ def at_rest_a_database_costs_little(t):
     check(ours["close"]["files"] <= plain["close"]["files"] + 3, "open files when all are closed: %s" % ours)
     check(ours["again"]["files"] - base["files"] <= (FILES_ADDED + 0.1) * count + 40, "files while they are written")
     sample = t.random.sample(range(count), 5)
-    for number in sample:
-        name = "d%05d" % number
-        replica = Replica(t.path("replica", name))
-        replica.check()
-        replica.restore(t.path("restored.db"))
-        pages.check_same(t.path("restored.db"), t.path("data", name + ".db"), name)
-        con = shim.plain(t.path("restored.db"))
-        check_equal(con.execute("SELECT count(*) FROM t").fetchone()[0], 2, "rows of " + name)
-        con.close()
-        os.unlink(t.path("restored.db"))
+    check_sample(t, sample, 2)
     bytes_each = max(state_folder_bytes(t.path("data", ".d%05d.db-litejoin" % number)) for number in sample)
     t.note("%d bytes of disk in the state folder" % bytes_each)
     check(bytes_each <= 32 * 1024, "%d bytes in the state folder" % bytes_each)
+
+
+@test(*NEEDS, timeout=300, long_timeout=3600)
+def nothing_stays_of_those_that_were_closed(t):
+    """Databases that come and go, eight at a time: memory, threads and descriptors are those of the first few."""
+    count, first = (10000, 500) if LONG else (500, 100)
+    ours = many(t, harness.extension_path(), count, 8, 0, "replica_url=file://" + t.path("replica"), first=first)
+    before, after = ours["first"], ours["rest"]
+    grown = after["rss_kib"] - before["rss_kib"]
+    t.note("%d databases in turn in %.0f s: %d KiB of memory after %d, %d more after all" %
+           (count, before["seconds"] + after["seconds"], before["rss_kib"], first, grown))
+    check(grown < 2048, "%d KiB more memory after %d databases than after %d" % (grown, count, first))
+    check_equal((after["files"], after["threads"]), (before["files"], before["threads"]), "descriptors and threads")
+    check_sample(t, t.random.sample(range(count), 5), 1)
 
 
 @test(*NEEDS, timeout=120)
