@@ -191,7 +191,7 @@ def one_shape_from_litestream(t, shape):
                 except Failure:
                     return False
 
-            harness.wait_for(arrived, "Litestream replicated link %d" % n, 20, 0.1)
+            harness.wait_for(arrived, "Litestream replicated link %d" % n, 120, 0.1)
             time.sleep(0.005)
             marks.append((time.time_ns(), n, replica.newest().name))
             time.sleep(0.005)
