@@ -55,6 +55,18 @@ class Shard:
         pages.check_integrity(out, label)
         return chain.verify_file(out, label)
 
+    def restore_moving(self, label, tries=20):
+        """
+        restore_now() of a replica that changes meanwhile: again when what was listed was deleted, or the listing lacked what
+        came before its last entry. A reader would list again too.
+        """
+        for left in reversed(range(tries)):
+            try:
+                return self.restore_now(label)
+            except (FileNotFoundError, harness.Failure):
+                if not left:
+                    raise
+
     def check_restores(self, label, one_generation=True, snapshots=None, killed=False):
         """
         For a closed database: every restorer gives the same bytes as the database file. With one_generation the

@@ -203,7 +203,7 @@ def wal_destroyed_while_frames_are_unshipped(t):
             block.heal()
             wait_caught_up(con, 90)
             # the last file of the spool goes a moment after its frames were acknowledged
-            wait_for(lambda con=con: shim.status(con)["spool_bytes"] == 0, "an empty spool after catching up", 30, 0.02)
+            wait_for(lambda con=con: shim.status(con)["spool_bytes"] == 0, "an empty spool after catching up", 60, 0.02)
             check_equal(shard.restore_now("after healing"), n, "last link")
             con.close()
             check_equal(shard.check_restores("closed", snapshots=1), n, "last link")

@@ -136,7 +136,7 @@ def a_foreign_checkpoint_ends_a_snapshot(t):
         shard.write(con, 1)
         snapshots = shim.status(con)["snapshots"]
         uploads = store.stats()["requests"]["create_upload"]
-        store.control(delay_ms=1500)
+        store.control(delay_ms=4000)
         try:
             shim.snapshot(con, "1ms")
         except sqlite3.OperationalError:
@@ -200,7 +200,7 @@ def disk_is_used_within_its_limits(t):
     check(largest_state <= spool_limit + 64 * 1024, "%d bytes in the state folder" % largest_state)
     block.heal()
     wait_caught_up(con, 90)
-    wait_for(lambda: used(state) <= rest + 16 * 1024, lambda: "%d bytes are left in the state folder" % used(state), 30)
+    wait_for(lambda: used(state) <= rest + 16 * 1024, lambda: "%d bytes are left in the state folder" % used(state))
     check_equal(shard.restore_now("healed"), n, "last link")
     con.close()
 

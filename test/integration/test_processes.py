@@ -75,11 +75,11 @@ def an_idle_standby_takes_over(t):
         else:
             leader.close()
         start = time.monotonic()
-        wait_for(lambda: other.status()["uploader"] == other.pid, "the other takes over", 30, 0.001)
+        wait_for(lambda: other.status()["uploader"] == other.pid, "the other takes over", 60, 0.001)
         times.append(time.monotonic() - start)
         if not kill:
             leader.end()
-        wait_for(lambda: other.status()["lag_frames"] == 0, lambda: "all is shipped: %s" % other.status(), 30)
+        wait_for(lambda: other.status()["lag_frames"] == 0, lambda: "all is shipped: %s" % other.status(), 60)
         check_equal(shard.restore_now("turn %d" % turn), n, "last link in the replica, turn %d" % turn)
         check_equal(other.status()["generation"], position[:16], "generation")
         peers = [other, Peer(shard)]
@@ -99,7 +99,7 @@ def commits_of_a_standby_are_shipped_at_once(t):
         before = shard.replica.counts()[2]
         n = other.write(1)
         start = time.monotonic()
-        wait_for(lambda: shard.replica.counts()[2] > before, "a segment", 20, 0.002)
+        wait_for(lambda: shard.replica.counts()[2] > before, "a segment", 60, 0.002)
         taken.append(time.monotonic() - start)
         check_equal(shard.restore_now("turn %d" % turn), n, "last link in the replica")
     check_equal(other.status()["state"], "standby", "state")
@@ -162,14 +162,14 @@ def checkpoints_of_a_standby_with_a_failing_replica(t):
             status = other.status()
             check(status["spool_bytes"] > 0, "nothing was spooled: %s" % status)
             check_equal(leader.status()["spool_bytes"], status["spool_bytes"], "spool_bytes of the uploader")
-            wait_for(lambda: other.status()["last_error"], "the standby shows the uploader's error", 30)
+            wait_for(lambda: other.status()["last_error"], "the standby shows the uploader's error", 60)
             if kill:
                 leader.kill()
                 wait_taken_over([other], leader.pid)
             broken.heal()
             other.sync()
             check_equal(shard.restore_now("healed"), n, "last link in the replica")
-            wait_for(lambda: other.status()["spool_bytes"] == 0, "an empty spool", 30)
+            wait_for(lambda: other.status()["spool_bytes"] == 0, "an empty spool", 60)
             finish(shard, [other] if kill else [other, leader], "in the end")
 
 
@@ -334,13 +334,13 @@ def another_url_is_refused(t):
     n = wrong.write(5)
     wrong.sql("PRAGMA wal_checkpoint(TRUNCATE)")
     n = wrong.write(5)
-    wait_for(lambda: leader.status()["lag_frames"] == 0 and shard.restore_now("shipped") == n, "its commits are shipped", 30)
+    wait_for(lambda: leader.status()["lag_frames"] == 0 and shard.restore_moving("shipped") == n, "its commits are shipped", 60)
     check(not os.path.exists(t.path("elsewhere")), "something was written to the other replica")
     leader.kill()
     n = wrong.write(2)
     check_equal(wrong.status()["state"], status["state"], "state after the uploader died")
     again = Peer(shard)
-    wait_for(lambda: again.status()["uploader"] == again.pid, "the next one with the right URL takes over", 30)
+    wait_for(lambda: again.status()["uploader"] == again.pid, "the next one with the right URL takes over", 60)
     again.sync()
     check_equal(shard.restore_now("again"), n, "last link in the replica")
     finish(shard, [wrong, again], "in the end")
@@ -354,7 +354,7 @@ def idle_processes_are_not_woken(t):
     peers[1].write(30)
     peers[2].sync()
     time.sleep(2)
-    wait_for(lambda: peers[0].status()["lag_frames"] == 0, "all is shipped", 30)
+    wait_for(lambda: peers[0].status()["lag_frames"] == 0, "all is shipped", 60)
 
     def at_rest():
         before, files = [peer.wakeups() for peer in peers], shard.replica.files()
@@ -408,7 +408,7 @@ def leaving_wal_mode_beside_a_quiet_uploader(t):
     leader.write(3)
     leader.sync()
     leader.close()
-    wait_for(lambda: other.status()["uploader"] == other.pid, "the other takes over", 30)
+    wait_for(lambda: other.status()["uploader"] == other.pid, "the other takes over", 60)
     leader.open()
     other.write(2)
     other.sync()
@@ -503,7 +503,7 @@ def without_fifos_it_polls(t):
     leader, other = Peer(shard), Peer(shard)
     leader.sync()
     n = other.write(3)
-    wait_for(lambda: shard.restore_now("polled") == n, "commits of the standby are shipped", 20, 0.1)
+    wait_for(lambda: shard.restore_moving("polled") == n, "commits of the standby are shipped", 60, 0.1)
     leader.kill()
     wait_taken_over([other], leader.pid)
     n = other.write(1)

@@ -4,7 +4,7 @@
 The store is fake-gcs-server behind a gate that lets in only tokens which the played service has issued and which are not
 expired; each service tells what a request to it lacked.
 """
-# timeout: 900
+# timeout: 1200
 
 import json
 import os

@@ -5,7 +5,7 @@ test_product_faults.py - embedded replication with a scripted fault between it a
 What must hold throughout: commits neither fail nor wait, the status says what is wrong and what to do, everything catches up by
 itself when the fault is over, and the store then holds one generation with every segment once and in order.
 """
-# timeout: 600
+# timeout: 1200
 
 import os
 import sys

@@ -5,7 +5,7 @@ test_product_outages.py - stores that are gone for a while, come and go, or answ
 What must hold: commits go on, disk use has its limits, what was written meanwhile arrives in order and once, and a database that
 cannot be restored is not opened.
 """
-# timeout: 600
+# timeout: 1200
 
 import os
 import re

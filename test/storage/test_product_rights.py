@@ -5,7 +5,7 @@ test_product_rights.py - embedded replication on an S3 store that says no: crede
 The gate (s3gate.py) checks signatures, sessions and the clock as Amazon does. What must hold: commits never notice, the status
 says what is wrong and what to do, it goes on by itself when that is put right, and no database is ever quietly begun anew.
 """
-# timeout: 600
+# timeout: 1200
 
 import json
 import os

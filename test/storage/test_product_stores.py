@@ -5,7 +5,7 @@ test_product_stores.py - embedded replication to Azurite, fake-gcs-server and ss
 The same as test_product_faults.py asks of S3, in short: refused, reset, lost, stuck, gone at open, damaged, and what each store says
 when its container or bucket is not there.
 """
-# timeout: 600
+# timeout: 1200
 
 import os
 import re

@@ -6,7 +6,7 @@ Litestream v0.3.13 on the other side.
 Each server is a real one on loopback (servers.py). What lies in the store is read past our own code and checked like a replica in
 a folder.
 """
-# timeout: 900
+# timeout: 1200
 
 import os
 import shutil

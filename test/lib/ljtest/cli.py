@@ -86,7 +86,7 @@ class DidNotEnd(harness.Failure):
     """Litestream had to be killed."""
 
 
-def end_litestream(process, seconds=30):
+def end_litestream(process, seconds=60):
     """
     SIGTERM, and SIGKILL when it does not end in time: now and then v0.3.13 waits for ever in its last sync to an SFTP server.
     Returns whether it ended by itself.
