@@ -79,6 +79,16 @@ def descendants(pid):
     return found
 
 
+def _listens(path):
+    """Whether somebody takes connections at a socket's path: its name is there a moment before that."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+            return True
+        except OSError:
+            return False
+
+
 def _query(pairs):
     return urllib.parse.urlencode([(key, value) for key, value in pairs.items() if value is not None],
                                   quote_via=urllib.parse.quote, safe="/:")
@@ -566,7 +576,7 @@ class Sshd(Server):
         process = subprocess.Popen(dies_with_us([program("ssh-agent"), "-D", "-a", path]), stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            harness.wait_for(lambda: os.path.exists(path), "the socket of ssh-agent")
+            harness.wait_for(lambda: _listens(path), "ssh-agent")
             env = {"SSH_AUTH_SOCK": path}
             for key in keys or (self.key_path,):
                 subprocess.run([program("ssh-add"), "-q", key], env=dict(os.environ, **env), check=True,
