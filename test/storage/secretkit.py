@@ -68,7 +68,7 @@ if attempt("load", shim.load) and attempt("open", opened):
     chain.exists(con) or chain.create(con)
     for i in range(5):
         chain.commit_one(con, random.Random(i))
-    good = attempt("sync", lambda: shim.sync(con, "8s" if options.get("patience") is None else options["patience"]))
+    good = attempt("sync", lambda: shim.sync(con, "60s" if options.get("patience") is None else options["patience"]))
     said("status", con.execute("PRAGMA litejoin_status").fetchone()[0])
     attempt("snapshot", lambda: shim.snapshot(con, "1s"))
     said("commands", commands())
