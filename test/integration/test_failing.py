@@ -14,7 +14,7 @@ import time
 
 from shard import Shard, in_time, must_fail, python, timed, wait_caught_up
 
-from ljtest import chain, harness, pages, shim
+from ljtest import chain, harness, lz4frame, pages, shim
 from ljtest.broken import FileInTheWay, Tmpfs
 from ljtest.harness import check, check_equal, test, wait_for
 from ljtest.replica import Replica
@@ -379,11 +379,7 @@ def damage_cases():
         return generation.segments[len(generation.segments) // 2]
 
     def corrupt(thing):
-        with open(thing.path, "r+b") as file:
-            file.seek(thing.size // 2)
-            byte = file.read(1)
-            file.seek(thing.size // 2)
-            file.write(bytes([byte[0] ^ 0xFF]))
+        lz4frame.harm(thing.path)
         return thing.name
 
     def cut(thing):

@@ -12,7 +12,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ljtest import chain, cli, harness, pages, shim, wal  # noqa: E402
+from ljtest import chain, cli, harness, lz4frame, pages, shim, wal  # noqa: E402
 from ljtest.harness import LONG, Failure, check, check_equal, test  # noqa: E402
 from ljtest.replica import Replica, Writer, apply_frames  # noqa: E402
 from ljtest.workload import Workload  # noqa: E402
@@ -497,13 +497,6 @@ def damage_is_refused_and_named(t):
     def segment(writer, name):
         return os.path.join(writer.root, "generations", writer.generation, "wal", name)
 
-    def flip(path, at):
-        with open(path, "r+b") as file:
-            file.seek(at)
-            byte = file.read(1)
-            file.seek(at)
-            file.write(bytes([byte[0] ^ 0x55]))
-
     def truncate(path, keep):
         os.truncate(path, int(os.path.getsize(path) * keep))
 
@@ -527,8 +520,7 @@ def damage_is_refused_and_named(t):
         return ""
 
     def corrupt_segment(writer):
-        path = segment(writer, middle)
-        flip(path, os.path.getsize(path) // 2)
+        lz4frame.harm(segment(writer, middle))
         return middle
 
     def truncated_segment(writer):
@@ -540,8 +532,7 @@ def damage_is_refused_and_named(t):
         return middle
 
     def corrupt_snapshot(writer):
-        path = os.path.join(writer.root, "generations", writer.generation, "snapshots", "00000000.snapshot.lz4")
-        flip(path, os.path.getsize(path) // 2)
+        lz4frame.harm(os.path.join(writer.root, "generations", writer.generation, "snapshots", "00000000.snapshot.lz4"))
         return "00000000.snapshot.lz4"
 
     def truncated_snapshot(writer):
