@@ -3,7 +3,7 @@
 test_abs.py - the Azure Blob driver on Azurite: every way of naming the account and of signing, large objects, and what it makes of
 refusals, throttling, a wrong clock, and proxies that break answers.
 """
-# timeout: 900
+# timeout: 1200
 
 import base64
 import email.utils

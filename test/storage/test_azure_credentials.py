@@ -3,7 +3,7 @@
 test_azure_credentials.py - bearer tokens of Microsoft Entra ID, from endpoints played on loopback, used on an Azurite that checks
 their claims and their expiry.
 """
-# timeout: 600
+# timeout: 1200
 
 import os
 import sys

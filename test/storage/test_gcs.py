@@ -3,7 +3,7 @@
 
 On fake-gcs-server, which knows the API but is lax, and on ljtest.gcsserver, which is strict and knows resumable uploads.
 """
-# timeout: 900
+# timeout: 1200
 
 import json
 import pathlib

@@ -6,7 +6,7 @@ Each block marked sh is run by bash in the project's root. Only places are chang
 "Object stores" the names of accounts and machines; AWS_ENDPOINT_URL and STORAGE_EMULATOR_HOST lead to servers on loopback. Left
 out is what installs packages or builds. And the rights that it says are enough, on servers that check them.
 """
-# timeout: 600
+# timeout: 1200
 
 import json
 import os

@@ -6,7 +6,7 @@ Marked secrets of every kind, in the environment, in files and in litestream.yml
 debug. Then all that was said, logged and written is searched for them, in several encodings. Secrets in a URL are refused, and the
 refusal does not repeat them.
 """
-# timeout: 600
+# timeout: 1200
 
 import base64
 import json
