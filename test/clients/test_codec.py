@@ -49,7 +49,7 @@ def encrypted(code, *arguments, expect=0):
     """Runs code in a Python whose SQLite encrypts; the last line it printed."""
     env = dict(os.environ, PYTHONPATH=LIB, **othersqlite.environment(codec=True))
     done = subprocess.run([sys.executable, "-c", PRELUDE + code, *map(str, arguments)], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, env=env, timeout=100, universal_newlines=True)
+                          stderr=subprocess.PIPE, env=env, timeout=400, universal_newlines=True)
     check(done.returncode == expect, lambda: "status %d: %s" % (done.returncode, done.stderr[-600:]))
     return (done.stdout.splitlines() or [""])[-1]
 

@@ -22,7 +22,7 @@ def program(name):
 def run(argv, expect=0, **environment):
     env = {key: value for key, value in os.environ.items() if not key.startswith("LITEJOIN_")}
     env.update(environment)
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=100, env=env,
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=400, env=env,
                           universal_newlines=True)
     harness.check(done.returncode == expect,
                   lambda: "status %d: %s" % (done.returncode, (done.stdout + done.stderr)[-900:].strip()))

@@ -40,10 +40,11 @@ def node(case, code, expect=0, prelude=PRELUDE, **environment):
         raise harness.Skip("better-sqlite3 is not installed; run test/clients/install_node")
     env = {key: value for key, value in os.environ.items() if not key.startswith("LITEJOIN_")}
     env.update(LJ_EXTENSION=harness.extension_path(), NODE_PATH=modules, LITEJOIN_DEFAULT_VFS="1",
+               LITEJOIN_SHUTDOWN_TIMEOUT="60s",  # a slow machine's
                LITEJOIN_REPLICA_URL="file://" + case.folder("replica"))
     env.update(environment)
     env = {key: value for key, value in env.items() if value is not None}
-    done = subprocess.run(["node", "-e", prelude + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=50,
+    done = subprocess.run(["node", "-e", prelude + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300,
                           cwd=case.dir, env=env, universal_newlines=True)
     harness.check(done.returncode == expect,
                   lambda: "status %d: %s" % (done.returncode, (done.stdout + done.stderr)[-700:]))
@@ -110,7 +111,7 @@ const { Worker, isMainThread } = require("worker_threads");
 """ + WRITE + """
 const code = `
 const Database = require("better-sqlite3");
-const db = new Database("data/shard_0.db", {timeout: 20000});
+const db = new Database("data/shard_0.db", {timeout: 60000});
 for (let i = 0; i < 50; i++) db.prepare("INSERT INTO t(x) VALUES('worker')").run();
 db.close();`;
 let left = 3;

@@ -17,6 +17,7 @@ from ljtest import harness, shim  # noqa: E402
 
 ROWS = [(i, "row %d" % i) for i in range(200)]
 NEEDS = ("load_extension", "shim")
+PATIENCE = {"LITEJOIN_SHUTDOWN_TIMEOUT": "60s"}  # a slow machine's
 
 # What a fresh interpreter begins with: `db(name, query)` opens a database through the VFS.
 PRELUDE = """
@@ -38,6 +39,7 @@ def load(con):
 
 
 def load_once():
+    os.environ.update(PATIENCE)
     loader = sqlite3.connect(":memory:")
     load(loader)
     loader.close()
@@ -64,9 +66,9 @@ def read(con):
 def python(code, expect=0, cwd=None, **environment):
     """Runs code in a fresh interpreter; returns its stdout. Fails on another exit status, and on any stray output."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("LITEJOIN_")}
-    env.update(environment, LJ_EXTENSION=harness.extension_path())
+    env.update(PATIENCE, LJ_EXTENSION=harness.extension_path(), **environment)
     done = subprocess.run([sys.executable, "-c", PRELUDE + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          timeout=50, env=env, cwd=cwd, universal_newlines=True)
+                          timeout=300, env=env, cwd=cwd, universal_newlines=True)
     harness.check(done.returncode == expect, lambda: "status %d: %s" % (done.returncode, done.stderr[-500:]))
     harness.check(expect or not done.stderr, lambda: "wrote to stderr: %s" % done.stderr[-300:])
     return done.stdout
@@ -159,7 +161,7 @@ def threads_with_a_connection_each(case):
     def write(number):
         try:
             own = open_db(case)
-            own.execute("PRAGMA busy_timeout=20000")
+            own.execute("PRAGMA busy_timeout=60000")
             for i in range(50):
                 own.execute("INSERT INTO t VALUES(?,?)", (number * 1000 + i, "thread %d" % number))
                 own.commit()
@@ -331,7 +333,7 @@ except sqlite3.OperationalError as error:
         with case.part(name):
             env = {key: text for key, text in os.environ.items() if not key.startswith("LITEJOIN_")}
             env.update({name: value, "LJ_EXTENSION": harness.extension_path()})
-            done = subprocess.run([sys.executable, "-c", load_or_open], stdout=subprocess.PIPE, timeout=50, env=env,
+            done = subprocess.run([sys.executable, "-c", load_or_open], stdout=subprocess.PIPE, timeout=300, env=env,
                                   cwd=case.dir, universal_newlines=True)
             for word in words:
                 harness.check(word in done.stdout, "%r is not in %r" % (word, done.stdout))

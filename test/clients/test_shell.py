@@ -21,9 +21,9 @@ def shell(case, *lines, expect=0, **environment):
     if not os.path.exists(link):
         os.symlink(harness.extension_path(), link)
     env = {key: value for key, value in os.environ.items() if not key.startswith("LITEJOIN_")}
-    env.update(environment)
+    env.update({"LITEJOIN_SHUTDOWN_TIMEOUT": "60s"}, **environment)  # a slow machine's
     done = subprocess.run(["sqlite3", "-batch", "-init", "/dev/null"], input="\n".join(lines) + "\n", cwd=case.dir,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=50, env=env, universal_newlines=True)
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300, env=env, universal_newlines=True)
     noise = "-- Loading resources from /dev/null\n"
     stderr = done.stderr.replace(noise, "")
     if expect is not None:
@@ -126,7 +126,7 @@ def loading_twice_is_harmless(case):
 @harness.test(*NEEDS)
 def pragmas(case):
     out, _ = write(case, "PRAGMA litejoin_sync;", "PRAGMA litejoin_snapshot;", "PRAGMA litejoin_status;",
-                   "PRAGMA litejoin_sync='2s';")
+                   "PRAGMA litejoin_sync='60s';")
     lines = out.splitlines()
     harness.check_equal(lines[0], "wal", "journal_mode")
     harness.check('"state"' in out and "replicating" in out, "litejoin_status: %r" % out[-800:])

@@ -18,7 +18,7 @@ def scenario(case, name):
     if not harness.build_dir() or not os.access(path, os.X_OK):
         raise harness.Skip("no test/clients/test_stack in LJ_BUILD=%s" % (harness.build_dir() or "(not set)"))
     database = os.path.join(case.folder("data"), "shard_0.db")
-    done = subprocess.run([path, name, case.dir], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=100,
+    done = subprocess.run([path, name, case.dir], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=400,
                           universal_newlines=True)
     harness.check_equal((done.returncode, done.stdout, done.stderr), (0, "", ""), "status and output")
     replica = Replica(case.path("replica", "shard_0"))

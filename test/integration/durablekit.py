@@ -77,7 +77,7 @@ class Remote:
         self.folder = folder
         self.data = t.folder(folder, "data")
         self.path = os.path.join(self.data, "shard_0.db")
-        self.options = {"durability": "remote", "remote_timeout": "20s", "io_timeout": "30s", "shutdown_timeout": "3s",
+        self.options = {"durability": "remote", "remote_timeout": "60s", "io_timeout": "30s", "shutdown_timeout": "3s",
                         **options}
         self.url_options = {"conditional": "on"}  # known: not found out by looking first, which also finds what was stored
         self.good = []
@@ -103,7 +103,7 @@ class Remote:
 
     def impatient(self, **more):
         """A second connection that does not wait for long. The first one goes on: so no WAL ends in between."""
-        return self.open(create=False, remote_timeout="700ms", **more)
+        return self.open(create=False, remote_timeout="1500ms", **more)
 
     # -- transactions
 

@@ -30,6 +30,7 @@ class Commands:
         self.path, self.base, self.options = path, base, options
         self.pragmas = options.pop("pragmas", [])
         self.con = None
+        self.impatient = None
         self.rng = random.Random("%d" % os.getpid())
         self.writer = None
         self.stop_writer = threading.Event()
@@ -59,10 +60,17 @@ class Commands:
     def sql(self, statement):
         return [list(row) for row in self.con.execute(statement).fetchall()]
 
-    def sync(self, timeout="30s"):
+    def hasty(self, statement, timeout):
+        """sql() in a connection of its own that waits so long for the replica; the other one's patience is a slow machine's."""
+        if self.impatient is None:
+            self.impatient = shim.connect(self.path, self.base, pragmas=["synchronous=NORMAL", *self.pragmas],
+                                          **dict(self.options, remote_timeout=timeout))
+        return [list(row) for row in self.impatient.execute(statement).fetchall()]
+
+    def sync(self, timeout="60s"):
         return shim.sync(self.con, timeout).text
 
-    def snapshot(self, timeout="30s"):
+    def snapshot(self, timeout="60s"):
         shim.snapshot(self.con, timeout)
 
     def status(self):
@@ -144,7 +152,13 @@ class Commands:
         os.environ["LJ_KILL_DIR"] = folder
         os.environ["LJ_KILL_AT"] = str(at)
 
+    def end_hasty(self):
+        if self.impatient is not None:
+            self.impatient.close()
+        self.impatient = None
+
     def close(self):
+        self.end_hasty()
         self.con.close()
         self.con = None
 
@@ -217,7 +231,7 @@ class Peer:
     def end(self):
         """Lets it end by itself, without closing what is open."""
         self.process.stdin.close()
-        check(self.process.wait(60) == 0, "process %d ended with status %s" % (self.pid, self.process.returncode))
+        check(self.process.wait(300) == 0, "process %d ended with status %s" % (self.pid, self.process.returncode))
 
 
 def uploader_of(peers):
@@ -228,7 +242,7 @@ def uploader_of(peers):
     return found[0], [peer for peer in peers if peer is not found[0]]
 
 
-def wait_taken_over(peers, before, seconds=30):
+def wait_taken_over(peers, before, seconds=60):
     """Waits until one of `peers` uploads instead of process `before`. (seconds it took, the new one)"""
     start = time.monotonic()
     state = {}

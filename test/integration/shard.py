@@ -55,6 +55,18 @@ class Shard:
         pages.check_integrity(out, label)
         return chain.verify_file(out, label)
 
+    def restore_moving(self, label, tries=20):
+        """
+        restore_now() of a replica that changes meanwhile: again when what was listed was deleted, or the listing lacked what
+        came before its last entry. A reader would list again too.
+        """
+        for left in reversed(range(tries)):
+            try:
+                return self.restore_now(label)
+            except (FileNotFoundError, harness.Failure):
+                if not left:
+                    raise
+
     def check_restores(self, label, one_generation=True, snapshots=None, killed=False):
         """
         For a closed database: every restorer gives the same bytes as the database file. With one_generation the
@@ -76,7 +88,7 @@ class Shard:
         return n
 
 
-def wait_caught_up(con, seconds=30, schema="main"):
+def wait_caught_up(con, seconds=60, schema="main"):
     """Waits, without asking for it, until the replica has everything."""
     last = {}
 
@@ -89,7 +101,7 @@ def wait_caught_up(con, seconds=30, schema="main"):
     return last
 
 
-def python(code, env=None, timeout=60, arguments=()):
+def python(code, env=None, timeout=300, arguments=()):
     """Runs Python code in a process of its own, with ljtest importable: (exit status, stdout, stderr)."""
     full = dict(os.environ)
     full.update(env or {})
@@ -134,6 +146,29 @@ def must_fail(function, *arguments, **named):
     except sqlite3.Error as error:
         return error_text(error)
     raise harness.Failure("%s worked (%r), although it cannot" % (getattr(function, "__name__", "call"), result))
+
+
+def quiet(look, seconds, what, tries=20):
+    """Waits until look() gives the same for so long, and returns that: what is at rest stays so, what goes on for ever never is."""
+    for left in reversed(range(tries)):
+        before = look()
+        time.sleep(seconds)
+        if look() == before:
+            return before
+        check(left, what)
+
+
+def in_time(measure, tries=8):
+    """
+    measure() returns why it took too long, or nothing: one time out of several must be good. Who waits for somebody else always
+    does; on a machine that others use too anything takes long now and then.
+    """
+    for left in reversed(range(tries)):
+        why = measure()
+        if not why:
+            return
+        check(left, why)
+        time.sleep(0.5)
 
 
 def _waited_for_a_cpu():

@@ -142,7 +142,7 @@ def a_busy_database_is_switched_when_it_is_idle(t):
     check_equal(chain.verify(con, "beside a reader"), n, "last link")
     check_equal(con.execute("PRAGMA journal_mode").fetchone()[0], "delete", "journal_mode beside a reader")
     other.execute("COMMIT")
-    wait_for(lambda: journal_mode(con) == "wal", "the switch", 20, 0.1)
+    wait_for(lambda: journal_mode(con) == "wal", "the switch", 60, 0.1)
     check_equal(other.execute("PRAGMA journal_mode").fetchone()[0], "delete", "what the other connection still believes")
     n = shard.write(con, 3)
     check_equal(chain.verify(other, "the other connection"), n, "last link of the other connection")

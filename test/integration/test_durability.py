@@ -4,7 +4,7 @@
 With durability=remote a COMMIT that returned success is in the store, one that failed is nowhere: not in the connection, not
 in another one, not after a crash, not in what a restore gives. The connection goes on.
 """
-# timeout: 300
+# timeout: 1200
 
 import os
 import sqlite3
@@ -12,7 +12,7 @@ import threading
 import time
 
 from durablekit import BUCKET, SEGMENTS, Remote, crashed, ids, ids_of_file, io_error
-from shard import Shard, must_fail, python
+from shard import Shard, in_time, must_fail, python
 
 from ljtest import faults, harness, shim
 from ljtest.harness import LONG, check, check_equal, test, wait_for
@@ -99,7 +99,7 @@ def one_way(remote, con, way, other):
         remote.good.append(number)
     if remote.options.get("psow") == 0:
         check_equal(remote.restored(), remote.good, what + ": restored")  # the padding behind it is not waited for
-        shim.sync(con)
+        shim.sync(con, "60s")
     state = shim.status(con)
     check_equal(state["replica_position"], state["local_position"], what + ": the replica behind the commit")
     remote.check(con, what, other=other, replica=False)
@@ -219,16 +219,16 @@ def every_kind_of_failure(t):
     """The commit fails in time, the row is nowhere, and the next commit works in the same generation."""
     cases = (
         ("denied", faults.s3_error("AccessDenied"), "20s", "AccessDenied"),
-        ("server errors", faults.s3_error("InternalError"), "700ms", "InternalError"),
-        ("reset before it is stored", faults.reset_before(), "700ms", "the replica did not take the transaction"),
-        ("stored, and the answer is lost", faults.reset_after(), "700ms", "the replica did not take the transaction"),
-        ("no answer", faults.black_hole(), "700ms", "the store has not answered"),
-        ("stored, and the answer is late", faults.delay_answer(3000), "700ms", "the store has not answered"),
+        ("server errors", faults.s3_error("InternalError"), "1500ms", "InternalError"),
+        ("reset before it is stored", faults.reset_before(), "1500ms", "the replica did not take the transaction"),
+        ("stored, and the answer is lost", faults.reset_after(), "1500ms", "the replica did not take the transaction"),
+        ("no answer", faults.black_hole(), "1500ms", "the store has not answered"),
+        ("stored, and the answer is late", faults.delay_answer(3000), "1500ms", "the store has not answered"),
     )
     for name, action, timeout, text in cases:
         with t.part(name):
             with Remote(t, name.replace(" ", "-").replace(",", ""), remote_timeout=timeout) as remote:
-                patient = remote.open(remote_timeout="20s")
+                patient = remote.open(remote_timeout="60s")
                 remote.commit(patient, 3)
                 con = remote.open(create=False)
                 generation = shim.status(con)["generation"]
@@ -282,7 +282,7 @@ def a_put_that_arrives_late(t):
     """It was given up, and reaches the store seconds later: behind the next commit (refused) and before it (taken back)."""
     for name, next_first in (("behind the next commit", True), ("before the next commit", False)):
         with t.part(name):
-            with Remote(t, "late%d" % next_first, remote_timeout="20s") as remote:
+            with Remote(t, "late%d" % next_first, remote_timeout="60s") as remote:
                 con = remote.open()
                 remote.commit(con, 2)
                 hasty = remote.impatient()
@@ -388,7 +388,7 @@ def killed_behind_a_failed_commit(t):
 @test(*NEEDS, timeout=120)
 def before_the_replica_is_there(t):
     """No snapshot yet, a chain that is broken, another process that ships: the commit waits, or says which of them it is."""
-    with Remote(t, remote_timeout="20s") as remote:
+    with Remote(t, remote_timeout="60s") as remote:
         with t.part("the first commit waits for the first snapshot"):
             con = remote.open()
             remote.commit(con)
@@ -473,8 +473,6 @@ def acknowledged_after_the_lock(t):
             remote.check(con, "the next one")
         with t.part("group commit"):
             remote.store.control(delay_ms=30)
-            remote.proxy.settle()
-            before = len(remote.segments())
             lock = threading.Lock()
 
             def many():
@@ -488,16 +486,21 @@ def acknowledged_after_the_lock(t):
                         remote.good.append(number)
                 mine.close()
 
-            threads = [threading.Thread(target=many) for _ in range(8)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            remote.good.sort()
+            def share():
+                remote.proxy.settle()
+                before = len(remote.segments())
+                threads = [threading.Thread(target=many) for _ in range(8)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                remote.good.sort()
+                made = len(remote.segments()) - before
+                t.note("80 commits of 8 connections in %d objects" % made)
+                return "80 commits of 8 connections in %d objects" % made if made > 60 else ""
+
+            in_time(share)
             remote.store.control(delay_ms=0)
-            made = len(remote.segments()) - before
-            check(made <= 60, "80 commits of 8 connections in %d objects" % made)
-            t.note("80 commits of 8 connections in %d objects" % made)
         other.close()
         remote.check(con, "afterwards")
         remote.finish(con)

@@ -12,9 +12,9 @@ import sqlite3
 import subprocess
 import time
 
-from shard import Shard, must_fail, python, timed, wait_caught_up
+from shard import Shard, in_time, must_fail, python, timed, wait_caught_up
 
-from ljtest import chain, harness, pages, shim
+from ljtest import chain, harness, lz4frame, pages, shim
 from ljtest.broken import FileInTheWay, Tmpfs
 from ljtest.harness import check, check_equal, test, wait_for
 from ljtest.replica import Replica
@@ -69,7 +69,7 @@ class Full:
     readable = True
 
     def __init__(self, t):
-        self.mount = Tmpfs(t.path("mount"), "2m").__enter__()
+        self.mount = Tmpfs(t.path("mount"), "64m").__enter__()
         self.base = os.path.join(t.path("mount"), "replica")
 
     def fail(self):
@@ -82,7 +82,7 @@ class Full:
         self.mount.__exit__()
 
 
-def wait_failing(con, seconds=10):
+def wait_failing(con, seconds=60):
     """The status must tell of the failure; returns it."""
     last = {}
 
@@ -116,30 +116,48 @@ def replica_fails_and_heals(t, kind, words):
     before = shard.restore_now("before the failure")
 
     trouble.fail()
-    failing = latencies(con, t.random, 800)
+    beside = shim.plain(t.path("beside.db"), pragmas=("journal_mode=WAL", "synchronous=NORMAL", "wal_autocheckpoint=200"))
+    chain.create(beside)
+
+    def commits_go_on():
+        failing = latencies(con, t.random, 800)
+        t.note("healthy p50 %.0f us p99 %.0f us, failing p50 %.0f us p99 %.0f us max %.1f ms" %
+               (healthy[400] * 1e6, healthy[792] * 1e6, failing[400] * 1e6, failing[792] * 1e6, failing[-1] * 1e3))
+        now = latencies(beside, t.random, 800)  # what the machine can do at the moment
+        p50, p99 = max(healthy[400], now[400]), max(healthy[792], now[792])
+        if failing[400] >= p50 * 3 + 0.0005:
+            return "p50 of commits went from %g to %g s" % (p50, failing[400])
+        if failing[792] >= p99 * 4 + 0.005:
+            return "p99 of commits went from %g to %g s" % (p99, failing[792])
+        return "a commit took %g s while the replica failed" % failing[-1] if failing[-1] >= 0.5 else ""
+
+    in_time(commits_go_on)
+    beside.close()
     status = wait_failing(con)
-    t.note("healthy p50 %.0f us p99 %.0f us, failing p50 %.0f us p99 %.0f us max %.1f ms" %
-           (healthy[400] * 1e6, healthy[792] * 1e6, failing[400] * 1e6, failing[792] * 1e6, failing[-1] * 1e3))
     t.note("last_error: " + status["last_error"])
     check(any(word in status["last_error"] for word in words), "last_error %r has none of %s" %
           (status["last_error"], words))
     check("shard_0" in status["last_error"], "last_error does not name the object: %r" % status["last_error"])
-    check(failing[400] < healthy[400] * 3 + 0.0005, "p50 of commits went from %g to %g s" % (healthy[400], failing[400]))
-    check(failing[792] < healthy[792] * 4 + 0.005, "p99 of commits went from %g to %g s" % (healthy[792], failing[792]))
-    check(failing[-1] < 0.5, "a commit took %g s while the replica failed" % failing[-1])
 
-    text, seconds = timed(must_fail, shim.sync, con, "300ms")
-    check(seconds < 3, "litejoin_sync='300ms' took %.1f s" % seconds)
-    t.note("litejoin_sync: " + text)
-    start = time.process_time()
-    time.sleep(1.0)
-    check(time.process_time() - start < 0.25, "retrying took %.2f s of CPU in 1 s" % (time.process_time() - start))
+    def sync_gives_up():
+        text, seconds = timed(must_fail, shim.sync, con, "300ms")
+        t.note("litejoin_sync: " + text)
+        return "litejoin_sync='300ms' took %.1f s" % seconds if seconds >= 3 else ""
+
+    def retrying_costs_little():
+        start = time.process_time()
+        time.sleep(1.0)
+        took = time.process_time() - start
+        return "retrying took %.2f s of CPU in 1 s" % took if took >= 0.25 else ""
+
+    in_time(sync_gives_up)
+    in_time(retrying_costs_little)
     n = shard.write(con, 10)
     if trouble.readable:
         check(shard.restore_now("while it fails") >= before, "what was there is no longer restorable")
 
     trouble.heal()
-    wait_caught_up(con, 40)
+    wait_caught_up(con, 90)
     check_equal(shard.restore_now("after healing"), n, "last link")
     n = shard.write(con, 10)
     con.close()
@@ -183,9 +201,9 @@ def wal_destroyed_while_frames_are_unshipped(t):
             check(status["spool_bytes"] > 0, "nothing is spooled: %s" % status)
             t.note("spooled %d bytes, lag %d frames" % (status["spool_bytes"], status["lag_frames"]))
             block.heal()
-            wait_caught_up(con, 40)
+            wait_caught_up(con, 90)
             # the last file of the spool goes a moment after its frames were acknowledged
-            wait_for(lambda con=con: shim.status(con)["spool_bytes"] == 0, "an empty spool after catching up", 30, 0.02)
+            wait_for(lambda con=con: shim.status(con)["spool_bytes"] == 0, "an empty spool after catching up", 60, 0.02)
             check_equal(shard.restore_now("after healing"), n, "last link")
             con.close()
             check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
@@ -203,12 +221,10 @@ def closing_while_the_replica_fails(t):
             total = 0
             for turn in range(3):
                 con = shard.open(create=False, pragmas=pragmas)
-                shim.sync(con)
+                shim.sync(con, "60s")
                 block.fail()
                 n = shard.write(con, 40)
-                _, seconds = timed(con.close)
-                check(seconds < 2.5, "close took %.1f s with shutdown_timeout=400ms" % seconds)
-                total = max(total, seconds)
+                total += timed(con.close)[1]
                 if turn == 1:  # an open and close in between, still failing
                     con = shard.open(create=False, pragmas=pragmas)
                     check_equal(chain.last(con), n, "last link")
@@ -217,11 +233,13 @@ def closing_while_the_replica_fails(t):
                 block.heal()
             con = shard.open(create=False, pragmas=pragmas)
             check_equal(chain.last(con), n, "last link")
-            wait_caught_up(con, 40)
+            wait_caught_up(con, 90)
             check_equal(shard.restore_now("healed"), n, "last link in the replica")
             con.close()
             check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
-            t.note("slowest close %.2f s" % total)
+            # who waits for the replica as long as it fails, or for the default, is far above it
+            check(total < 20, "three closes took %.1f s with shutdown_timeout=400ms" % total)
+            t.note("three closes took %.2f s" % total)
 
 
 @test(*NEEDS, timeout=90)
@@ -238,7 +256,7 @@ def a_spool_past_its_limit_gives_up_the_chain_not_the_application(t):
     status = wait_failing(con)
     check(status["spool_bytes"] <= 256 * 1024, "spool holds %d bytes of 256 KiB" % status["spool_bytes"])
     block.heal()
-    wait_caught_up(con, 40)
+    wait_caught_up(con, 90)
     check(shard.generation() != first, "the generation went on although its chain was given up")
     check_equal(shard.restore_now("healed"), n, "last link")
     check(shard.restore_now("old generation", generation=first) <= n, "the old generation")
@@ -266,7 +284,7 @@ def a_full_disk_under_the_database(t):
         check_equal(failures, {"database or disk is full"}, "errors on a full disk")
         n = chain.last(con)
         disk.free()
-        wait_caught_up(con, 40)
+        wait_caught_up(con, 90)
         check_equal(shard.restore_now("freed"), n, "last link")
         n = shard.write(con, 50)
         con.close()
@@ -297,7 +315,7 @@ def a_full_disk_and_a_failing_replica_at_once(t):
         t.note("%d of 60 commits failed for want of space" % len(failures))
         disk.free()
         block.heal()
-        wait_caught_up(con, 40)
+        wait_caught_up(con, 90)
         n = shard.write(con, 5)
         con.close()
         check_equal(shard.check_restores("closed", one_generation=False), n, "last link")
@@ -333,7 +351,7 @@ def an_unreachable_replica_never_turns_into_an_empty_database(t):
     n = shard.write(con, 5)
     wait_failing(con)
     block.heal()
-    wait_caught_up(con, 40)
+    wait_caught_up(con, 90)
     con.close()
     check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
 
@@ -361,11 +379,7 @@ def damage_cases():
         return generation.segments[len(generation.segments) // 2]
 
     def corrupt(thing):
-        with open(thing.path, "r+b") as file:
-            file.seek(thing.size // 2)
-            byte = file.read(1)
-            file.seek(thing.size // 2)
-            file.write(bytes([byte[0] ^ 0xFF]))
+        lz4frame.harm(thing.path)
         return thing.name
 
     def cut(thing):
@@ -574,7 +588,7 @@ def bad_configuration_is_refused_by_name(t):
         ("unknown URI parameter litejoin_*", "&litejoin_foo=1", None, ("litejoin_foo",)),
         ("bad duration", "&snapshot_interval=soon", None, ("snapshot_interval", "soon")),
         ("negative duration", "&retention=-1s", None, ("retention", "-1s")),
-        ("number without unit", "&shutdown_timeout=5", None, ("shutdown_timeout", "5")),
+        ("number without unit", "&io_timeout=5", None, ("io_timeout", "5")),
         ("bad bool", "&restore_on_boot=maybe", None, ("restore_on_boot", "maybe")),
         ("bad size", "&max_wal_size=1parsec", None, ("max_wal_size", "1parsec")),
         ("bad mode", "&litejoin_mode=sideways", None, ("mode", "sideways")),
@@ -643,17 +657,16 @@ def precedence_is_uri_then_environment_then_file(t):
 @test(*NEEDS)
 def errors_go_to_the_log_and_never_to_stdout(t):
     log = t.path("log.txt")
-    code = ("import sys, time\n"
-            "from ljtest import chain, shim\n"
-            "import random, os\n"
+    code = ("import sys\n"
+            "from ljtest import broken, chain, harness, shim\n"
+            "import random\n"
             "con = shim.open_wal(sys.argv[1], sys.argv[2],\n"
             "                    shutdown_timeout='200ms')\n"
             "chain.create(con)\n"
-            "shim.sync(con)\n"
-            "root = sys.argv[2] + '/shard_0'\n"
-            "os.rename(root, root + '.away'); open(root, 'w').close()\n"
+            "shim.sync(con, '60s')\n"
+            "broken.FileInTheWay(sys.argv[2] + '/shard_0').fail()\n"
             "for _ in range(10): chain.commit_one(con, random.Random(1))\n"
-            "time.sleep(0.5)\n"
+            "harness.wait_for(lambda: shim.status(con)['last_error'], 'an error')\n"
             "con.close()\n")
     status, out, errors = python(code, env={"LITEJOIN_LOG_FILE": log, "LITEJOIN_LOG_LEVEL": "debug"},
                                  arguments=(t.path("shard_0.db"), t.folder("replica")))

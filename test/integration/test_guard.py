@@ -131,7 +131,7 @@ def the_application_sees_no_busy(t):
     con.execute("PRAGMA busy_timeout=0")
     end = time.monotonic() + (30 if LONG else 2)
     count = 0
-    while time.monotonic() < end:
+    while time.monotonic() < end or (count % 500 and time.monotonic() < end + 60):
         chain.commit_one(con, t.random, payload_bytes=(20000, 60000))
         count += 1
         if count % 40 == 0:
@@ -194,7 +194,7 @@ def killed_right_behind_a_restart(t):
     while len(shard.replica.newest().indexes()) < 2:
         foreign_link(shard.path, 1)
         more += 1
-        check(more < 300, "the WAL is never restarted")
+        check(more < 1000, "the WAL is never restarted")
         time.sleep(0.02)
     process.kill()
     process.wait()

@@ -136,7 +136,7 @@ def a_foreign_checkpoint_ends_a_snapshot(t):
         shard.write(con, 1)
         snapshots = shim.status(con)["snapshots"]
         uploads = store.stats()["requests"]["create_upload"]
-        store.control(delay_ms=1500)
+        store.control(delay_ms=4000)
         try:
             shim.snapshot(con, "1ms")
         except sqlite3.OperationalError:
@@ -199,8 +199,8 @@ def disk_is_used_within_its_limits(t):
     check(largest_state > spool_limit // 2, "nothing was spooled")
     check(largest_state <= spool_limit + 64 * 1024, "%d bytes in the state folder" % largest_state)
     block.heal()
-    wait_caught_up(con, 60)
-    wait_for(lambda: used(state) <= rest + 16 * 1024, lambda: "%d bytes are left in the state folder" % used(state), 30)
+    wait_caught_up(con, 90)
+    wait_for(lambda: used(state) <= rest + 16 * 1024, lambda: "%d bytes are left in the state folder" % used(state))
     check_equal(shard.restore_now("healed"), n, "last link")
     con.close()
 
@@ -229,7 +229,7 @@ def a_state_folder_without_space(t):
         block.heal()
         disk.free()
         n = shard.write(con, 5)
-        wait_caught_up(con, 60)
+        wait_caught_up(con, 90)
         check_equal(shard.restore_now("freed"), n, "last link")
         check(shard.generation() != first, "frames went, and their generation went on")
         con.close()
@@ -254,7 +254,7 @@ def a_wal_that_is_mostly_empty_is_not_kept(t):
     check(kept < 2 * MIB, "%d bytes are kept for three small transactions" % kept)
     block.heal()
     con = shard.open(create=False)
-    wait_caught_up(con, 40)
+    wait_caught_up(con, 90)
     check_equal(shard.restore_now("healed"), n, "last link")
     con.close()
 

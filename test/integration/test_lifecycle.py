@@ -91,7 +91,7 @@ def several_processes_open_a_lost_database_at_once(t):
                                       stderr=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=LIB))
                      for _ in range(4)]
         for process in processes:
-            out, errors = process.communicate(timeout=60)
+            out, errors = process.communicate(timeout=300)
             check_equal((process.returncode, out.decode(), errors.decode()), (0, "%d 400\n" % n, ""), "opener")
     con = shard.open(create=False)
     n = shard.write(con, 3)
@@ -527,7 +527,7 @@ def a_stopped_process_goes_on_where_it_was(t):
         time.sleep(0.4)
         process.send_signal(signal.SIGCONT)
         time.sleep(0.2)
-    check_equal(process.wait(30), 0, "status of the process")
+    check_equal(process.wait(120), 0, "status of the process")
     check_equal(shard.check_restores("closed", snapshots=1), chain.verify_file(shard.path), "last link")
 
 

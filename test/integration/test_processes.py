@@ -5,7 +5,7 @@ import os
 import subprocess
 import time
 
-from shard import Shard
+from shard import Shard, in_time
 
 from ljtest import chain, harness, native, shim
 from ljtest.broken import FileInTheWay
@@ -75,11 +75,11 @@ def an_idle_standby_takes_over(t):
         else:
             leader.close()
         start = time.monotonic()
-        wait_for(lambda: other.status()["uploader"] == other.pid, "the other takes over", 30, 0.001)
+        wait_for(lambda: other.status()["uploader"] == other.pid, "the other takes over", 60, 0.001)
         times.append(time.monotonic() - start)
         if not kill:
             leader.end()
-        wait_for(lambda: other.status()["lag_frames"] == 0, lambda: "all is shipped: %s" % other.status(), 30)
+        wait_for(lambda: other.status()["lag_frames"] == 0, lambda: "all is shipped: %s" % other.status(), 60)
         check_equal(shard.restore_now("turn %d" % turn), n, "last link in the replica, turn %d" % turn)
         check_equal(other.status()["generation"], position[:16], "generation")
         peers = [other, Peer(shard)]
@@ -99,7 +99,7 @@ def commits_of_a_standby_are_shipped_at_once(t):
         before = shard.replica.counts()[2]
         n = other.write(1)
         start = time.monotonic()
-        wait_for(lambda: shard.replica.counts()[2] > before, "a segment", 20, 0.002)
+        wait_for(lambda: shard.replica.counts()[2] > before, "a segment", 60, 0.002)
         taken.append(time.monotonic() - start)
         check_equal(shard.restore_now("turn %d" % turn), n, "last link in the replica")
     check_equal(other.status()["state"], "standby", "state")
@@ -124,9 +124,14 @@ def what_a_standby_can_ask_for(t):
     check_equal((ours["lag_ms"], ours["lag_frames"]), (0, 0), "lag")
     leader.halt()
     other.write(2)
-    behind = other.status()
+    behind = {}
+
+    def lags():
+        behind.update(other.status())
+        return behind["lag_frames"] > 0 and behind["lag_ms"] > 0
+
+    wait_for(lags, lambda: "lag while nobody ships: %s" % behind)
     leader.signal(SIGCONT)
-    check(behind["lag_frames"] > 0 and behind["lag_ms"] > 0, "lag while nobody ships: %s" % behind)
     other.snapshot()
     check_equal(shard.replica.counts()[1], 2, "snapshots after litejoin_snapshot of a standby")
     other.snapshot()
@@ -157,14 +162,14 @@ def checkpoints_of_a_standby_with_a_failing_replica(t):
             status = other.status()
             check(status["spool_bytes"] > 0, "nothing was spooled: %s" % status)
             check_equal(leader.status()["spool_bytes"], status["spool_bytes"], "spool_bytes of the uploader")
-            wait_for(lambda: other.status()["last_error"], "the standby shows the uploader's error", 30)
+            wait_for(lambda: other.status()["last_error"], "the standby shows the uploader's error", 60)
             if kill:
                 leader.kill()
                 wait_taken_over([other], leader.pid)
             broken.heal()
             other.sync()
             check_equal(shard.restore_now("healed"), n, "last link in the replica")
-            wait_for(lambda: other.status()["spool_bytes"] == 0, "an empty spool", 30)
+            wait_for(lambda: other.status()["spool_bytes"] == 0, "an empty spool", 60)
             finish(shard, [other] if kill else [other, leader], "in the end")
 
 
@@ -329,13 +334,13 @@ def another_url_is_refused(t):
     n = wrong.write(5)
     wrong.sql("PRAGMA wal_checkpoint(TRUNCATE)")
     n = wrong.write(5)
-    wait_for(lambda: leader.status()["lag_frames"] == 0 and shard.restore_now("shipped") == n, "its commits are shipped", 30)
+    wait_for(lambda: leader.status()["lag_frames"] == 0 and shard.restore_moving("shipped") == n, "its commits are shipped", 60)
     check(not os.path.exists(t.path("elsewhere")), "something was written to the other replica")
     leader.kill()
     n = wrong.write(2)
     check_equal(wrong.status()["state"], status["state"], "state after the uploader died")
     again = Peer(shard)
-    wait_for(lambda: again.status()["uploader"] == again.pid, "the next one with the right URL takes over", 30)
+    wait_for(lambda: again.status()["uploader"] == again.pid, "the next one with the right URL takes over", 60)
     again.sync()
     check_equal(shard.restore_now("again"), n, "last link in the replica")
     finish(shard, [wrong, again], "in the end")
@@ -349,13 +354,17 @@ def idle_processes_are_not_woken(t):
     peers[1].write(30)
     peers[2].sync()
     time.sleep(2)
-    wait_for(lambda: peers[0].status()["lag_frames"] == 0, "all is shipped", 30)
-    time.sleep(0.5)
-    before, files = [peer.wakeups() for peer in peers], shard.replica.files()
-    time.sleep(2.0)
-    more = [peer.wakeups() - was for peer, was in zip(peers, before)]
-    check_equal(shard.replica.files(), files, "files of the replica")
-    check(max(more) <= 3, "background threads woke %s times in 2 s" % more)
+    wait_for(lambda: peers[0].status()["lag_frames"] == 0, "all is shipped", 60)
+
+    def at_rest():
+        before, files = [peer.wakeups() for peer in peers], shard.replica.files()
+        time.sleep(2.0)
+        more = [peer.wakeups() - was for peer, was in zip(peers, before)]
+        if shard.replica.files() != files:
+            return "files of the replica change"
+        return "background threads woke %s times in 2 s" % more if max(more) > 3 else ""
+
+    in_time(at_rest)  # on a slow machine the last of the work may still be going on; what polls is never idle
     finish(shard, peers, "in the end", snapshots=None)
 
 
@@ -399,7 +408,7 @@ def leaving_wal_mode_beside_a_quiet_uploader(t):
     leader.write(3)
     leader.sync()
     leader.close()
-    wait_for(lambda: other.status()["uploader"] == other.pid, "the other takes over", 30)
+    wait_for(lambda: other.status()["uploader"] == other.pid, "the other takes over", 60)
     leader.open()
     other.write(2)
     other.sync()
@@ -494,7 +503,7 @@ def without_fifos_it_polls(t):
     leader, other = Peer(shard), Peer(shard)
     leader.sync()
     n = other.write(3)
-    wait_for(lambda: shard.restore_now("polled") == n, "commits of the standby are shipped", 20, 0.1)
+    wait_for(lambda: shard.restore_moving("polled") == n, "commits of the standby are shipped", 60, 0.1)
     leader.kill()
     wait_taken_over([other], leader.pid)
     n = other.write(1)

@@ -6,7 +6,7 @@ import shutil
 import time
 
 from inotify import Watch
-from shard import Shard, foreign_link, wait_caught_up
+from shard import Shard, foreign_link, quiet, wait_caught_up
 
 from ljtest import broken, chain, cli, harness, lz4frame, pages, shim
 from ljtest.harness import LONG, Failure, check, check_equal, test, wait_for
@@ -14,13 +14,14 @@ from ljtest.replica import SEGMENT, SNAPSHOT, Replica
 from ljtest.workload import Threads
 
 NEEDS = ("shim", "load_extension")
+SLOW = 60  # seconds more that a slow machine gets
 
 
-def write_for(shard, con, seconds, pause=0.02):
-    """Commits for so long; returns the last link."""
+def write_for(shard, con, seconds, pause=0.02, until=lambda: True):
+    """Commits for so long, and on a slow machine until something has happened; returns the last link."""
     end = time.monotonic() + seconds
     n = 0
-    while time.monotonic() < end:
+    while time.monotonic() < end or (not until() and time.monotonic() < end + SLOW):
         n = shard.write(con, 1)
         time.sleep(pause)
     return n
@@ -40,7 +41,7 @@ def each_snapshot_alone_is_sound_while_writers_and_checkpoints_run(t):
     load = Threads(lambda: shard.open(create=False, pragmas=("wal_autocheckpoint=10",)), t.seed, writers=2,
                    reader=False, pause=0.001).start()
     end = time.monotonic() + (60 if LONG else 4)
-    while time.monotonic() < end:
+    while time.monotonic() < end or (shim.status(con)["snapshots"] < 4 and time.monotonic() < end + SLOW):
         con.execute("UPDATE fill SET a = randomblob(50000) WHERE id = ?", (t.random.randint(1, 120),))
         time.sleep(0.02)
     load.stop()
@@ -94,16 +95,17 @@ def snapshots_come_each_interval(t):
     """snapshot_interval=400ms: about one per interval while there are changes, none without, all of them sound."""
     shard = Shard(t, snapshot_interval="400ms")
     con = shard.open(pragmas=("wal_autocheckpoint=20",))
-    write_for(shard, con, 3.0)
+    start = time.monotonic()
+    write_for(shard, con, 3.0, until=lambda: shim.status(con)["snapshots"] >= 5)
     wait_caught_up(con)
     made = shard.replica.counts()[1]
-    check(5 <= made <= 9, "%d snapshots in 3 s with snapshot_interval=400ms" % made)
-    time.sleep(1.0)  # the last change may still bring one
-    before = shard.replica.files()
-    time.sleep(1.5)
-    check_equal(shard.replica.files(), before, "files of the replica while nothing changes")
+    seconds = time.monotonic() - start
+    # due after seven eighths of the interval, and the first one at once
+    check(5 <= made <= 2 + seconds / 0.35, "%d snapshots in %.1f s with snapshot_interval=400ms" % (made, seconds))
+    quiet(shard.replica.files, 1.5, "files of the replica change while nothing else does")  # the last change may still bring one
+    made = shard.replica.counts()[1]
     n = shard.write(con, 1)
-    wait_for(lambda: shard.replica.counts()[1] > made, "a snapshot after the next change", 3)
+    wait_for(lambda: shard.replica.counts()[1] > made, "a snapshot after the next change")
     con.close()
     check_equal(shard.check_restores("closed"), n, "last link")
 
@@ -114,13 +116,15 @@ def the_snapshot_timer_survives_restarts(t):
     shard = Shard(t, snapshot_interval="1200ms")
     start = time.monotonic()
     lives = 0
-    while time.monotonic() < start + 5.0:
+    while time.monotonic() < start + 5.0 or (shard.replica.counts()[1] < 3 and time.monotonic() < start + SLOW):
         con = shard.open()
         n = write_for(shard, con, 0.3)
         con.close()
         lives += 1
+    seconds = time.monotonic() - start
     made = shard.replica.counts()[1]
-    check(3 <= made <= 6, "%d snapshots in 5 s and %d lives with snapshot_interval=1200ms" % (made, lives))
+    check(3 <= made <= 2 + seconds / 1.05, "%d snapshots in %.1f s and %d lives with snapshot_interval=1200ms" %
+          (made, seconds, lives))
     check_equal(shard.check_restores("closed"), n, "last link")
 
 
@@ -237,17 +241,14 @@ def retention_deletes_in_order_and_never_too_much(t):
     marks = []
     end = time.monotonic() + (40 if LONG else 5)
     most = 0
-    while time.monotonic() < end:
+    while time.monotonic() < end or (order.deleted <= 5 and time.monotonic() < end + SLOW):
         n = shard.write(con, 5)
         if t.random.random() < 0.2:
             shim.sync(con)
             time.sleep(0.002)
             marks.append((time.time_ns(), n))
             time.sleep(0.002)
-            try:
-                check_equal(shard.restore_now("during retention"), n, "last link")
-            except FileNotFoundError:
-                pass  # deleted between the listing and the read: a reader would list again
+            check_equal(shard.restore_moving("during retention"), n, "last link")
         most = max(most, shard.replica.counts()[1])
         problems = order.follow()
         check(not problems, "; ".join(problems[:5]))
@@ -255,21 +256,26 @@ def retention_deletes_in_order_and_never_too_much(t):
     now = time.time_ns()
     check(order.deleted > 5, "only %d objects were deleted" % order.deleted)
     check(most <= 12, "%d snapshots at once with retention=800ms and snapshot_interval=200ms" % most)
-    recent = [(at, n) for at, n in marks if at > now - 700 * 10 ** 6]
-    for at, n in recent:
-        check_equal(shard.restore_now("within retention, " + cli.rfc3339(at), until_ns=at), n, "last link at that time")
+    recent = 0
+    for at, n in [(at, n) for at, n in marks if at > now - 700 * 10 ** 6]:
+        try:
+            got = shard.restore_now("within retention, " + cli.rfc3339(at), until_ns=at)
+        except (FileNotFoundError, Failure):
+            if time.time_ns() - at < 800 * 10 ** 6:
+                raise
+            continue  # its time was over before we had read it
+        check_equal(got, n, "last link at that time")
+        recent += 1
     n = shard.write(con, 1)
     shim.sync(con)
     time.sleep(1.5)
-    before = shard.replica.files()
+    quiet(shard.replica.files, 1.5, "files of the replica change while idle past the retention")
     check(shard.replica.counts()[1] >= 1, "idle: the last snapshot was deleted")
     check_equal(shard.restore_now("idle past the retention"), n, "last link")
-    time.sleep(1.5)
-    check_equal(shard.replica.files(), before, "files of the replica while idle past the retention")
     con.close()
     check_equal(shard.check_restores("closed"), n, "last link")
     t.note("%d objects deleted, at most %d snapshots at once, %d points within retention" %
-           (order.deleted, most, len(recent)))
+           (order.deleted, most, recent))
 
 
 @test(*NEEDS)
@@ -279,14 +285,20 @@ def old_generations_go_when_their_time_is_over(t):
     con = shard.open()
     before = shard.write(con, 10)
     con.close()
-    old = shard.generation()
+    old = shard.replica.newest()
     foreign_link(shard.path)
     con = shard.open(create=False)
     n = shard.write(con, 5)
     shim.sync(con)
-    check(shard.generation() != old, "no new generation after a plain writer")
-    check_equal(shard.restore_now("old generation", generation=old), before, "old generation within the retention")
-    end = time.monotonic() + 8
+    check(shard.generation() != old.name, "no new generation after a plain writer")
+    try:
+        got = shard.restore_now("old generation", generation=old.name)
+    except (FileNotFoundError, Failure):
+        if time.time_ns() - old.updated_ns() < 1500 * 10 ** 6:
+            raise
+        got = before  # its time was over before we had read it
+    check_equal(got, before, "old generation within the retention")
+    end = time.monotonic() + SLOW
     while time.monotonic() < end and len(shard.replica.generations()) > 1:
         n = shard.write(con, 2)
         time.sleep(0.05)
@@ -304,21 +316,24 @@ def a_snapshot_that_cannot_be_written_is_tried_again(t):
     shard.write(con, 5)
     shim.sync(con)
     folder = os.path.join(shard.replica.newest().dir, "snapshots")
-    os.rename(folder, folder + ".aside")
-    with open(folder, "w") as file:
-        file.write("in the way")
-    survivors = len(os.listdir(folder + ".aside"))
-    write_for(shard, con, 1.5)
-    status = shim.status(con)
-    check(status["last_error"], "the failing snapshot does not show: %s" % status)
+    way = broken.FileInTheWay(folder)
+    way.fail()
+    survivors = len(os.listdir(way.aside))
+    status = {}
+
+    def told():
+        status.update(shim.status(con))
+        return status["last_error"]
+
+    write_for(shard, con, 1.5, until=told)
+    check(told(), "the failing snapshot does not show: %s" % status)
     t.note(status["last_error"])
-    os.unlink(folder)
-    os.rename(folder + ".aside", folder)
-    check_equal(len(os.listdir(folder)), survivors, "snapshots that survived")
+    check_equal(len(os.listdir(way.aside)), survivors, "snapshots that survived")
+    way.heal()
     n = chain.last(con)
     shim.sync(con)
     check_equal(shard.restore_now("after the trouble"), n, "last link")
-    wait_for(lambda: shard.write(con, 1) and len(shard.replica.newest().snapshots) >= 2, "another snapshot", 10, 0.05)
+    wait_for(lambda: shard.write(con, 1) and len(shard.replica.newest().snapshots) >= 2, "another snapshot", SLOW, 0.05)
     wait_caught_up(con)
     n = chain.last(con)
     con.close()
@@ -336,11 +351,11 @@ def a_snapshot_during_a_long_read_or_write_transaction(t):
     reader.execute("SELECT count(*) FROM chain").fetchone()
     n = shard.write(con, 20)
     side = shard.open()
-    shim.snapshot(side, "10s")
+    shim.snapshot(side, "60s")
     con.execute("CREATE TABLE fill(a)")
     con.execute("BEGIN IMMEDIATE")
     con.executemany("INSERT INTO fill VALUES(randomblob(3000))", [()] * 300)
-    shim.snapshot(side, "10s")
+    shim.snapshot(side, "60s")
     shim.sync(side)
     check_equal(shard.restore_now("in the middle of a transaction"), n, "last link")
     alone = t.path("alone.db")
@@ -417,7 +432,7 @@ def snapshots_are_whole_lz4_frames_of_the_promised_form(t):
             con.execute("INSERT INTO fill VALUES(randomblob(?))", (max(100, (left - 1) * 4000),))
         con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         shard.write(con, 1)
-        shim.snapshot(con, "20s")
+        shim.snapshot(con, "60s")
         con.close()
         shard.check_restores("%d pages" % page_count)
         for snapshot in shard.replica.newest().snapshots:
@@ -444,7 +459,7 @@ def restores_while_everything_runs(t):
     count = again = 0
     last = 0
     try:
-        while time.monotonic() < stop:
+        while time.monotonic() < stop or (count < 5 and time.monotonic() < stop + SLOW):
             copy = t.path("copy")
             shutil.rmtree(copy, ignore_errors=True)
             try:

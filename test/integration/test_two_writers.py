@@ -55,16 +55,16 @@ class Host:
     def commit(self):
         chain.commit_one(self.con, self.t.random, self.name)
         self.hashes.add(self.last())
-        shim.sync(self.con, "20s")
+        shim.sync(self.con, "60s")
         self.shipped = self.last()
 
     def restart(self):
         """The next commit begins a new WAL."""
         wait_for(lambda: self.con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0,
-                 "checkpoint of " + self.name, 20)
+                 "checkpoint of " + self.name, 60)
 
     def snapshot(self):
-        shim.snapshot(self.con, "20s")
+        shim.snapshot(self.con, "60s")
 
     def generation(self):
         return shim.status(self.con)["generation"]
@@ -185,7 +185,7 @@ def play(t, how, before, order, tools=(), store=None):
     replica = hosts["A"].shard.replica
     try:
         hosts["A"].open(create=True)
-        shim.sync(hosts["A"].con, "20s")  # or else there may be nothing yet that B could restore
+        shim.sync(hosts["A"].con, "60s")  # or else there may be nothing yet that B could restore
         for op in before:
             OPS[op][1](hosts["A"])
         if how == "at rest":
@@ -491,7 +491,7 @@ def a_process_that_was_stopped_for_long(t):
             if retention == "1s":
                 replica = b.shard.replica
                 wait_for(lambda: b.do("commit 1", "snapshot") and replica.generation(generation).indexes()[0] > 1,
-                         "retention of B", 30, 0.3)
+                         "retention of B", 120, 0.3)
             before = b.shard.replica.files()
             a.signal(signal.SIGCONT)
             a.answer()

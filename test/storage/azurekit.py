@@ -54,7 +54,7 @@ class Shell:
         self.heard += line
         if not line:
             with open(self.log, errors="replace") as log:
-                raise Failure("store_shell ended: status %s, %s" % (self.process.wait(10), log.read()[-800:]))
+                raise Failure("store_shell ended: status %s, %s" % (self.process.wait(120), log.read()[-800:]))
         return json.loads(line)
 
     def send(self, *fields):
@@ -82,7 +82,7 @@ class Shell:
         if self.process.stdin:
             self.process.stdin.close()
         try:
-            self.process.wait(20)
+            self.process.wait(120)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -48,7 +48,7 @@ class Shell:
         line = self.process.stdout.readline()
         self.heard += line
         if not line:
-            raise Failure("store_shell ended: status %s, %s" % (self.process.wait(10), self.logged()[-800:]))
+            raise Failure("store_shell ended: status %s, %s" % (self.process.wait(120), self.logged()[-800:]))
         return json.loads(line)
 
     def send(self, *fields):
@@ -80,7 +80,7 @@ class Shell:
         if self.process.stdin:
             self.process.stdin.close()
         try:
-            self.process.wait(20)
+            self.process.wait(120)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

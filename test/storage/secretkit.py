@@ -68,7 +68,7 @@ if attempt("load", shim.load) and attempt("open", opened):
     chain.exists(con) or chain.create(con)
     for i in range(5):
         chain.commit_one(con, random.Random(i))
-    good = attempt("sync", lambda: shim.sync(con, "8s" if options.get("patience") is None else options["patience"]))
+    good = attempt("sync", lambda: shim.sync(con, "60s" if options.get("patience") is None else options["patience"]))
     said("status", con.execute("PRAGMA litejoin_status").fetchone()[0])
     attempt("snapshot", lambda: shim.snapshot(con, "1s"))
     said("commands", commands())
@@ -157,7 +157,7 @@ class Watch:
         if url is not None:
             options["url"] = url
         done = subprocess.run([sys.executable, "-c", EMBEDDED, os.path.join(data, "shard_0.db")], input=json.dumps(options).encode(),
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
                               env=self.environment({"LITEJOIN_LOG_FILE": log, "LITEJOIN_LOG_LEVEL": "debug", **(env or {})}))
         logged = b""
         if os.path.exists(log):
@@ -172,7 +172,7 @@ class Watch:
     def cli(self, *arguments, env=None):
         self.runs += 1
         done = subprocess.run([harness.cli_path(), *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=60, env=self.environment(env or {}))
+                              stderr=subprocess.STDOUT, timeout=300, env=self.environment(env or {}))
         check(done.returncode >= 0, "litejoin-replica was ended by signal %d" % -done.returncode)
         self.add("litejoin-replica %s" % arguments[0], done.stdout)
         return Done(done.returncode, done.stdout.decode("utf-8", "replace"), "")

@@ -3,7 +3,7 @@
 test_abs.py - the Azure Blob driver on Azurite: every way of naming the account and of signing, large objects, and what it makes of
 refusals, throttling, a wrong clock, and proxies that break answers.
 """
-# timeout: 900
+# timeout: 1200
 
 import base64
 import email.utils
@@ -283,9 +283,9 @@ def a_sas_token_is_never_shown(t):
     """Not in any failure of the transport either, whose messages libcurl writes."""
     at = Opened(t, proxied=True)
     token, signature = sas(at.store.account, at.store.key, BOX)
-    shell = at.shell(sas_token=token, timeout_ms=700)
     small = write(t, "small", 10)
-    shell.good("put", "a", small)
+    at.shell(sas_token=token).good("put", "a", small)
+    shell = at.shell(sas_token=token, timeout_ms=700)
     broken = (faults.reset_before(), faults.black_hole(), faults.status(500, {}, b"?" + token.encode()), faults.truncate(3),
               faults.azure_error("AuthenticationFailed", message="Signature did not match: sig=" + signature),
               faults.azure_error("InternalError", message="while reading " + signature))
@@ -398,7 +398,7 @@ def ranges_are_checked(t):
 @test()
 def transfers_that_break_off(t):
     at = Opened(t, proxied=True)
-    shell = at.shell(timeout_ms=1000)
+    shell = at.shell(timeout_ms=3000)
     content = read(write(t, "small", 300000))
     at.store.put(BOX, "p/a", content)
     out = t.path("out")
@@ -411,7 +411,7 @@ def transfers_that_break_off(t):
             begin = time.monotonic()
             got = shell.fails(code, "get", "a", out)
             check(got["retryable"], "not retryable: %s" % got)
-            check(time.monotonic() - begin < 4, "took %.1f s" % (time.monotonic() - begin))
+            check(time.monotonic() - begin < 20, "took %.1f s" % (time.monotonic() - begin))
             check(content.startswith(read(out)), "other bytes than the object's")
     at.proxy.clear()
     shell.good("get", "a", out)

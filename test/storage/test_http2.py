@@ -59,7 +59,7 @@ def replication(t):
     chain.create(con)
     for _ in range(20):
         n = chain.commit_one(con, t.random)
-    shim.sync(con, "20s")
+    shim.sync(con, "60s")
     con.close()
     shutil.copy(path, t.path("before.db"))
     shutil.rmtree(os.path.dirname(path))

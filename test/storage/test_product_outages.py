@@ -5,7 +5,7 @@ test_product_outages.py - stores that are gone for a while, come and go, or answ
 What must hold: commits go on, disk use has its limits, what was written meanwhile arrives in order and once, and a database that
 cannot be restored is not opened.
 """
-# timeout: 600
+# timeout: 1200
 
 import os
 import re
@@ -54,7 +54,7 @@ def a_long_outage_under_load(t):
         check(last["spool_bytes"] > 0, "nothing was spooled: %s" % last)
         check(last["lag_frames"] > 0 and last["lag_ms"] > 0, "no lag: %s" % last)
         at.proxy.up()
-        at.caught_up(con, 60)
+        at.caught_up(con)
         check_equal(shim.sync(con).generation, first, "generation after the outage")
         check_equal(at.finish(con, snapshots=1), n, "last link")
         spool = [name for _, _, names in os.walk(at.data) for name in names if "spool" in name or name.endswith(".wal")]
@@ -132,7 +132,7 @@ def a_first_open_during_an_outage(t):
         at.write(con, 5)
         started = time.monotonic()
         con.close()
-        check(time.monotonic() - started < 4, "close took %.1f s" % (time.monotonic() - started))
+        check(time.monotonic() - started < 30, "close took %.1f s" % (time.monotonic() - started))
         con = at.open(create=False)
         at.write(con, 5)
         at.proxy.up()

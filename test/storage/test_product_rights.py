@@ -5,7 +5,7 @@ test_product_rights.py - embedded replication on an S3 store that says no: crede
 The gate (s3gate.py) checks signatures, sessions and the clock as Amazon does. What must hold: commits never notice, the status
 says what is wrong and what to do, it goes on by itself when that is put right, and no database is ever quietly begun anew.
 """
-# timeout: 600
+# timeout: 1200
 
 import json
 import os
@@ -92,14 +92,14 @@ def credentials_that_are_revoked(t):
                 at.caught_up(con)
                 at.finish(con, snapshots=1)
         with t.part("access denied"):
-            at = make("denied")
+            at = make("denied", shutdown_timeout="60s")
             con = at.ready()
             with at.proxy.rule(DENIED):
                 at.write_timed(con)
                 at.wait_error(con, "{url}: {segment}: PUT {host}: HTTP 403: AccessDenied: Access Denied", RIGHTS)
                 started = time.monotonic()
                 con.close()
-                check(time.monotonic() - started < 2.5, "close waited for rights that are not there")
+                check(time.monotonic() - started < 30, "close waited for rights that are not there")
             con = at.open(create=False)
             at.caught_up(con)
             at.finish(con, snapshots=1)
@@ -148,7 +148,7 @@ def a_bucket_that_is_not_there(t):
         con = at.open()
         at.write_timed(con)
         last = at.wait_error(con, "snapshot: {url}: {snapshot}: PUT {host}: " + text, NO_BUCKET)
-        wait_for(lambda: shim.status(con)["generation"] == "", "generation without a bucket", 30)  # not while it is tried
+        wait_for(lambda: shim.status(con)["generation"] == "", "generation without a bucket", PATIENCE)  # not while it is tried
         said = must_fail(shim.sync, con, "300ms")
         check(NO_BUCKET in said, "litejoin_sync says: " + said)
         con.close()

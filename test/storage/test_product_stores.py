@@ -5,7 +5,7 @@ test_product_stores.py - embedded replication to Azurite, fake-gcs-server and ss
 The same as test_product_faults.py asks of S3, in short: refused, reset, lost, stuck, gone at open, damaged, and what each store says
 when its container or bucket is not there.
 """
-# timeout: 600
+# timeout: 1200
 
 import os
 import re
@@ -65,7 +65,8 @@ def web_faults(t, kind, errors, unavailable):
             shim.sync(con, "%ds" % PATIENCE)
             at.proxy.settle()
             first, second = at.proxy.seen()[:2]
-            check(second.started - first.ended > 0.95, "the next request came after %.2f s" % (second.started - first.ended))
+            # from when it came: the record of its end may be late
+            check(second.started - first.started > 0.95, "the next request came after %.2f s" % (second.started - first.started))
             at.finish(con, snapshots=1)
         with t.part("lost acknowledgement"):
             at = make("lost")
@@ -130,14 +131,14 @@ def outage(t, make, text, hint):
             con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         at.wait_error(con, text, hint)
         at.proxy.up()
-        at.caught_up(con, 60)
+        at.caught_up(con)
         n = at.finish(con, snapshots=1)
         at.proxy.down()
         con = at.open(create=False)
         n = at.write(con, 3)
         wait_for(lambda: shim.status(con)["last_error"], "an error", PATIENCE)
         at.proxy.up()
-        at.caught_up(con, 60)
+        at.caught_up(con)
         check_equal(at.finish(con, snapshots=1), n, "last link")
         at.proxy.down()
         at.forget()
@@ -160,11 +161,11 @@ def outage(t, make, text, hint):
         at.proxy.drop()
         started = time.monotonic()
         con.close()
-        check(time.monotonic() - started < 3, "close took %.1f s" % (time.monotonic() - started))
+        check(time.monotonic() - started < 9, "close took %.1f s" % (time.monotonic() - started))
         at.proxy.on_connect = None
         at.proxy.drop()
         con = at.open(create=False)
-        at.caught_up(con, 60)
+        at.caught_up(con)
         at.finish(con, snapshots=1)
 
 

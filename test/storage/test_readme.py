@@ -6,7 +6,7 @@ Each block marked sh is run by bash in the project's root. Only places are chang
 "Object stores" the names of accounts and machines; AWS_ENDPOINT_URL and STORAGE_EMULATOR_HOST lead to servers on loopback. Left
 out is what installs packages or builds. And the rights that it says are enough, on servers that check them.
 """
-# timeout: 600
+# timeout: 1200
 
 import json
 import os
@@ -173,7 +173,7 @@ class GuardedMoto(servers.Moto):
 
     def make_user(self, policy):
         script = [servers.installed("moto", "bin", "python3"), "-c", MAKE_USER, self.endpoint, json.dumps(policy)]
-        done = subprocess.run(script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60)
+        done = subprocess.run(script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=300)
         check(done.returncode == 0, "boto3: " + done.stdout[-800:])
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         return dict(zip(names, done.stdout.split()), AWS_ENDPOINT_URL=self.endpoint, AWS_REGION=self.region)

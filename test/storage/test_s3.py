@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from ljtest import faults, harness, httpd, s3gate, servers, tls  # noqa: E402
-from ljtest.harness import check, check_equal, test  # noqa: E402
+from ljtest.harness import check, check_equal, test, wait_for  # noqa: E402
 from s3kit import Shell, conformance, read, write  # noqa: E402
 
 BUCKET = "lj-bucket"
@@ -423,14 +423,15 @@ def answers_that_are_another_range(t):
 @test()
 def stalls_end(t):
     at = Opened(t)
+    at.shell().good("put", "k", write(t, "file", 100000))
     shell = at.shell(timeout_ms=700)
-    shell.good("put", "k", write(t, "file", 100000))
     for name, fault, match in (("black hole", faults.black_hole(), {}), ("stall", faults.stall(1000), {"method": "GET"})):
         with t.part(name), at.gate.rule(fault, **match):
             started = time.monotonic()
             got = shell.fails("timed out", "get", "k", t.path("out"))
-            check(got["retryable"] and time.monotonic() - started < 5, "%s after %g s" % (got, time.monotonic() - started))
-    shell.good("get", "k", t.path("out"))
+            check(got["retryable"] and time.monotonic() - started < 20, "%s after %g s" % (got, time.monotonic() - started))
+    # on a busy machine 0.7 s of silence come by themselves
+    wait_for(lambda: shell("get", "k", t.path("out"))["code"] == "ok", "it works again")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

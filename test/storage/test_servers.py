@@ -166,7 +166,7 @@ def sftp(store, *options, env=None, port=None, stranger=False):
     argv = ["sftp", "-F", "none", "-P", str(port or store.port), "-o", "StrictHostKeyChecking=yes",
             "-o", "GlobalKnownHostsFile=none", "-o", "UserKnownHostsFile=" + known, *options]
     full = {key: value for key, value in os.environ.items() if key != "SSH_AUTH_SOCK"}
-    done = subprocess.run(argv + ["%s@127.0.0.1" % store.user], input=("ls %s\n" % store.root).encode(), timeout=20,
+    done = subprocess.run(argv + ["%s@127.0.0.1" % store.user], input=("ls %s\n" % store.root).encode(), timeout=300,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(full, **(env or {})))
     return done.returncode == 0 and (store.root + "/bkt").encode() in done.stdout
 

@@ -54,7 +54,7 @@ class Shell:
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
-            raise Failure("store_shell ended: status %s, %s" % (self.process.wait(10), self.logged()[-800:]))
+            raise Failure("store_shell ended: status %s, %s" % (self.process.wait(120), self.logged()[-800:]))
         return json.loads(line)
 
     def send(self, *fields):
@@ -89,7 +89,7 @@ class Shell:
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.close()
         try:
-            status = self.process.wait(10)
+            status = self.process.wait(120)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -105,7 +105,7 @@ def conformance(t, url, env=None, keys=None, large=None, **settings):
     if large:
         more["LJ_CONFORMANCE_BYTES"] = str(large)
     done = subprocess.run([built("storage_conformance"), url, *arguments], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, env=environment(t, more), timeout=200)
+                          stderr=subprocess.STDOUT, env=environment(t, more), timeout=800)
     lines = done.stdout.decode("utf-8", "replace").splitlines()
     ran = 0
     for line in lines:
@@ -534,9 +534,10 @@ def silence(t):
                     started = time.monotonic()
                     shell.fails("timed out", "get", "k", t.path("got"), says="did not answer for 0.7 s")
                     took = time.monotonic() - started
-                check(0.6 < took < 8, "%g s" % took)
+                check(0.6 < took < 30, "%g s" % took)
                 tunnel.drop()
-                shell.good("get", "k", t.path("got"))
+                # on a busy machine 0.7 s of silence come by themselves
+                wait_for(lambda: shell("get", "k", t.path("got"))["code"] == "ok", "it works again")
                 check(content(t.path("got")) == content(path), "other bytes")
 
 
@@ -593,7 +594,7 @@ def a_server_that_sets_no_times(t):
         server.make_bucket("b")
         env = {"LJ_CONFORMANCE_KEYS": "14", "LJ_CONFORMANCE_BYTES": "1000"}
         done = subprocess.run([built("storage_conformance"), server.url("b")], env=environment(t, env),
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=50)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
         failed = re.findall(r"\[  FAILED  \] (\w+)$", done.stdout, re.M)
         # the second one finds what the first one left
         check_equal(set(failed), {"put_sets_the_time", "concurrent_use"}, "what fails")
@@ -648,17 +649,20 @@ def connections_are_kept_and_limited(t):
     with servers.Sshd() as server:
         server.make_bucket("b")
         shell = works(t, server.url("b"))
-        before = sessions(server)
+        at_login = None
+        while at_login != sessions(server):  # what sshd needs for the login alone goes a moment later
+            at_login = sessions(server)
+            time.sleep(0.5)
         for i in range(10):
             shell.good("put", "k%d" % i, some_file(t, 100))
-        check_equal(sessions(server), before, "processes of sshd")
+        check_equal(sessions(server), at_login, "processes of sshd")
         shell.close()
         wait_for(lambda: not sessions(server), "the end of the connection")
 
 
 def probe(t, what, url):
     done = subprocess.run([built("sftp_probe"), what, url], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          env=environment(t), text=True, timeout=50)
+                          env=environment(t), text=True, timeout=300)
     t.note(done.stdout)
     check_equal(done.returncode, 0, "sftp_probe: " + done.stdout)
 

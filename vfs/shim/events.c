@@ -15,11 +15,12 @@
 #include "vfs/shim/handle.h"
 #include "vfs/shim/walindex.h"
 
-/* false: the wal-index is being written at this moment. */
+/* false: the wal-index, or what it shows, is being written at this moment. */
 static bool publish_index(lj_file *file)
 {
     lj_wal_end end;
-    if (!lj_db_publish_seen(file->open->db, lj_walindex_look, (void *)(uintptr_t)file->index, &end))
+    lj_walindex_view view = {.open = file->open, .region = file->index};
+    if (!lj_db_publish_seen(file->open->db, lj_walindex_look, &view, &end))
         return false;
     file->seen_salt = end.salt;
     file->seen_frames = (uint32_t)end.frames;
@@ -94,6 +95,8 @@ void lj_event_exclusive_commit(lj_file *file)
         return; /* published when the write lock was released */
     lj_db *db = file->open->db;
     lj_file *wal = file->partner;
+    if (wal != NULL)
+        lj_repair_forget(wal);
     if (file->index != NULL) {
         lj_event_ready(file);
         if (index_moved(file) && publish_index(file))

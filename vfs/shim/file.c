@@ -42,8 +42,10 @@ static int file_close(sqlite3_file *f)
     set_index(file, NULL); /* SQLite unmaps it before, unless a memory allocation failed */
     if (!file->is_wal)
         lj_registry_remove_file(file);
-    else if (live(file))
+    else if (live(file)) {
         lj_durable_close(file);
+        lj_repair_forget(file);
+    }
     if (file->partner != NULL)
         file->partner->partner = NULL;
     int rc = SQLITE_OK;

@@ -112,11 +112,12 @@ static int find_slot(sqlite3_file *r, volatile void *region, uint32_t frames)
 }
 
 /* One try. true = the lock of *ret_slot is held and *ret_index is what it froze. */
-static bool try_mark(sqlite3_file *r, volatile void *region, lj_walindex *ret_index, int *ret_slot)
+static bool try_mark(lj_open *open, volatile void *region, lj_walindex *ret_index, int *ret_slot)
 {
+    sqlite3_file *r = open->reader;
     lj_walindex now;
     lj_walindex again;
-    if (!lj_walindex_read(region, &now))
+    if (!lj_walindex_read_whole(open, region, &now))
         return false;
     bool backfilled = lj_walindex_backfilled(region) == now.frames;
     int slot = backfilled ? 0 : find_slot(r, region, now.frames);
@@ -237,20 +238,20 @@ static void volatile *map_index(lj_open *open)
 /* The SHARED lock is held. */
 static lj_code freeze_shared(lj_open *open, lj_freeze *ret_freeze, lj_error *err)
 {
-    sqlite3_file *r = open->reader;
     void volatile *region = map_index(open);
     if (region == NULL)
         return busy(err, "there is no wal-index yet");
     lj_walindex index;
     int slot = -1;
     for (int i = 0; i < MARK_TRIES && slot < 0; i++) {
-        if (!try_mark(r, region, &index, &slot))
+        if (!try_mark(open, region, &index, &slot))
             slot = -1;
     }
     if (slot < 0)
         return busy(err, "every read mark is taken");
     open->reader_slot = slot;
-    if (!lj_db_publish_seen(open->db, lj_walindex_look, (void *)(uintptr_t)region, NULL))
+    lj_walindex_view view = {.open = open, .region = region};
+    if (!lj_db_publish_seen(open->db, lj_walindex_look, &view, NULL))
         return busy(err, "the wal-index is being written");
     *ret_freeze = (lj_freeze){.salt = index.salt,
                               .frames = index.frames,
@@ -290,8 +291,11 @@ void lj_freeze_look(lj_open *open)
     if (open->reader == NULL && open_reader(open, &err) == LJ_OK) {
         sqlite3_file *r = open->reader;
         open->reader_shared = true; /* to be unmapped; no lock, which could be in somebody's way */
-        if (r->pMethods->xShmMap(r, 0, 32768, 0, &region) == SQLITE_OK && region != NULL)
-            (void)lj_db_publish_seen(open->db, lj_walindex_look, (void *)(uintptr_t)region, NULL);
+        lj_walindex_view view = {.open = open};
+        if (r->pMethods->xShmMap(r, 0, 32768, 0, &region) == SQLITE_OK && region != NULL) {
+            view.region = region;
+            (void)lj_db_publish_seen(open->db, lj_walindex_look, &view, NULL);
+        }
         close_reader(open);
     }
     pthread_mutex_unlock(&open->guard.mutex);

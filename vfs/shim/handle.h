@@ -106,6 +106,8 @@ struct lj_open {
     lj_shipper *shipper;
     lj_image_guard guard;
     atomic_uint sharers; /* handles with a lock on the database file */
+    /* WAL handles with a transaction that wrote frame headers without checksums, and such transactions that have ended (repair.c) */
+    atomic_uint unsummed, repairs;
     pthread_mutex_t
         view_mutex; /* rank 1: guards views, and keeps the index of each mapped while a thread of ours looks */
     lj_file *views;
@@ -239,6 +241,8 @@ void lj_repair_begin(lj_file *file);
 void lj_repair_note_write(lj_file *wal, const void *data, int len, sqlite3_int64 off);
 /* The write lock is about to be given back, and the WAL is `unsummed`. */
 void lj_repair_commit(lj_file *file);
+/* The WAL's transaction has ended without a repair. */
+void lj_repair_forget(lj_file *wal);
 
 /* ---- durable.c: commits that wait for the replica ---- */
 void lj_durable_open(lj_file *file, const lj_config *config);

@@ -182,8 +182,8 @@ bool lj_readguard_wait(lj_open *open)
 
 static bool looked_at(lj_open *open, lj_walindex *ret_index)
 {
-    void *region = (void *)(uintptr_t)open->guard_index;
-    return lj_db_publish_seen(open->db, lj_walindex_look, region, NULL) &&
+    lj_walindex_view view = {.open = open, .region = open->guard_index};
+    return lj_db_publish_seen(open->db, lj_walindex_look, &view, NULL) &&
            lj_walindex_read(open->guard_index, ret_index);
 }
 

@@ -9,7 +9,9 @@
  *
  * So what SQLite forgot is done here, when its writer gives the write lock back: nobody else can write, the frames are
  * final, and what they should say follows from the WAL itself. The wal-index gets the running checksum that the next
- * writer has to go on from, in the order in which SQLite writes it: second copy, barrier, first copy.
+ * writer has to go on from, in the order in which SQLite writes it: second copy, barrier, first copy. By then the wal-index has shown the
+ * commit for a moment: who looks meanwhile, a reader or a thread of ours, does not see it (lj_walindex_read_whole), or else it would be
+ * shipped, or snapshotted, before its frames verify.
  *
  * Not done, and then the database is replicated by snapshots until the WAL restarts (vfs/ship/snapshot.c): under exclusive locking,
  * where the writer goes on from its own copy of the wal-index; and where nothing shows that checksums hold at this
@@ -53,8 +55,19 @@ static bool without_sums(const uint8_t *frame_header)
 void lj_repair_note_write(lj_file *wal, const void *data, int len, sqlite3_int64 off)
 {
     if (len == (int)LJ_WAL_FRAME_HEADER_BYTES && off >= (sqlite3_int64)LJ_WAL_HEADER_BYTES &&
-        without_sums(data))
+        without_sums(data) && !wal->unsummed) {
         wal->unsummed = true;
+        (void)atomic_fetch_add(&wal->open->unsummed, 1);
+    }
+}
+
+void lj_repair_forget(lj_file *wal)
+{
+    if (!wal->unsummed)
+        return;
+    wal->unsummed = false;
+    (void)atomic_fetch_add(&wal->open->repairs, 1);
+    (void)atomic_fetch_sub(&wal->open->unsummed, 1);
 }
 
 /* Something of this WAL, or of one before it, was shipped: only what verifies is. */
@@ -149,13 +162,12 @@ void lj_repair_begin(lj_file *file)
         lj_walindex_peek(file->index, &file->begin_salt, &file->begin_frames);
 }
 
-void lj_repair_commit(lj_file *file)
+static void repair_commit(lj_file *file)
 {
     lj_walindex index;
     uint8_t raw[LJ_WAL_HEADER_BYTES];
     lj_wal_header header;
     lj_error err = LJ_ERROR_INIT;
-    file->partner->unsummed = false;
     if (file->index == NULL || !lj_walindex_read(file->index, &index))
         return;
     bool same_life = lj_wal_salt_eq(index.salt, file->begin_salt);
@@ -172,4 +184,10 @@ void lj_repair_commit(lj_file *file)
     lj_wal_chain_start(&w.chain, &header);
     repair(file, &w, &index, start);
     free(w.frame);
+}
+
+void lj_repair_commit(lj_file *file)
+{
+    repair_commit(file);
+    lj_repair_forget(file->partner);
 }

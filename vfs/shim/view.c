@@ -60,9 +60,10 @@ static void look(void *ctx)
     lj_open *open = ctx;
     pthread_mutex_lock(&open->view_mutex);
     bool seen = open->views != NULL;
-    if (seen)
-        (void)lj_db_publish_seen(open->db, lj_walindex_look, (void *)(uintptr_t)open->views->index,
-                                 NULL);
+    if (seen) {
+        lj_walindex_view view = {.open = open, .region = open->views->index};
+        (void)lj_db_publish_seen(open->db, lj_walindex_look, &view, NULL);
+    }
     pthread_mutex_unlock(&open->view_mutex);
     if (!seen)
         lj_freeze_look(open);

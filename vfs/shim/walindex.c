@@ -62,10 +62,21 @@ bool lj_walindex_read(const volatile void *region, lj_walindex *ret_index)
     return true;
 }
 
-bool lj_walindex_look(void *region, lj_wal_end *ret_end)
+bool lj_walindex_read_whole(const lj_open *open, const volatile void *region,
+                            lj_walindex *ret_index)
 {
+    unsigned repairs = atomic_load(&open->repairs);
+    if (atomic_load(&open->unsummed) != 0 || !lj_walindex_read(region, ret_index))
+        return false;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return atomic_load(&open->unsummed) == 0 && atomic_load(&open->repairs) == repairs;
+}
+
+bool lj_walindex_look(void *ctx, lj_wal_end *ret_end)
+{
+    const lj_walindex_view *view = ctx;
     lj_walindex index;
-    if (!lj_walindex_read(region, &index))
+    if (!lj_walindex_read_whole(view->open, view->region, &index))
         return false;
     *ret_end = (lj_wal_end){.salt = index.salt,
                             .frames = index.frames,

@@ -32,8 +32,18 @@ typedef struct {
 
 /* false while the header is not valid (not recovered yet, or being written). */
 bool lj_walindex_read(const volatile void *region, lj_walindex *ret_index);
-/* The same as a lj_db_look_fn: ctx is the region. */
-bool lj_walindex_look(void *region, lj_wal_end *ret_end);
+/*
+ * The same, and false too while a transaction of this process is not repaired yet (repair.c): SQLite shows it in the wal-index
+ * before it gives the write lock back, and its frames do not verify until then.
+ */
+bool lj_walindex_read_whole(const lj_open *open, const volatile void *region,
+                            lj_walindex *ret_index);
+/* That as a lj_db_look_fn. */
+typedef struct {
+    const lj_open *open;
+    const volatile void *region;
+} lj_walindex_view;
+bool lj_walindex_look(void *view, lj_wal_end *ret_end);
 /* Salts and frame count without verification: a cheap "did anything change?". */
 void lj_walindex_peek(const volatile void *region, lj_wal_salt *ret_salt, uint32_t *ret_frames);
 /* Frames that a checkpoint has begun to copy into the database file. */

@@ -16,6 +16,7 @@
     s3gate      a proxy that checks signatures and digests as S3 does
     fakecloud   the endpoints that hand out credentials: AWS, Google, Azure
     httpd       the HTTP server below them: rules, records, misbehaviour
+    ports       TCP ports that no other test gets
     tls         a certificate authority of the tests' own
     broken      replicas that fail: file in the way, read-only or full file system
 

@@ -1,9 +1,26 @@
 """broken.py - replicas that fail, and heal again: a file where the folder should be, a read-only or full file system."""
 
 import contextlib
+import ctypes
 import errno
 import os
 import subprocess
+
+
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def exchange(one, two):
+    """Two names change what they stand for, in one step: who works below them meanwhile finds no moment without either."""
+    if _libc.renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(two), RENAME_EXCHANGE):
+        code = ctypes.get_errno()
+        if code not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(code, os.strerror(code), one)
+        os.rename(one, one + ".between")  # a file system that cannot
+        os.rename(two, one)
+        os.rename(one + ".between", two)
 
 
 class FileInTheWay:
@@ -15,17 +32,19 @@ class FileInTheWay:
         self.broken = False
 
     def fail(self):
-        if os.path.isdir(self.folder):
-            os.rename(self.folder, self.aside)
-        with open(self.folder, "w") as file:
+        there = os.path.isdir(self.folder)
+        with open(self.aside if there else self.folder, "w") as file:
             file.write("in the way\n")
+        if there:
+            exchange(self.folder, self.aside)
         self.broken = True
 
     def heal(self):
         if self.broken:
-            os.unlink(self.folder)
-            if os.path.isdir(self.aside):
-                os.rename(self.aside, self.folder)
+            there = os.path.isdir(self.aside)
+            if there:
+                exchange(self.folder, self.aside)
+            os.unlink(self.aside if there else self.folder)
             self.broken = False
 
 

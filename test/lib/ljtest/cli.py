@@ -23,15 +23,15 @@ class Tool:
         self.name = name
         self.program = program
 
-    def run(self, *arguments, timeout=60, env=None):
+    def run(self, *arguments, timeout=300, env=None):
         """(exit status, stdout, stderr)"""
         return _run([self.program] + [str(a) for a in arguments], timeout, env)
 
-    def try_restore(self, root, out, *flags, timeout=60):
+    def try_restore(self, root, out, *flags, timeout=300):
         url = root if "://" in root else "file://" + root
         return self.run("restore", "-o", out, *flags, url, timeout=timeout)
 
-    def restore(self, root, out, *flags, timeout=60):
+    def restore(self, root, out, *flags, timeout=300):
         """Restores to `out` and fails unless it worked. The leftovers v0.3.13 leaves beside it are removed."""
         status, stdout, stderr = self.try_restore(root, out, *flags, timeout=timeout)
         harness.check(status == 0, "%s restore %s: status %d: %s"
@@ -86,7 +86,7 @@ class DidNotEnd(harness.Failure):
     """Litestream had to be killed."""
 
 
-def end_litestream(process, seconds=30):
+def end_litestream(process, seconds=60):
     """
     SIGTERM, and SIGKILL when it does not end in time: now and then v0.3.13 waits for ever in its last sync to an SFTP server.
     Returns whether it ended by itself.

@@ -61,15 +61,17 @@ class TokenFile:
     def __init__(self, path):
         self.path = path
         self.value = ""
+        self.good = ()
         self.number = 0
         self.rotate()
 
-    def rotate(self):
-        """Another token from now on; the old one is not good any more."""
+    def rotate(self, overlap=False):
+        """Another token from now on; the old one is not good any more, or with overlap (as real ones) for a while."""
         self.number += 1
         self.value = "file-token-%d-%s" % (self.number, binascii.hexlify(os.urandom(12)).decode())
         with open(self.path + ".new", "w") as file:
             file.write(self.value)
+        self.good = (*self.good[-4:], self.value) if overlap else (self.value,)
         os.rename(self.path + ".new", self.path)
         return self.value
 
@@ -257,7 +259,7 @@ class EcsCredentials(AwsEndpoint):
             raise Refusal(json_response({"code": "NotFound", "message": "no such thing"}, 404), "not the path of credentials")
         if self.token_needed:
             given = request.headers.get("Authorization")
-            if given != (self.token or self.token_file.value):
+            if given not in ((self.token,) if self.token else self.token_file.good):
                 raise Refusal(json_response({"code": "Unauthorized", "message": "wrong token"}, 401),
                               "token %r instead of the current one" % given)
         return self.credentials_json(RoleArn=self.role_arn)
@@ -311,7 +313,7 @@ class Sts(AwsEndpoint):
         if action == "AssumeRole":
             if not (request.headers.get("Authorization") or "").startswith("AWS4-HMAC-SHA256 "):
                 raise Refusal(self._error(403, "MissingAuthenticationToken", "not signed"), "AssumeRole is not signed")
-        elif form.get("WebIdentityToken") != self.token_file.value:
+        elif form.get("WebIdentityToken") not in self.token_file.good:
             raise Refusal(self._error(400, "InvalidIdentityToken", "The token is not the current one"),
                           "WebIdentityToken %r instead of the current one" % form.get("WebIdentityToken"))
         access_key, secret_key, token, expires = self.new_credentials()
@@ -551,7 +553,7 @@ class AzureAd(AzureEndpoint):
         if "client_assertion" in form:
             if form.get("client_assertion_type") != CLIENT_ASSERTION_TYPE:
                 self._refuse("invalid_request", 900144, "client_assertion_type is %r" % form.get("client_assertion_type"))
-            if form["client_assertion"] != self.token_file.value:
+            if form["client_assertion"] not in self.token_file.good:
                 self._refuse("invalid_client", 700024, "client_assertion %r instead of the current one"
                              % form["client_assertion"], 401)
         elif form.get("client_secret") != self.client_secret:

@@ -60,8 +60,11 @@ def _short(value):
     return text if len(text) <= 300 else text[:297] + "..."
 
 
-def wait_for(condition, what, seconds=10.0, step=0.01):
-    """Polls until condition() is true and returns its value; fails with `what` when the time is up."""
+def wait_for(condition, what, seconds=60.0, step=0.01):
+    """
+    Polls until condition() is true and returns its value; fails with `what` when the time is up. `seconds` end what never comes, on
+    the slowest machine there is: they decide nothing.
+    """
     end = time.monotonic() + seconds
     while True:
         value = condition()
@@ -109,7 +112,7 @@ def _litestream_version():
     if not path:
         return ""
     try:
-        return subprocess.run([path, "version"], stdout=subprocess.PIPE, timeout=20).stdout.decode().strip()
+        return subprocess.run([path, "version"], stdout=subprocess.PIPE, timeout=120).stdout.decode().strip()
     except (OSError, subprocess.SubprocessError):
         return ""
 

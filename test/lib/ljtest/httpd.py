@@ -20,6 +20,8 @@ import threading
 import time
 import urllib.parse
 
+from . import ports
+
 PIECE = 65536
 HEAD_MAX = 256 * 1024
 KEPT_BODY = 65536
@@ -377,9 +379,9 @@ class Server:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if self.receive_buffer:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
+        self.port = self.port or ports.reserve()
         listener.bind(("127.0.0.1", self.port))
         listener.listen(256)
-        self.port = listener.getsockname()[1]
         self._listener = listener
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
@@ -439,7 +441,7 @@ class Server:
         with self._lock:
             self.requests = []
 
-    def settle(self, seconds=5):
+    def settle(self, seconds=20):
         """Waits until no request is in work: a client may have its answer before the record of it is complete."""
         end = time.monotonic() + seconds
         while any(request.ended is None for request in self.seen()) and time.monotonic() < end:

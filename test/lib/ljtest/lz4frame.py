@@ -109,6 +109,24 @@ def decompress(frame):
         _lz4.LZ4F_freeDecompressionContext(context)
 
 
+def harm(path):
+    """
+    Flips bits of one byte in the middle of a file so that its content suffers. Not every byte will do: another distance in a row
+    of zeros copies zeros too.
+    """
+    with open(path, "rb") as file:
+        data = bytearray(file.read())
+    for at in range(len(data) // 2, len(data)):
+        data[at] ^= 0x55
+        try:
+            decompress(bytes(data))
+        except Lz4Error:
+            break
+        data[at] ^= 0x55
+    with open(path, "r+b") as file:
+        file.write(data)
+
+
 def profile_problem(frame):
     """Why a v0.3.13 or v0.5 reader could refuse or misread this frame's form, or "". Both pass over skippable frames in front."""
     frame = split_label(frame)[1]

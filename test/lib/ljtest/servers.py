@@ -30,20 +30,14 @@ import threading
 import time
 import urllib.parse
 
-from . import harness, native, stores
+from . import harness, native, ports, stores
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.abspath(os.path.join(HERE, "..", "..", ".."))
 INSTALLED = os.environ.get("LJ_SERVERS", "") or os.path.join(ROOT, ".cache", "servers")
-START_SECONDS = 40
+START_SECONDS = 120
 LITESTREAM_DB = {"monitor-interval": "50ms", "checkpoint-interval": "1m"}
 LITESTREAM_REPLICA = {"sync-interval": "50ms", "retention": "24h"}
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def installed(*names):
@@ -83,6 +77,16 @@ def descendants(pid):
         found += children
         waiting += children
     return found
+
+
+def _listens(path):
+    """Whether somebody takes connections at a socket's path: its name is there a moment before that."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+            return True
+        except OSError:
+            return False
 
 
 def _query(pairs):
@@ -168,7 +172,7 @@ class Server:
         """On a new port the first time, on the same one afterwards."""
         fixed = self.port
         for _ in range(5):
-            self.port = fixed or free_port()
+            self.port = fixed or ports.reserve()
             if self._start_once():
                 return
             if fixed:
@@ -184,7 +188,7 @@ class Server:
         while time.monotonic() < end:
             if self.process.poll() is not None:
                 return False  # most likely somebody took the port
-            if self.ready():
+            if self.ready() and self.process.poll() is None:
                 return True
             time.sleep(0.03)
         self.stop()
@@ -197,7 +201,7 @@ class Server:
         below = descendants(self.process.pid)
         self.process.send_signal(how)
         try:
-            self.process.wait(10)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -237,7 +241,7 @@ class Server:
         lines += ["%s%s: %s" % ("        " if i else "      - ", *item) for i, item in enumerate(replica.items())]
         return "\n".join(lines) + "\n"
 
-    def litestream(self, arguments, db, bucket, prefix, endpoint=None, timeout=60):
+    def litestream(self, arguments, db, bucket, prefix, endpoint=None, timeout=300):
         """Runs Litestream with a configuration for this store: (exit status, stdout + stderr)."""
         with tempfile.NamedTemporaryFile("w", suffix=".yml", dir=self.dir or None) as config:
             config.write(self.litestream_yaml(db, bucket, prefix, endpoint))
@@ -247,7 +251,7 @@ class Server:
                                   env=dict(os.environ, **self.environment(endpoint)), timeout=timeout)
         return done.returncode, done.stdout.decode("utf-8", "replace")
 
-    def litestream_restore(self, out, bucket, prefix, *flags, endpoint=None, timeout=60):
+    def litestream_restore(self, out, bucket, prefix, *flags, endpoint=None, timeout=300):
         """Restores the replica to `out` with Litestream v0.3.13 and fails unless it worked."""
         status, text = self.litestream(["restore", "-o", out, *flags], "/nowhere/litejoin.db", bucket, prefix, endpoint,
                                        timeout)
@@ -572,7 +576,7 @@ class Sshd(Server):
         process = subprocess.Popen(dies_with_us([program("ssh-agent"), "-D", "-a", path]), stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            harness.wait_for(lambda: os.path.exists(path), "the socket of ssh-agent")
+            harness.wait_for(lambda: _listens(path), "ssh-agent")
             env = {"SSH_AUTH_SOCK": path}
             for key in keys or (self.key_path,):
                 subprocess.run([program("ssh-add"), "-q", key], env=dict(os.environ, **env), check=True,

@@ -37,11 +37,12 @@ def uri(path, replica=None, **options):
     if replica is not None:
         query.append(("replica_url", replica if "://" in replica else "file://" + replica))
         options.setdefault("sync_interval", "50ms")
+        options.setdefault("shutdown_timeout", "60s")  # what a close and litejoin_sync wait for a slow machine
     query += [(key, str(value)) for key, value in options.items()]
     return "file:%s?%s" % (urllib.parse.quote(path), urllib.parse.urlencode(query, safe="/:"))
 
 
-def connect(path, replica=None, *, busy=10.0, pragmas=(), **options):
+def connect(path, replica=None, *, busy=60.0, pragmas=(), **options):
     """
     Opens through the shim in autocommit mode. cached_statements=0 matters: SQLite runs a VFS's pragmas when the statement
     is prepared, so a cached statement would give the old answer without doing anything.
@@ -68,7 +69,7 @@ def open_wal(path, replica, *, page_size=None, auto_vacuum=None, pragmas=(), **o
     return con
 
 
-def plain(path, *, busy=10.0, pragmas=()):
+def plain(path, *, busy=60.0, pragmas=()):
     """Opens through SQLite's own VFS: a writer that knows nothing of the shim, or a look into a restored file."""
     con = sqlite3.connect("file:" + urllib.parse.quote(path) + "?vfs=unix", uri=True, timeout=busy,
                           isolation_level=None, cached_statements=0, check_same_thread=False)
@@ -102,15 +103,15 @@ class Position:
         return self.text
 
 
-def sync(con, timeout=None, schema="main"):
-    """Ships everything and waits; sqlite3.Error when the replica cannot be reached in time."""
+def sync(con, timeout="60s", schema="main"):
+    """Ships everything and waits (None: as long as shutdown_timeout); sqlite3.Error when the replica cannot be reached in time."""
     value = "" if timeout is None else "='%s'" % timeout
     row = con.execute("PRAGMA %s.litejoin_sync%s" % (schema, value)).fetchone()
     harness.check(row, "litejoin_sync gave no row")
     return Position(row[0])
 
 
-def snapshot(con, timeout=None, schema="main"):
+def snapshot(con, timeout="60s", schema="main"):
     value = "" if timeout is None else "='%s'" % timeout
     return con.execute("PRAGMA %s.litejoin_snapshot%s" % (schema, value)).fetchall()
 

@@ -63,7 +63,7 @@ class Shell:
     def close(self):
         if self.process.poll() is None:
             self.process.stdin.close()
-            self.process.wait(20)
+            self.process.wait(120)
 
     def put(self, key, data, verb="put"):
         return self(verb, key, self.file(data))

@@ -188,7 +188,7 @@ class Workload:
         if self.reading:
             return
         name = "extra_%d" % self.rng.randint(0, 3)
-        self.con.execute("BEGIN")
+        self.con.execute("BEGIN IMMEDIATE")  # it reads first, and Litestream may write in between: no waiting helps then
         if self.con.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (name,)).fetchone():
             self.con.execute("DROP TABLE " + name)
         else:
@@ -233,7 +233,7 @@ class Workload:
         try:
             return con.execute("PRAGMA wal_checkpoint(%s)" % mode).fetchone()
         finally:
-            con.execute("PRAGMA busy_timeout=10000").fetchall()
+            con.execute("PRAGMA busy_timeout=60000").fetchall()
 
     def autocheckpoint(self):
         self.con.execute("PRAGMA wal_autocheckpoint=%d" % self.rng.choice((0, 5, 40, 1000))).fetchall()
