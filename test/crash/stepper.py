@@ -48,10 +48,10 @@ class Stepper:
         elif step == "rollback":
             con.execute("ROLLBACK")
         elif step == "sync":
-            shim.sync(con)
+            shim.sync(con, "60s")
             say("S", self.n)
         elif step == "snapshot":
-            shim.snapshot(con)
+            shim.snapshot(con, "60s")
         elif step == "close":
             con.close()
         elif step == "arm":

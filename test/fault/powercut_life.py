@@ -75,10 +75,10 @@ class Life:
 
     def sync(self):
         g = self.last
-        self.mark("S", g, shim.sync(self.con))
+        self.mark("S", g, shim.sync(self.con, "60s"))
 
     def snapshot(self):
-        shim.snapshot(self.con)
+        shim.snapshot(self.con, "60s")
 
     def reopen(self):
         self.con.close()

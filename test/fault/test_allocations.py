@@ -28,7 +28,7 @@ def lives(phases):
 
 def check_memory(worker, job, answer):
     for text in answer["open_failures"] + answer["errors"]:
-        check("memory" in text.lower() or "still shipping" in text or "replica is behind" in text,
+        check("memory" in text.lower() or failing.is_timeout(job, text),
               "an error that does not say what failed: %s" % text)
     leaked = answer["leaked"]
     for turn in range(3):  # what the process keeps for its next life, such as one more thread, is kept once
@@ -63,7 +63,7 @@ def restore_on_open(t):
     con = shim.open_wal(path, base, sync_interval="1h")
     chain.create(con)
     links = chain.commit_one(con, t.random)
-    shim.sync(con)
+    shim.sync(con, "60s")
     con.close()
 
     def run_one(worker, job):

@@ -52,12 +52,12 @@ def ours(t):
             chain.create(con)
         for step in ("", "RESTART", "snapshot", "snapshot", "TRUNCATE", "RESTART", "snapshot", ""):
             if step == "snapshot":
-                shim.snapshot(con)
+                shim.snapshot(con, "60s")
             elif step:
                 con.execute("PRAGMA wal_checkpoint(%s)" % step).fetchall()
             for _ in range(2):
                 chain.commit_one(con, t.random, payload_bytes=(0, 100))
-                shim.sync(con)
+                shim.sync(con, "60s")
         con.close()
     return os.path.join(base, "app")
 

@@ -42,7 +42,7 @@ def restore_on_open(t):
         if step:
             con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         links = chain.commit_one(con, t.random)
-        shim.sync(con)
+        shim.sync(con, "60s")
     con.close()
 
     def run_one(worker, job):
@@ -70,7 +70,7 @@ def restore_by_the_command_line(t):
         if step:
             con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         chain.commit_one(con, t.random)
-        shim.sync(con)
+        shim.sync(con, "60s")
     con.close()
 
     def run_one(_, job):

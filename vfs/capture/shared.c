@@ -15,6 +15,7 @@
 
 #define SLOT_MAGIC   UINT64_C(0x326e6961684a4c32) /* "2LJhain2" */
 #define SHARED_BYTES 16384u
+#define SEQUENCE_MAX (UINT64_MAX / 2) /* nobody gets there by counting */
 
 typedef struct {
     uint64_t magic;
@@ -51,22 +52,109 @@ static uint64_t slot_check(const shared_slot *slot)
     return hash;
 }
 
-static bool slot_valid(const shared_slot *slot)
+/* ---- what a session can be: the page is written by others, and a checksum does not say that they were right ---- */
+
+#define FRAMES_MAX UINT64_C(0xffffffff) /* as many as a wal-index can count */
+
+/* Where the flags of a session are. Another value than 0 or 1 must not even be read as a bool. */
+static const uint16_t flags[] = {
+    offsetof(lj_session, chain.active),
+    offsetof(lj_session, chain.has_life),
+    offsetof(lj_session, chain.unused),
+    offsetof(lj_session, chain.sealed),
+    offsetof(lj_session, chain.emptied),
+    offsetof(lj_session, chain.has_next),
+    offsetof(lj_session, chain.guarded),
+    offsetof(lj_session, live),
+    offsetof(lj_session, established),
+    offsetof(lj_session, freezing),
+    offsetof(lj_session, disturbed),
+    offsetof(lj_session, broken),
+    offsetof(lj_session, not_wal),
+    offsetof(lj_session, ship_error.retryable),
+    offsetof(lj_session, snapshot_error.retryable),
+    offsetof(lj_session, pending.failing),
+    offsetof(lj_session, pending.error.retryable),
+    offsetof(lj_session, pending.sending),
+    offsetof(lj_session, pending.sent_unknown),
+    offsetof(lj_session, pending.sent_revoked),
+    offsetof(lj_session, pending.orphaned),
+    offsetof(lj_session, pending.degraded),
+};
+
+static bool flags_ok(const lj_session *s)
 {
-    return slot->magic == SLOT_MAGIC && slot->check == slot_check(slot);
+    uint8_t all = 0;
+    for (size_t i = 0; i < LJ_ARRAY_LEN(flags); i++)
+        all |= ((const uint8_t *)s)[flags[i]];
+    return all <= 1;
 }
 
-static const shared_slot *newest_slot(const lj_shared *shared)
+static bool text_ok(const char *text, size_t size)
 {
-    const shared_slot *best = NULL;
+    return memchr(text, 0, size) != NULL;
+}
+
+static bool error_ok(const lj_error *err)
+{
+    return (uint32_t)err->code <= LJ_INTERNAL && err->retry_after_ns >= 0 &&
+           text_ok(err->message, sizeof(err->message)) && text_ok(err->hint, sizeof(err->hint));
+}
+
+/* `needed`: it must have a value. */
+static bool generation_ok(const char *generation, bool needed)
+{
+    return generation[0] == 0
+               ? !needed
+               : text_ok(generation, LJ_GENERATION_MAX) && lj_generation_ok(generation);
+}
+
+static bool page_size_ok(uint32_t bytes)
+{
+    return bytes == 0 || lj_wal_page_size_ok(bytes);
+}
+
+static bool time_ok(int64_t ns)
+{
+    return ns <= INT64_MAX - LJ_NS_PER_S; /* something behind it can be counted */
+}
+
+static bool session_ok(const lj_session *s)
+{
+    const lj_chain *chain = &s->chain;
+    return flags_ok(s) && generation_ok(chain->generation, chain->active) &&
+           chain->index <= LJ_INDEX_MAX && chain->base_frames <= FRAMES_MAX &&
+           chain->sealed_frames <= FRAMES_MAX && generation_ok(s->pos.generation, false) &&
+           s->pos.index <= LJ_INDEX_MAX && text_ok(s->broken_reason, sizeof(s->broken_reason)) &&
+           text_ok(s->last_break, sizeof(s->last_break)) && text_ok(s->mode, sizeof(s->mode)) &&
+           text_ok(s->url, sizeof(s->url)) && time_ok(s->last_snapshot_ns) &&
+           time_ok(s->last_object_ns) && page_size_ok(s->page_size) && error_ok(&s->ship_error) &&
+           error_ok(&s->snapshot_error) && error_ok(&s->pending.error) &&
+           (uint32_t)s->pending.state <= LJ_PENDING_LEFT && s->pending.end.frames <= FRAMES_MAX &&
+           page_size_ok(s->pending.end.page_size);
+}
+
+/* ---- the slots ---- */
+
+static bool slot_valid(const shared_slot *slot)
+{
+    return slot->magic == SLOT_MAGIC && slot->sequence <= SEQUENCE_MAX &&
+           slot->check == slot_check(slot) && session_ok(&slot->session);
+}
+
+/* A copy: whoever does not keep to the lock may write while we look. */
+static bool newest_slot(const lj_shared *shared, shared_slot *ret_slot)
+{
+    const shared_slot *slots = shared->page->slots;
     if (shared->page->layout != LAYOUT)
-        return NULL;
+        return false;
+    int newer = slots[1].sequence > slots[0].sequence ? 1 : 0;
     for (int i = 0; i < 2; i++) {
-        const shared_slot *slot = &shared->page->slots[i];
-        if (slot_valid(slot) && (best == NULL || slot->sequence > best->sequence))
-            best = slot;
+        memcpy(ret_slot, &slots[i == 0 ? newer : 1 - newer], sizeof(*ret_slot));
+        if (slot_valid(ret_slot))
+            return true;
     }
-    return best;
+    return false;
 }
 
 lj_code lj_shared_open(const char *path, lj_shared **ret_shared, lj_error *err)
@@ -106,25 +194,31 @@ bool lj_shared_foreign(const lj_shared *shared)
 
 bool lj_shared_load(const lj_shared *shared, lj_session *ret_session)
 {
-    const shared_slot *slot = newest_slot(shared);
-    if (slot == NULL)
+    shared_slot slot;
+    if (!newest_slot(shared, &slot))
         return false;
-    *ret_session = slot->session;
-    ret_session->chain.generation[LJ_GENERATION_MAX - 1] = 0;
+    *ret_session = slot.session;
     return true;
 }
 
 void lj_shared_store(lj_shared *shared, const lj_session *session)
 {
     shared_page *page = shared->page;
-    const shared_slot *newest = newest_slot(shared);
     shared_slot slot;
+    bool begin = !newest_slot(shared, &slot) || slot.sequence == SEQUENCE_MAX;
+    uint64_t sequence = begin ? 1 : slot.sequence + 1;
     memset(&slot, 0, sizeof(slot));
     slot.magic = SLOT_MAGIC;
-    slot.sequence = newest == NULL ? 1 : newest->sequence + 1;
+    slot.sequence = sequence;
     memcpy(&slot.session, session, sizeof(slot.session));
     slot.check = slot_check(&slot);
     shared_slot *target = &page->slots[slot.sequence & 1];
+    if (begin) {
+        /* a slot of ours from before another build had the page would count again, and be newer */
+        __atomic_store_n(&page->slots[0].magic, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&page->slots[1].magic, 0, __ATOMIC_RELAXED);
+        atomic_signal_fence(memory_order_seq_cst);
+    }
     __atomic_store_n(&page->layout, LAYOUT, __ATOMIC_RELAXED);
     __atomic_store_n(&target->magic, 0, __ATOMIC_RELAXED); /* invalid while it is being written */
     atomic_signal_fence(memory_order_seq_cst);

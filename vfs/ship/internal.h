@@ -161,8 +161,16 @@ lj_code lj_ship_conflict(lj_shipper *s, const lj_position *at, lj_error *err);
 void lj_ship_disown(lj_shipper *s, const char *generation);
 /* rollover.c: in the shipping task, when the snapshot task asked for it. */
 LJ_WARN_UNUSED lj_code lj_rollover(lj_shipper *s, lj_error *err);
-/* shipper.c: writes s->saved if it changed. */
+/* save.c: writes s->saved if it changed. */
 LJ_WARN_UNUSED lj_code lj_ship_save(lj_shipper *s, lj_error *err);
+/* Which of this process's lives an index is; 0 for one from before. */
+uint64_t lj_ship_life_of(const lj_chain *chain, const lj_life *life, uint32_t index);
+/*
+ * Tells the database of an acknowledgement that could not be written into the position file at first, when it is written now.
+ * `known` is the position the database knows, looked at together with `chain` and `life`.
+ */
+void lj_ship_tell(lj_shipper *s, const lj_chain *chain, const lj_life *life,
+                  const lj_position *known);
 /*
  * Gets an object and unpacks it into `content`, to its checksum. LJ_CORRUPT: it is not one whole LZ4 frame; else the errors of
  * the store and of `content`.

@@ -33,15 +33,39 @@ static bool possible_locked(const lj_shipper *s)
            db->chain.index < LJ_INDEX_MAX;
 }
 
+/*
+ * Behind the move nobody knows any more what was shipped under the old index: so the database is told of all of it before, also of
+ * what could not be written into the position file when it was acknowledged.
+ */
+static lj_code tell_before(lj_shipper *s, lj_error *err)
+{
+    lj_db *db = s->db;
+    LJ_TRY(lj_ship_save(s, err));
+    pthread_mutex_lock(&db->mutex);
+    lj_db_refresh_locked(db);
+    bool possible = possible_locked(s);
+    lj_chain chain = db->chain;
+    lj_life life = db->life;
+    life.number = db->session_life;
+    lj_position known = db->pos;
+    pthread_mutex_unlock(&db->mutex);
+    if (possible)
+        lj_ship_tell(s, &chain, &life, &known);
+    return LJ_OK;
+}
+
 lj_code lj_rollover(lj_shipper *s, lj_error *err)
 {
     lj_db *db = s->db;
     lj_saved_position *saved = &s->saved;
     pthread_mutex_lock(&db->mutex);
     bool wanted = s->rollover_wanted;
-    if (wanted)
-        lj_db_enter_locked(db);
-    bool possible = wanted && possible_locked(s);
+    pthread_mutex_unlock(&db->mutex);
+    if (!wanted)
+        return LJ_OK;
+    LJ_TRY(tell_before(s, err));
+    lj_db_enter(db);
+    bool possible = possible_locked(s);
     if (possible) {
         uint64_t frames = lj_wal_frames_below(saved->page_size, saved->at.offset);
         saved->has_base = true;
@@ -58,11 +82,7 @@ lj_code lj_rollover(lj_shipper *s, lj_error *err)
         db->pos = saved->at;
         s->unsaved = true;
     }
-    if (wanted)
-        lj_db_leave_locked(db);
-    pthread_mutex_unlock(&db->mutex);
-    if (!wanted)
-        return LJ_OK;
+    lj_db_leave(db);
     /* the snapshot task goes on only now: an object of the next index must find its name in the position file */
     LJ_TRY(lj_ship_save(s, err));
     LJ_TRY(lj_end_mark(s, err));

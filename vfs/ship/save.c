@@ -3,6 +3,8 @@
  *
  * Layer: ship. Thread-safety: see internal.h.
  */
+#include <string.h>
+
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/capture/session.h"
@@ -32,6 +34,23 @@ lj_code lj_ship_save(lj_shipper *s, lj_error *err)
     s->newest_object_ns = s->saved.last_object_ns;
     lj_db_leave(s->db);
     return LJ_OK;
+}
+
+uint64_t lj_ship_life_of(const lj_chain *chain, const lj_life *life, uint32_t index)
+{
+    uint64_t back = chain->index - index;
+    return chain->has_life && life->number > back ? life->number - back : 0;
+}
+
+void lj_ship_tell(lj_shipper *s, const lj_chain *chain, const lj_life *life,
+                  const lj_position *known)
+{
+    const lj_position *at = &s->saved.at;
+    if (at->offset == 0 || s->unsaved || strcmp(at->generation, chain->generation) != 0 ||
+        lj_position_compare(known, at) >= 0)
+        return;
+    lj_db_shipped(s->db, at, lj_ship_life_of(chain, life, at->index),
+                  lj_wal_frames_below(s->saved.page_size, at->offset));
 }
 
 void lj_ship_sync_position(lj_shipper *s)

@@ -1,6 +1,6 @@
 /*
- * scheduler.c - see scheduler.h. Two crews of workers, one for the short tasks and one for the bulk ones, each with a queue: a
- * binary heap by due time.
+ * scheduler.c - see scheduler.h. Two crews of workers, one for the short tasks and one for the bulk ones, each with a queue by
+ * due time: a pairing heap, whose links are in the tasks, so that no wake-up is lost for want of memory.
  */
 #include "vfs/ship/scheduler.h"
 
@@ -15,8 +15,7 @@
 #define WORKER_STACK_BYTES (512u * 1024u)
 
 typedef struct {
-    lj_task **heap; /* 1-based: heap[1] is due first */
-    size_t count, capacity;
+    lj_task *first; /* due first; the others are below it */
     unsigned workers, sleeping;
     pthread_cond_t work; /* something became due earlier */
 } crew;
@@ -53,64 +52,74 @@ static unsigned most_workers(const crew *c)
     return c == &sched.bulk ? lj_scheduler_bulk_max(sched.workers_max) : sched.workers_max;
 }
 
-static void heap_put(crew *c, size_t at, lj_task *task)
+/* Two heaps become one; either may be NULL. */
+static lj_task *merge(lj_task *a, lj_task *b)
 {
-    c->heap[at] = task;
-    task->heap_at = at;
+    if (a == NULL || b == NULL)
+        return a != NULL ? a : b;
+    lj_task *upper = b->due_ns < a->due_ns ? b : a;
+    lj_task *lower = upper == a ? b : a;
+    lower->before = upper;
+    lower->next = upper->child;
+    if (upper->child != NULL)
+        upper->child->before = lower;
+    upper->child = lower;
+    upper->next = NULL;
+    upper->before = NULL;
+    return upper;
 }
 
-static void heap_up(crew *c, size_t at)
+/* What is left of a heap whose first task goes: in pairs from the left, and these from the right. */
+static lj_task *merge_children(lj_task *child)
 {
-    lj_task *task = c->heap[at];
-    for (; at > 1 && c->heap[at / 2]->due_ns > task->due_ns; at /= 2)
-        heap_put(c, at, c->heap[at / 2]);
-    heap_put(c, at, task);
-}
-
-static void heap_down(crew *c, size_t at)
-{
-    lj_task *task = c->heap[at];
-    for (;;) {
-        size_t child = at * 2;
-        if (child > c->count)
-            break;
-        if (child < c->count && c->heap[child + 1]->due_ns < c->heap[child]->due_ns)
-            child++;
-        if (c->heap[child]->due_ns >= task->due_ns)
-            break;
-        heap_put(c, at, c->heap[child]);
-        at = child;
+    lj_task *pairs = NULL;
+    while (child != NULL) {
+        lj_task *a = child;
+        lj_task *b = a->next;
+        child = b != NULL ? b->next : NULL;
+        a->next = NULL;
+        if (b != NULL)
+            b->next = NULL;
+        lj_task *pair = merge(a, b);
+        pair->before = NULL;
+        pair->next = pairs;
+        pairs = pair;
     }
-    heap_put(c, at, task);
+    lj_task *all = NULL;
+    while (pairs != NULL) {
+        lj_task *pair = pairs;
+        pairs = pair->next;
+        pair->next = NULL;
+        all = merge(all, pair);
+    }
+    return all;
 }
 
 static void heap_remove(lj_task *task)
 {
     crew *c = crew_of(task);
-    size_t at = task->heap_at;
-    lj_task *last = c->heap[c->count--];
-    task->heap_at = 0;
-    if (last == task)
-        return;
-    heap_put(c, at, last);
-    heap_up(c, at);
-    heap_down(c, last->heap_at);
+    lj_task *below = merge_children(task->child);
+    if (task == c->first) {
+        c->first = below;
+    } else {
+        if (task->before->child == task)
+            task->before->child = task->next;
+        else
+            task->before->next = task->next;
+        if (task->next != NULL)
+            task->next->before = task->before;
+        c->first = merge(c->first, below);
+    }
+    task->child = task->next = task->before = NULL;
+    task->queued = false;
 }
 
-static bool heap_insert(lj_task *task)
+static void heap_insert(lj_task *task, int64_t due_ns)
 {
     crew *c = crew_of(task);
-    if (c->count + 2 > c->capacity) {
-        size_t capacity = c->capacity == 0 ? 16 : c->capacity * 2;
-        lj_task **heap = realloc(c->heap, capacity * sizeof(*heap));
-        if (heap == NULL)
-            return false;
-        c->heap = heap;
-        c->capacity = capacity;
-    }
-    heap_put(c, ++c->count, task);
-    heap_up(c, c->count);
-    return true;
+    task->due_ns = due_ns;
+    task->queued = true;
+    c->first = merge(c->first, task);
 }
 
 static void queue_locked(lj_task *task, int64_t due_ns)
@@ -122,16 +131,12 @@ static void queue_locked(lj_task *task, int64_t due_ns)
         task->again = true;
         return;
     }
-    if (task->heap_at != 0) {
-        if (due_ns < task->due_ns) {
-            task->due_ns = due_ns;
-            heap_up(crew_of(task), task->heap_at);
-        }
-        return;
+    if (task->queued) {
+        if (due_ns >= task->due_ns)
+            return;
+        heap_remove(task);
     }
-    task->due_ns = due_ns;
-    /* without memory for the queue the task waits for its next wake-up */
-    (void)heap_insert(task);
+    heap_insert(task, due_ns);
 }
 
 static void start_worker_locked(crew *c);
@@ -139,7 +144,7 @@ static void start_worker_locked(crew *c);
 /* The worker that leaves the queue may stay away for long: somebody else has to watch what is left in it. */
 static void hand_over_locked(crew *c)
 {
-    if (c->count == 0)
+    if (c->first == NULL)
         return;
     if (c->sleeping > 0)
         pthread_cond_signal(&c->work); /* it may sleep until a later time, or for good */
@@ -167,10 +172,10 @@ static void run_locked(lj_task *task)
 static void sleep_locked(crew *c)
 {
     c->sleeping++;
-    if (c->count == 0) {
+    if (c->first == NULL) {
         pthread_cond_wait(&c->work, &sched.mutex);
     } else {
-        int64_t due_ns = c->heap[1]->due_ns;
+        int64_t due_ns = c->first->due_ns;
         struct timespec at = {.tv_sec = (time_t)(due_ns / LJ_NS_PER_S),
                               .tv_nsec = (long)(due_ns % LJ_NS_PER_S)};
         pthread_cond_timedwait(&c->work, &sched.mutex, &at);
@@ -185,8 +190,8 @@ static void *worker(void *arg)
         lj_thread_give_way();
     pthread_mutex_lock(&sched.mutex);
     for (;;) {
-        if (c->count > 0 && c->heap[1]->due_ns <= lj_clock_mono_ns())
-            run_locked(c->heap[1]);
+        if (c->first != NULL && c->first->due_ns <= lj_clock_mono_ns())
+            run_locked(c->first);
         else
             sleep_locked(c);
     }
@@ -246,7 +251,7 @@ void lj_task_stop(lj_task *task)
     pthread_mutex_lock(&sched.mutex);
     prepare_locked();
     task->dead = true;
-    if (task->heap_at != 0)
+    if (task->queued)
         heap_remove(task);
     while (task->running)
         pthread_cond_wait(&sched.done, &sched.mutex);
@@ -258,6 +263,6 @@ void lj_scheduler_after_fork(void)
     pthread_mutex_init(&sched.mutex, NULL);
     sched.ready = false;
     /* the parent's queues: their tasks belong to databases this process does not replicate */
-    sched.small = (crew){.heap = NULL};
-    sched.bulk = (crew){.heap = NULL};
+    sched.small = (crew){.first = NULL};
+    sched.bulk = (crew){.first = NULL};
 }

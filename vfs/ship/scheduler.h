@@ -8,7 +8,7 @@
  * host (lj_thread_give_way): however many databases take their snapshots at once, segments go on, and so do commits.
  *
  * Layer: ship. Thread-safety: every function, from any thread. The mutex (rank 3) is never held while a task runs. Threads
- * start at the first wake-up, with all signals blocked. After fork() the child has no workers and no tasks:
+ * start at the first wake-up, with all signals blocked. Nothing is allocated: a wake-up cannot be lost. After fork() the child has no workers and no tasks:
  * lj_scheduler_after_fork() starts it afresh.
  */
 #ifndef LJ_SCHEDULER_H
@@ -28,7 +28,9 @@ struct lj_task {
     bool bulk;
     /* the scheduler's */
     int64_t due_ns;
-    size_t heap_at; /* 1-based place in the queue, 0 = not queued */
+    lj_task *child, *next; /* in the queue: those due later, and who has the same task above */
+    lj_task *before;       /* who has this one as child or next */
+    bool queued;
     bool running;
     bool again;
     int64_t again_ns;

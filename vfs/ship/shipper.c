@@ -138,13 +138,6 @@ static bool needs_generation(lj_shipper *s)
 
 /* ------------------------------------------------------------------ shipping */
 
-/* Which of this process's lives an index is; 0 for one from before. */
-static uint64_t life_of(const lj_chain *chain, const lj_life *life, uint32_t index)
-{
-    uint64_t back = chain->index - index;
-    return chain->has_life && life->number > back ? life->number - back : 0;
-}
-
 static lj_code ship_spooled(lj_shipper *s, const lj_spool_entry *entry, lj_error *err)
 {
     LJ_CLEANUP(lj_closep) int fd = -1;
@@ -192,7 +185,7 @@ static lj_code drain_spool(lj_shipper *s, const lj_chain *chain, const lj_life *
         LJ_TRY(ship_spooled(s, &entry, err));
         LJ_TRY(lj_ship_save(s, err));
         uint64_t frames = lj_wal_frames_below(s->saved.page_size, s->saved.at.offset);
-        lj_db_shipped(db, &s->saved.at, life_of(chain, life, s->saved.at.index), frames);
+        lj_db_shipped(db, &s->saved.at, lj_ship_life_of(chain, life, s->saved.at.index), frames);
         if (s->saved.at.offset < entry.end)
             return LJ_OK;
     }
@@ -256,18 +249,6 @@ static lj_code ship_live(lj_shipper *s, const lj_chain *chain, const lj_life *li
     return LJ_OK;
 }
 
-/* An acknowledgement that could not be written into the position file at first is told to the database when it is. */
-static void tell_if_behind(lj_shipper *s, const lj_chain *chain, const lj_life *life,
-                           const lj_position *known)
-{
-    const lj_position *at = &s->saved.at;
-    if (at->offset == 0 || s->unsaved || strcmp(at->generation, chain->generation) != 0 ||
-        lj_position_compare(known, at) >= 0)
-        return;
-    lj_db_shipped(s->db, at, life_of(chain, life, at->index),
-                  lj_wal_frames_below(s->saved.page_size, at->offset));
-}
-
 /* One step of shipping. *ret_more: call again. */
 static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
 {
@@ -289,7 +270,7 @@ static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
     *ret_more = false;
     if (!chain.active || code != LJ_OK)
         return code;
-    tell_if_behind(s, &chain, &life, &known);
+    lj_ship_tell(s, &chain, &life, &known);
     if (spooled > 0) {
         LJ_TRY(drain_spool(s, &chain, &life, spooled, ret_more, err));
         if (*ret_more)

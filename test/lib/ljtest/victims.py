@@ -16,6 +16,7 @@ from .harness import check, check_equal
 from .replica import Replica
 
 WRITER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "crash", "writer.py")
+PATIENT = {"shutdown_timeout": "60s"}  # for a sync and a close: as long as a busy machine needs
 
 
 class Heard:
@@ -58,7 +59,7 @@ class Victim:
         with open(self.out, "rb") as file:
             return file.read().decode()
 
-    def wait_for_line(self, start, seconds=30):
+    def wait_for_line(self, start, seconds=120):
         """Waits for a line that starts so; False when the process ended without it."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -78,7 +79,7 @@ class Victim:
         check(status in (0, -signal.SIGKILL), "writer ended with status %d: %s" % (status, errors[-500:]))
         return Heard(self.text())
 
-    def finish(self, seconds=60):
+    def finish(self, seconds=200):
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -99,7 +100,8 @@ class Bench:
         t.folder(name, "data")
         self.db = t.path(name, "data", "shard_0.db")
         self.replica = Replica(os.path.join(base, "shard_0"))
-        self.settings = dict(settings, db=self.db, replica=base)
+        options = dict(PATIENT, **settings.get("options", {}))
+        self.settings = dict(settings, db=self.db, replica=base, options=options)
         self.book = ledger if settings.get("ledger") else chain
         self.synced = self.committed = self.begun = 0
         self.kills = 0
@@ -119,7 +121,7 @@ class Bench:
     def start(self, name="writer", **more):
         settings = dict(self.settings, seed="%s/%d" % (self.t.seed, self.kills))
         settings.update(more)
-        options = dict(settings.get("options", {}))
+        options = dict(PATIENT, **settings.get("options", {}))
         options.setdefault("sync_interval", self.rng.choice(("10ms", "50ms", "1s")))
         settings["options"] = options
         return Victim(self.t, settings, name, self.env)

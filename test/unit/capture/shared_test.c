@@ -121,6 +121,90 @@ static void both_slots_torn(void **state)
     lj_shared_close(shared);
 }
 
+static void change(lj_session *session, int what)
+{
+    uint8_t raw = 7;
+    switch (what) {
+    case 0:
+        memcpy(&session->chain.sealed, &raw, 1);
+        break; /* no bool */
+    case 1:
+        memset(session->chain.generation, 'a', LJ_GENERATION_MAX);
+        break;
+    case 2:
+        snprintf(session->pos.generation, LJ_GENERATION_MAX, "../../etc");
+        break;
+    case 3:
+        session->chain.index = LJ_INDEX_MAX + 1u;
+        break;
+    case 4:
+        memset(session->url, 'x', sizeof(session->url));
+        break;
+    case 5:
+        memset(session->ship_error.hint, 'x', sizeof(session->ship_error.hint));
+        break;
+    case 6:
+        session->last_object_ns = INT64_MAX;
+        break;
+    case 7:
+        session->pending.state = (lj_pending_state)6;
+        break;
+    case 8:
+        session->pending.end.page_size = 1000;
+        break;
+    default:
+        session->chain.sealed_frames = UINT64_MAX;
+        break;
+    }
+}
+
+/* The checksum is right, and the content is nothing a session can be: as if it had not been stored. */
+static void what_cannot_be_is_refused(void **state)
+{
+    lj_error err = LJ_ERROR_INIT;
+    char path[128];
+    path_of(*state, path);
+    lj_shared *shared = NULL;
+    lj_session got;
+    assert_ok(lj_shared_open(path, &shared, &err), &err);
+    for (int what = 0; what < 10; what++) {
+        lj_session good = session_number(100 + (uint32_t)what);
+        lj_session bad = good;
+        lj_shared_store(shared, &good);
+        change(&bad, what);
+        lj_shared_store(shared, &bad);
+        assert_true(lj_shared_load(shared, &got));
+        assert_memory_equal(&got, &good, sizeof(good));
+        lj_shared_store(shared, &bad);
+        lj_shared_store(shared, &bad);
+        lj_shared_store(shared, &good);
+        assert_true(lj_shared_load(shared, &got));
+    }
+    lj_shared_close(shared);
+}
+
+/* Another build had the page, and did not write over all of ours. */
+static void what_was_ours_before_another_build_is_old(void **state)
+{
+    lj_error err = LJ_ERROR_INIT;
+    char path[128];
+    path_of(*state, path);
+    lj_shared *shared = NULL;
+    lj_session session = session_number(1);
+    assert_ok(lj_shared_open(path, &shared, &err), &err);
+    for (int i = 0; i < 5; i++)
+        lj_shared_store(shared, &session);
+    kit_flip(path, 0, 1);
+    assert_true(lj_shared_foreign(shared));
+    assert_false(lj_shared_load(shared, &session));
+    session = session_number(2); /* we were alone, and have decided */
+    lj_shared_store(shared, &session);
+    assert_false(lj_shared_foreign(shared));
+    assert_true(lj_shared_load(shared, &session));
+    assert_int_equal(session.chain.index, 2);
+    lj_shared_close(shared);
+}
+
 static void page_that_cannot_be_made(void **state)
 {
     const kit_dir *kit = *state;
@@ -264,6 +348,8 @@ int main(void)
         ONE(newest_store_wins),
         ONE(torn_store_leaves_the_one_before),
         ONE(both_slots_torn),
+        ONE(what_cannot_be_is_refused),
+        ONE(what_was_ours_before_another_build_is_old),
         ONE(page_that_cannot_be_made),
         ONE(no_change_is_lost),
         ONE(stopped_or_killed_with_the_lock),

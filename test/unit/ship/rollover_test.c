@@ -4,8 +4,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-/* Index 4 with three frames, of which `shipped` are in the replica. */
-static void begin(ship_kit *kit, unsigned shipped)
+/* Index 4 with three frames, of which `shipped` are in the replica; nobody has taken note of that yet. */
+static void begin_unsaved(ship_kit *kit, unsigned shipped)
 {
     lj_error err = LJ_ERROR_INIT;
     ship_kit_begin(kit);
@@ -17,6 +17,12 @@ static void begin(ship_kit *kit, unsigned shipped)
     uint64_t to = lj_wal_frame_offset(KIT_PAGE, shipped + 1);
     assert_ok(lj_upload_segment(kit->s, fd, &kit->wal.header, to, 0, &err), &err);
     close(fd);
+}
+
+static void begin(ship_kit *kit, unsigned shipped)
+{
+    lj_error err = LJ_ERROR_INIT;
+    begin_unsaved(kit, shipped);
     assert_ok(lj_ship_save(kit->s, &err), &err);
     lj_db_shipped(kit->db, &kit->s->saved.at, kit->db->life.number, shipped);
 }
@@ -82,12 +88,29 @@ static void not_while_frames_are_being_spooled(void **state)
     ship_kit_end(&kit);
 }
 
+/* The position file could not be written behind the upload: a snapshot that waits for these frames would wait in vain. */
+static void what_was_shipped_before_is_told(void **state)
+{
+    (void)state;
+    ship_kit kit;
+    begin_unsaved(&kit, 3);
+    assert_true(kit.s->unsaved);
+    assert_int_equal(kit.db->shipped_frames, 0);
+    roll(&kit);
+    assert_int_equal(kit.db->chain.index, 5);
+    assert_int_equal(kit.db->shipped_life, kit.db->life.number);
+    assert_int_equal(kit.db->shipped_frames, 3);
+    assert_int_equal(index_on_disk(&kit), 5);
+    ship_kit_end(&kit);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_position_file_knows_the_next_index),
         cmocka_unit_test(frames_behind_the_base_make_the_index_used),
         cmocka_unit_test(not_while_frames_are_being_spooled),
+        cmocka_unit_test(what_was_shipped_before_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

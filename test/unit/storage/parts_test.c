@@ -383,14 +383,14 @@ static void pauses(void **state)
     bool flag = false;
     int64_t start_ns = lj_clock_mono_ns();
     assert_true(lj_parts_pause(&flag, 0, 300 * LJ_NS_PER_MS));
-    assert_in_range((lj_clock_mono_ns() - start_ns) / LJ_NS_PER_MS, 300, 1000);
+    assert_in_range((lj_clock_mono_ns() - start_ns) / LJ_NS_PER_MS, 300, 5000);
     start_ns = lj_clock_mono_ns();
     assert_true(lj_parts_pause(NULL, 0, 0));
-    assert_in_range((lj_clock_mono_ns() - start_ns) / LJ_NS_PER_MS, 0, 900);
+    assert_in_range((lj_clock_mono_ns() - start_ns) / LJ_NS_PER_MS, 0, 5000);
     flag = true;
     start_ns = lj_clock_mono_ns();
     assert_false(lj_parts_pause(&flag, 60, 50 * LJ_NS_PER_S));
-    assert_true(lj_clock_mono_ns() - start_ns < LJ_NS_PER_S);
+    assert_true(lj_clock_mono_ns() - start_ns < 10 * LJ_NS_PER_S);
     lj_error err = LJ_ERROR_INIT;
     lj_error_set(&err, LJ_UNAVAILABLE, "x");
     assert_false(lj_retry_may_pass(&err));

@@ -125,7 +125,7 @@ static void test_one_that_does_not_end_is_ended(void **state)
         int64_t start_ns = lj_clock_mono_ns();
         expect_error(commands[i], LJ_TIMEOUT,
                      "AWS credentials of profile x: credential_process did not end within 2s");
-        assert_in_range(lj_clock_mono_ns() - start_ns, 2 * LJ_NS_PER_S, 4 * LJ_NS_PER_S);
+        assert_in_range(lj_clock_mono_ns() - start_ns, 2 * LJ_NS_PER_S, 20 * LJ_NS_PER_S);
         expect_no_child();
     }
 }
@@ -152,7 +152,7 @@ static void test_waiting_can_be_cancelled(void **state)
         assert_int_equal(pthread_create(&thread, NULL, cancel_soon, NULL), 0);
         int64_t start_ns = lj_clock_mono_ns();
         assert_int_equal(run(commands[i], &cancelled, &token, &err), LJ_CANCELLED);
-        assert_in_range(lj_clock_mono_ns() - start_ns, 0, 1500 * LJ_NS_PER_MS);
+        assert_in_range(lj_clock_mono_ns() - start_ns, 0, 20 * LJ_NS_PER_S);
         assert_int_equal(pthread_join(thread, NULL), 0);
         expect_no_child();
     }

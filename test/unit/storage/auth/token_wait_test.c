@@ -14,7 +14,7 @@
 
 typedef struct {
     atomic_uint calls;
-    unsigned takes_ms;
+    atomic_bool hold; /* takes until this is false */
     atomic_bool fails;
 } service;
 
@@ -23,10 +23,10 @@ static lj_code fetch(void *ctx, lj_token *ret_token, lj_error *err)
 {
     service *s = ctx;
     unsigned n = atomic_fetch_add(&s->calls, 1) + 1;
-    for (unsigned ms = 0; ms < s->takes_ms; ms += 10) {
+    while (atomic_load(&s->hold)) {
         if (lj_cancel_requested(NULL))
             return lj_error_set(err, LJ_CANCELLED, "cancelled");
-        lj_clock_sleep_ns(10 * LJ_NS_PER_MS);
+        lj_clock_sleep_ns(LJ_NS_PER_MS);
     }
     if (atomic_load(&s->fails)) {
         lj_error_set(err, LJ_UNAVAILABLE, "attempt %u failed", n);
@@ -47,12 +47,14 @@ typedef struct {
     const bool *cancel;
     lj_code code;
     lj_error err;
+    atomic_bool begun;
     int64_t end_ns;
 } getter;
 
 static void *get(void *ctx)
 {
     getter *g = ctx;
+    atomic_store(&g->begun, true);
     lj_token token = LJ_TOKEN_INIT;
     g->code = lj_token_get_until(g->source, g->cancel, &token, &g->err);
     g->end_ns = lj_clock_mono_ns();
@@ -75,10 +77,31 @@ static void start(pthread_t *thread, getter *g)
     assert_int_equal(pthread_create(thread, NULL, get, g), 0);
 }
 
+static void wait_for_calls(service *s, unsigned calls)
+{
+    for (unsigned ms = 0; atomic_load(&s->calls) < calls && ms < 60000; ms++)
+        lj_clock_sleep_ns(LJ_NS_PER_MS);
+    assert_int_equal(atomic_load(&s->calls), calls);
+}
+
+/* It has called, and some time went by: now it waits for who fetches. */
+static void wait_for_waiter(getter *g)
+{
+    for (unsigned ms = 0; !atomic_load(&g->begun) && ms < 60000; ms++)
+        lj_clock_sleep_ns(LJ_NS_PER_MS);
+    lj_clock_sleep_ns(100 * LJ_NS_PER_MS);
+}
+
+/* Who is cancelled does not wait for the fetch, which lasts as long as the test wants. 0.2 s, and patience with a busy machine. */
+static void expect_soon(int64_t since_ns, int64_t end_ns)
+{
+    assert_in_range((end_ns - since_ns) / LJ_NS_PER_MS, 0, 2000);
+}
+
 static void a_failure_is_shared(void **state)
 {
     (void)state;
-    service s = {.takes_ms = 200, .fails = true};
+    service s = {.hold = true, .fails = true};
     lj_token_source *source = open_source("shared", &s);
     getter getters[WAITERS];
     pthread_t threads[WAITERS];
@@ -86,6 +109,10 @@ static void a_failure_is_shared(void **state)
         getters[i] = (getter){.source = source};
         start(&threads[i], &getters[i]);
     }
+    wait_for_calls(&s, 1);
+    for (unsigned i = 0; i < WAITERS; i++)
+        wait_for_waiter(&getters[i]);
+    atomic_store(&s.hold, false);
     for (unsigned i = 0; i < WAITERS; i++) {
         pthread_join(threads[i], NULL);
         assert_int_equal(getters[i].code, LJ_UNAVAILABLE);
@@ -102,20 +129,21 @@ static void a_failure_is_shared(void **state)
 static void a_waiter_is_cancelled(void **state)
 {
     (void)state;
-    service s = {.takes_ms = 800};
+    service s = {.hold = true};
     lj_token_source *source = open_source("waiter", &s);
     bool flag = false;
     getter getters[] = {{.source = source}, {.source = source, .cancel = &flag}};
     pthread_t threads[2];
     start(&threads[0], &getters[0]);
-    lj_clock_sleep_ns(50 * LJ_NS_PER_MS);
+    wait_for_calls(&s, 1);
     start(&threads[1], &getters[1]);
-    lj_clock_sleep_ns(50 * LJ_NS_PER_MS);
+    wait_for_waiter(&getters[1]);
     int64_t set_ns = lj_clock_mono_ns();
     __atomic_store_n(&flag, true, __ATOMIC_RELAXED);
     pthread_join(threads[1], NULL);
     assert_int_equal(getters[1].code, LJ_CANCELLED);
-    assert_in_range((getters[1].end_ns - set_ns) / LJ_NS_PER_MS, 0, 200);
+    expect_soon(set_ns, getters[1].end_ns);
+    atomic_store(&s.hold, false);
     pthread_join(threads[0], NULL);
     assert_ok(getters[0].code, &getters[0].err);
     assert_int_equal(atomic_load(&s.calls), 1);
@@ -126,21 +154,22 @@ static void a_waiter_is_cancelled(void **state)
 static void the_fetcher_is_cancelled(void **state)
 {
     (void)state;
-    service s = {.takes_ms = 400};
+    service s = {.hold = true};
     lj_token_source *source = open_source("fetcher", &s);
     bool flag = false;
     getter getters[] = {{.source = source, .cancel = &flag}, {.source = source}};
     pthread_t threads[2];
     start(&threads[0], &getters[0]);
-    lj_clock_sleep_ns(50 * LJ_NS_PER_MS);
+    wait_for_calls(&s, 1);
     start(&threads[1], &getters[1]);
-    lj_clock_sleep_ns(50 * LJ_NS_PER_MS);
+    wait_for_waiter(&getters[1]);
     int64_t set_ns = lj_clock_mono_ns();
     __atomic_store_n(&flag, true, __ATOMIC_RELAXED);
-    for (unsigned i = 0; i < 2; i++)
-        pthread_join(threads[i], NULL);
+    pthread_join(threads[0], NULL);
     assert_int_equal(getters[0].code, LJ_CANCELLED);
-    assert_in_range((getters[0].end_ns - set_ns) / LJ_NS_PER_MS, 0, 200);
+    expect_soon(set_ns, getters[0].end_ns);
+    atomic_store(&s.hold, false);
+    pthread_join(threads[1], NULL);
     assert_ok(getters[1].code, &getters[1].err);
     assert_int_equal(atomic_load(&s.calls), 2);
     lj_token_source_close(source);
@@ -150,15 +179,16 @@ static void the_fetcher_is_cancelled(void **state)
 static void fork_while_fetching(void **state)
 {
     (void)state;
-    service s = {.takes_ms = 600};
+    service s = {.hold = true};
     lj_token_source *source = open_source("fork", &s);
     getter g = {.source = source};
     pthread_t thread;
     start(&thread, &g);
-    lj_clock_sleep_ns(100 * LJ_NS_PER_MS);
+    wait_for_calls(&s, 1);
     pid_t pid = fork();
     if (pid == 0) {
-        alarm(10);
+        alarm(60);
+        atomic_store(&s.hold, false);
         getter mine = {.source = source};
         get(&mine);
         lj_token_source_close(source);
@@ -167,6 +197,7 @@ static void fork_while_fetching(void **state)
     int status = -1;
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
+    atomic_store(&s.hold, false);
     pthread_join(thread, NULL);
     assert_ok(g.code, &g.err);
     lj_token_source_close(source);
