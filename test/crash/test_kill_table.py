@@ -193,6 +193,10 @@ class Scene:
               (n, life.synced, life.committed))
 
 
+    def left_of_restores(self):
+        return [name for name in os.listdir(self.data) if ".tmp-restore-" in name]
+
+
 @test("shim", "load_extension", timeout=500)
 def killed_at_each_step(t):
     library = killat()
@@ -204,10 +208,13 @@ def killed_at_each_step(t):
                     scene = Scene(t, "%d_%d" % (list(ROUNDS).index(row), number), a_round)
                     life = scene.die(library)
                     scene.check_replica(life)
+                    if row == "during a restore on open":
+                        check_equal(len(scene.left_of_restores()), 1, "files that the killed restore has left")
                     snapshots = a_round.generations + a_round.script.count("snapshot")
                     # after a loss only what was shipped is there
                     next_open(t, scene.paths, scene.before if a_round.begin == "lost" else life.committed,
                               a_round.generations, snapshots, life.committed + 1)
+                    check_equal(scene.left_of_restores(), [], "left of a restore after the next open")
                 except Failure as failure:
                     wrong.append("%s: %s" % (a_round, failure))
             check(not wrong, "%d of %d: %s" % (len(wrong), len(rounds), "; ".join(wrong)))
