@@ -14,8 +14,8 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ljtest import chain, harness, pages  # noqa: E402
-from ljtest.harness import Failure, check, check_equal, test  # noqa: E402
+from ljtest import chain, cli, harness, pages  # noqa: E402
+from ljtest.harness import LONG, Failure, check, check_equal, test  # noqa: E402
 from ljtest.lives import Life, killat, next_open  # noqa: E402
 from ljtest.replica import Replica  # noqa: E402
 
@@ -191,6 +191,8 @@ class Scene:
         n = chain.verify_file(out, "the replica right after the kill")
         check(life.synced <= n <= life.committed + 1, "restored link %d; %d synced, %d committed" %
               (n, life.synced, life.committed))
+        if LONG:  # they are asked behind the next open, too
+            cli.check_restorers(self.replica.root, out, "the replica right after the kill")
 
 
     def left_of_restores(self):
