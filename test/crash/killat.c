@@ -10,20 +10,14 @@
  * Or not to die, but to be slow: LJ_SLOW_US is how long each call that matches LJ_SLOW_MATCH waits ("pread" is one then too).
  */
 #define _GNU_SOURCE
-#include <dlfcn.h>
-#include <fcntl.h>
 #include <fnmatch.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/types.h>
-#include <unistd.h>
+
+#include "../lib/interpose.h"
 
 static atomic_long calls;
 static atomic_bool armed;
@@ -86,9 +80,7 @@ static bool step(const char *name, const char *path)
         int size = snprintf(line, sizeof line, "%ld %s %s\n", number, name, path);
         int fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
         if (fd >= 0) {
-            ssize_t (*write_next)(int, const void *, size_t) =
-                (ssize_t(*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
-            if (write_next(fd, line, (size_t)size) < 0)
+            if (NEXT(ssize_t, write, int, const void *, size_t)(fd, line, (size_t)size) < 0)
                 abort();
             close(fd);
         }
@@ -100,43 +92,23 @@ static bool step(const char *name, const char *path)
     return fatal;
 }
 
-static bool path_of(int fd, char path[4096])
-{
-    char link[64];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t size = readlink(link, path, 4095);
-    if (size <= 0)
-        return false;
-    path[size] = '\0';
-    return true;
-}
-
 static bool step_fd(const char *name, int fd)
 {
-    char path[4096];
-    return path_of(fd, path) && step(name, path);
+    char path[INTERPOSE_PATH_MAX];
+    return interpose_path_of(fd, path) && step(name, path);
 }
 
-/* A path relative to a folder's descriptor, made absolute. */
 static bool step_at(const char *name, int folder, const char *path)
 {
-    char link[64], full[8192];
-    if (path[0] == '/' || folder == AT_FDCWD)
-        return step(name, path);
-    snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
-    ssize_t size = readlink(link, full, 4096);
-    if (size <= 0)
-        return false;
-    snprintf(full + size, sizeof full - (size_t)size, "/%s", path);
-    return step(name, full);
+    char buffer[INTERPOSE_PATH_MAX];
+    const char *full = interpose_path_at(folder, path, buffer);
+    return full != NULL && step(name, full);
 }
-
-#define NEXT(type, name, ...) ((type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name))
 
 ssize_t pread64(int fd, void *data, size_t size, off64_t at)
 {
-    char path[4096];
-    if (getenv("LJ_SLOW_US") != NULL && path_of(fd, path))
+    char path[INTERPOSE_PATH_MAX];
+    if (getenv("LJ_SLOW_US") != NULL && interpose_path_of(fd, path))
         dawdle("pread", path);
     return NEXT(ssize_t, pread64, int, void *, size_t, off64_t)(fd, data, size, at);
 }
@@ -282,12 +254,7 @@ int mkdir(const char *path, mode_t mode)
 /* renameat2 by its number. */
 long syscall(long number, ...)
 {
-    va_list list;
-    va_start(list, number);
-    long a[6];
-    for (int i = 0; i < 6; i++)
-        a[i] = va_arg(list, long);
-    va_end(list);
+    INTERPOSE_SYSCALL_ARGS(number, a);
     bool last = number == SYS_renameat2 && step_at("rename", (int)a[2], (const char *)a[3]);
     long rc = NEXT(long, syscall, long, ...)(number, a[0], a[1], a[2], a[3], a[4], a[5]);
     if (last)

@@ -37,7 +37,7 @@ def kill_rounds(t, name, rounds=ROUNDS, **settings):
             bench.heard(heard)
             if heard.generation not in ("", "-"):
                 check_equal(heard.generation, bench.generation, label + ": generation at open")
-            bench.check_replica(label, tools=number % 3 == 0)
+            bench.check_replica(label)
             bench.check_same_generation(label)
         n = bench.settle(name)
         bench.check_same_generation(name + ", at the end")

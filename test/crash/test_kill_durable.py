@@ -150,22 +150,18 @@ class Book:
                     new.write(old.read())
         return self.check_file(copy, "after the kill")
 
-    def check_replica(self, what, failed_ok=False, generation=None, tools=()):
+    def check_replica(self, what, failed_ok=False, generation=None):
         replica = self.remote.mirror()
         out = self.remote.t.path("now.db")
         if os.path.exists(out):
             os.unlink(out)
         replica.restore(out, generation=generation)
         found = self.check_file(out, what, failed_ok)
-        for tool in tools:
-            other = self.remote.t.path("now." + tool.name)
-            if os.path.exists(other):
-                os.unlink(other)
-            tool.restore(replica.root, other, *(("-generation", generation) if generation else ()))
-            pages.check_same(other, out, "%s: restored by %s" % (what, tool.name))
+        if generation is not None:
+            cli.check_restorers(replica.root, out, what, "-generation", generation)
         return found
 
-    def next_open(self, what, tools=()):
+    def next_open(self, what):
         """The next host: what COMMIT had acknowledged is there, and the replica ends up equal, without the failed ones."""
         con = self.remote.open(create=False, durability="local")
         names = [row[0] for row in con.execute("SELECT writer FROM chain ORDER BY n")]
@@ -176,7 +172,7 @@ class Book:
         wait_for(lambda: shim.status(con)["state"] == "replicating", "replicating", PATIENCE)
         generation = shim.status(con)["generation"]
         con.close()
-        found = self.check_replica(what + ": replica", generation=generation, tools=tools)
+        found = self.check_replica(what + ": replica", generation=generation)
         check_equal(found, names, what + ": replica against the database")
         self.kept = found  # what a kill cut off without an answer counts from here on
         return generation
@@ -214,7 +210,7 @@ def at_random_instants(t):
                     remote.proxy.settle()
                     book.check_crash()
                     book.check_replica("right behind the kill", failed_ok=actions is not refusals)
-                    book.next_open("next open", tools=cli.restorers() if number == 0 else ())
+                    book.next_open("next open")
                 t.note("%d commits acknowledged, %d failed" % (len(book.kept), len(book.failed)))
                 check(book.kept, "no commit worked: this test tests nothing")
 

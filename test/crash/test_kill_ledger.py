@@ -21,7 +21,6 @@ from ljtest.harness import LONG, check, test  # noqa: E402
 from ljtest.victims import Bench  # noqa: E402
 
 ROUNDS = 120 if LONG else 5
-TOOLS_EVERY = 10 if LONG else 4
 BUSY = {"snapshot_interval": "150ms", "retention": "400ms"}
 
 
@@ -67,7 +66,7 @@ def rounds(t, name, processes, **settings):
                 crowd.kill_one()
                 time.sleep(0.3 * bench.rng.random())
             crowd.kill_all()
-            bench.check_replica(label, tools=number % TOOLS_EVERY == 0)
+            bench.check_replica(label)
         n = bench.settle(name)
         found = bench.replica.generations()
         t.note("%s: %d kills, %d links, %d synced; %d generations, %d snapshots, indexes %s" %

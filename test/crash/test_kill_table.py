@@ -14,8 +14,8 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ljtest import chain, harness, pages  # noqa: E402
-from ljtest.harness import Failure, check, check_equal, test  # noqa: E402
+from ljtest import chain, cli, harness, pages  # noqa: E402
+from ljtest.harness import LONG, Failure, check, check_equal, test  # noqa: E402
 from ljtest.lives import Life, killat, next_open  # noqa: E402
 from ljtest.replica import Replica  # noqa: E402
 
@@ -191,6 +191,12 @@ class Scene:
         n = chain.verify_file(out, "the replica right after the kill")
         check(life.synced <= n <= life.committed + 1, "restored link %d; %d synced, %d committed" %
               (n, life.synced, life.committed))
+        if LONG:  # they are asked behind the next open, too
+            cli.check_restorers(self.replica.root, out, "the replica right after the kill")
+
+
+    def left_of_restores(self):
+        return [name for name in os.listdir(self.data) if ".tmp-restore-" in name]
 
 
 @test("shim", "load_extension", timeout=500)
@@ -204,10 +210,13 @@ def killed_at_each_step(t):
                     scene = Scene(t, "%d_%d" % (list(ROUNDS).index(row), number), a_round)
                     life = scene.die(library)
                     scene.check_replica(life)
+                    if row == "during a restore on open":
+                        check_equal(len(scene.left_of_restores()), 1, "files that the killed restore has left")
                     snapshots = a_round.generations + a_round.script.count("snapshot")
                     # after a loss only what was shipped is there
                     next_open(t, scene.paths, scene.before if a_round.begin == "lost" else life.committed,
                               a_round.generations, snapshots, life.committed + 1)
+                    check_equal(scene.left_of_restores(), [], "left of a restore after the next open")
                 except Failure as failure:
                     wrong.append("%s: %s" % (a_round, failure))
             check(not wrong, "%d of %d: %s" % (len(wrong), len(rounds), "; ".join(wrong)))

@@ -6,7 +6,7 @@ mean ("how many commits between other things"). Marks, each at its place among t
 
     B g     about to COMMIT link g
     C g     COMMIT of link g returned
-    S g POSITION    litejoin_sync, begun after link g, returned
+    S g POSITION NAME   litejoin_sync of this process, begun after link g, returned
     O g     opened, at link g
     X       the disk is lost: what was committed and not synced may be gone
 """
@@ -31,6 +31,8 @@ def sync_path(path):
 
 
 class Life:
+    name = "life"
+
     def __init__(self, settings):
         self.settings = settings
         self.rng = random.Random("life/%s" % settings["seed"])
@@ -45,7 +47,7 @@ class Life:
     def open(self):
         s = self.settings
         first = ["page_size=1024", "auto_vacuum=INCREMENTAL"] + (["locking_mode=EXCLUSIVE"] if s["exclusive"] else [])
-        self.con = shim.connect(self.db, os.path.join(s["root"], "replica"), pragmas=first, **s["options"])
+        self.con = shim.connect(self.db, os.path.join(s["root"], "replica"), pragmas=first, busy=120, **s["options"])
         self.con.execute("PRAGMA journal_mode=WAL").fetchall()
         cache_pages = self.rng.choice((5, 2000))
         for pragma in ("synchronous=" + s["synchronous"], "cache_size=%d" % cache_pages,
@@ -56,8 +58,7 @@ class Life:
             ledger.create(self.con)
         self.last = ledger.last(self.con)
         self.mark("O", self.last)
-        self.writer = ledger.Writer(self.con, self.rng, "life", rollback_to=True,
-                                    blob_bytes=(2000, 9000))
+        self.writer = ledger.Writer(self.con, self.rng, self.name, rollback_to=True, blob_bytes=(2000, 9000))
 
     def commit(self, g):
         self.mark("B", g)
@@ -74,11 +75,11 @@ class Life:
                          self.rng.choice(("PASSIVE", "FULL", "RESTART", "TRUNCATE"))).fetchall()
 
     def sync(self):
-        g = self.last
-        self.mark("S", g, shim.sync(self.con, "60s"))
+        g = ledger.last(self.con)
+        self.mark("S", g, shim.sync(self.con, "120s"), self.name)
 
     def snapshot(self):
-        shim.snapshot(self.con, "60s")
+        shim.snapshot(self.con, "120s")
 
     def reopen(self):
         self.con.close()
@@ -104,6 +105,7 @@ class Life:
         self.con.close()
         self.mark("X")
         os.unlink(self.db)
+        sync_path(self.data)  # or a cut would find the old WAL beside the database that was not lost, which nobody can survive
         if os.path.exists(self.settings["aside"]):
             with open(self.settings["aside"], "rb") as source, open(self.db + "-wal", "wb") as target:
                 target.write(source.read())  # not by sendfile, which powercut.c does not see

@@ -172,19 +172,15 @@ class Patient:
         out, _ = self.restored("after.db", "replica, at the end")
         pages.check_same(out, self.db, "replica against the database, at the end")
         pages.check_integrity(self.db, "database, at the end")
-        if cut["tools"]:
-            self.by_tools(before, at, out)
+        self.by_tools(before, at, out)
 
     def by_tools(self, before, at, newest):
         """The real restorers agree, on the new state and on what the cut left of the generation before it."""
         old = self.path("before.db") if at.generation not in before and os.path.exists(self.path("before.db")) else None
-        for tool in cli.restorers():
-            out = tool.restore(self.replica.root, self.path("now." + tool.name))
-            pages.check_same(out, newest, tool.name + ", at the end")
-            if old is not None:
-                name = sorted(before, key=lambda n: self.replica.generation(n).updated_ns())[-1]
-                out = tool.restore(self.replica.root, self.path("old." + tool.name), "-generation", name)
-                pages.check_same(out, old, "%s, generation %s from before the cut" % (tool.name, name))
+        cli.check_restorers(self.replica.root, newest, "at the end")
+        if old is not None:
+            name = sorted(before, key=lambda n: self.replica.generation(n).updated_ns())[-1]
+            cli.check_restorers(self.replica.root, old, "generation %s from before the cut" % name, "-generation", name)
 
 
 def main(folder):

@@ -13,7 +13,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ljtest import chain, failing, harness, pages, shim  # noqa: E402
+from ljtest import chain, cli, failing, harness, pages, shim  # noqa: E402
 from ljtest.harness import LONG, check, test  # noqa: E402
 from ljtest.replica import Replica  # noqa: E402
 
@@ -97,6 +97,8 @@ def allocations_of_sqlite(t):
         out = os.path.join(job["folder"], "out.db")
         Replica(root).restore(out)
         pages.check_same(out, os.path.join(job["folder"], "shim", "app.db"), "restored")
+        if LONG:  # hundreds of rounds
+            cli.check_restorers(root, out, "restored")
         return answer
 
     jobs = [dict(j) for j in lives(("sqlite",)) if j["count"]]

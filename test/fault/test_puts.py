@@ -18,7 +18,7 @@ import urllib.parse
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ljtest import chain, fasts3, faults, harness, pages, shim  # noqa: E402
+from ljtest import chain, cli, fasts3, faults, harness, pages, shim  # noqa: E402
 from ljtest.harness import LONG, Failure, check, check_equal, test  # noqa: E402
 from ljtest.replica import Replica  # noqa: E402
 
@@ -130,6 +130,7 @@ class Life:
         out = os.path.join(self.folder, "out.db")
         replica.restore(out, generation=best.name)
         pages.check_same(out, self.path, "restored")
+        cli.check_restorers(replica.root, out, "restored", "-generation", best.name)
         shutil.rmtree(self.folder)
 
 

@@ -65,7 +65,7 @@ def checkpoints_while_snapshots_are_slow(t):
                     links.append(alone(t, bench, snapshot))
         time.sleep(0.1)
     bench.heard(victim.kill())
-    bench.check_replica("after the kill", tools=True)
+    bench.check_replica("after the kill")
     bench.settle("at the end")
     t.note("%d snapshots, at links %s of %d" % (len(seen), links[:20], bench.committed))
 
@@ -105,7 +105,7 @@ def restores_until_time_is_up(t, bench):
         restores += 1
         time.sleep(1.0 if LONG else 0.2)
     bench.heard(victim.kill())
-    bench.check_replica("after the kill", tools=True)
+    bench.check_replica("after the kill")
     bench.settle("at the end")
     check_equal(len(bench.replica.generations()), 1, "generations")
     t.note("%d restores, up to link %d of %d" % (restores, last, bench.committed))
@@ -137,7 +137,7 @@ def a_week(t):
     wait_for(lambda: bench.replica.newest().indexes()[0] > 0, "retention", 120, 0.2)
     clock.speed(1.0)
     bench.heard(victim.kill())
-    bench.check_replica("at the end of the week", tools=True)
+    bench.check_replica("at the end of the week")
     bench.settle("at the end of the week")
     newest = bench.replica.newest()
     t.note("links %s; %d snapshots, indexes %d to %d" %

@@ -15,7 +15,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ljtest import chain, harness, pages, shim  # noqa: E402
+from ljtest import chain, cli, harness, pages, shim  # noqa: E402
 from ljtest.failing import (KINDS, MOST, PHASES, SHORT, check_life, check_text, preload, run_sequences,  # noqa: E402
                             sequences)
 from ljtest.harness import LONG, check, check_equal, test  # noqa: E402
@@ -140,6 +140,8 @@ def calls_of_sqlite(t):
         out = os.path.join(job["folder"], "out.db")
         Replica(root).restore(out)
         pages.check_same(out, os.path.join(job["folder"], "shim", "app.db"), "restored")
+        if LONG:  # hundreds of rounds
+            cli.check_restorers(root, out, "restored")
         return shimmed
 
     # Without end: SQLite waits 10 s for each lock, and a wal-index that a snapshot's handle has opened and mapped serves all.

@@ -19,6 +19,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from ljtest import chain, cli, harness, lz4frame, pages, shim  # noqa: E402
 from ljtest.harness import check, check_equal, test, wait_for  # noqa: E402
+from ljtest.lives import killat  # noqa: E402
 from ljtest.replica import Replica, Writer  # noqa: E402
 
 BOTH = ("cli", "litestream")
@@ -375,6 +376,41 @@ def a_signal_leaves_nothing(t):
             os.unlink(out)  # it was done before the signal came
         check(child.returncode == 1 and b"cancelled" in stderr, "%d %r" % (child.returncode, stderr))
         check_equal(os.listdir(folder), [], "left behind")
+
+
+@test("cli", timeout=90)
+def what_a_killed_one_left_goes_with_the_next(t):
+    root = big(t, 4)
+    folder = t.folder("out")
+    out = os.path.join(folder, "[a]*.db")
+    mine = [write(os.path.join(folder, name), "mine")
+            for name in ("a.db.tmp-restore-0123456789abcdef", "[a]*.db.tmp-restore-old")]
+
+    def begin(**env):
+        """One that dies at its second write, or stays there."""
+        return subprocess.Popen([harness.cli_path(), "restore", "-o", out, "file://" + root], stderr=subprocess.PIPE,
+                                env=dict(os.environ, LD_PRELOAD=killat(), LJ_KILL_DIR=folder, **env))
+
+    def killed(child):
+        child.communicate(timeout=60)
+        check_equal(child.returncode, -signal.SIGKILL, "it was killed in the middle")
+
+    writes = "*write *.tmp-restore-*"
+    killed(begin(LJ_KILL_MATCH=writes, LJ_KILL_AT="2"))
+    check_equal(len(os.listdir(folder)), 3, "left behind")
+    first = set(os.listdir(folder))
+    child = begin(LJ_SLOW_MATCH=writes, LJ_SLOW_US="600000000")
+    wait_for(lambda: set(os.listdir(folder)) - first, "a temporary file")
+    check_equal(len(os.listdir(folder)), 3, "the second one has swept what the first one had left")
+    status, _, stderr = ours("restore", "-o", out, "file://" + root)
+    check_equal(status, 0, stderr)
+    check_equal(len(os.listdir(folder)), 4, "what is being written is left alone")
+    os.unlink(out)
+    child.kill()
+    killed(child)
+    status, _, stderr = ours("restore", "-o", out, "file://" + root)
+    check_equal(status, 0, stderr)
+    check_equal({os.path.join(folder, name) for name in os.listdir(folder)}, {*mine, out}, "at the end")
 
 
 if __name__ == "__main__":

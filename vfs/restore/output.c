@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -15,6 +14,7 @@
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
+#include "vfs/restore/temp.h"
 
 static const char *const companions[] = {"-wal", "-shm", "-journal"};
 
@@ -62,16 +62,14 @@ lj_code lj_output_open(lj_output *output, const char *path, const lj_restore_opt
     output->remove_stale = options->remove_stale_wal;
     output->overwrite_empty = options->overwrite_empty;
     output->dir = lj_str_dirname(path);
-    uint64_t random = 0;
-    lj_io_random(&random, sizeof(random));
-    LJ_CLEANUP(lj_freep) char *temp = lj_str_printf("%s.tmp-restore-%016" PRIx64, path, random);
-    if (output->dir == NULL || temp == NULL)
+    if (output->dir == NULL)
         return lj_error_nomem(err);
     LJ_TRY(lj_io_mkdirs(output->dir, 0700, err));
+    lj_temp_sweep(path, options->locked);
+    if (!options->locked)
+        output->dir_fd = lj_temp_lock_folder(output->dir);
     mode_t mode = options->mode != 0 ? options->mode : 0600;
-    LJ_TRY(lj_io_open(temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode, &output->db_fd, err));
-    output->temp = temp;
-    temp = NULL;
+    LJ_TRY(lj_temp_create(path, mode, &output->db_fd, &output->temp, err));
     if (options->mode != 0 && fchmod(output->db_fd, options->mode) != 0)
         return lj_error_errno(err, errno, "cannot set the mode of %s", output->temp);
     return LJ_OK;
@@ -164,6 +162,7 @@ void lj_output_close(lj_output *output)
     lj_closep(&output->wal_fd);
     if (output->temp != NULL)
         unlink(output->temp);
+    lj_closep(&output->dir_fd);
     free(output->temp);
     free(output->dir);
     output->temp = NULL;

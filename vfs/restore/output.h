@@ -18,13 +18,14 @@ typedef struct {
     char *temp;
     int db_fd;  /* the database being written */
     int wal_fd; /* raw WAL, unlinked; -1 until lj_output_open_wal */
+    int dir_fd; /* holds the folder's lock (temp.h); -1: restore on open */
     bool remove_stale;
     bool overwrite_empty;
 } lj_output;
 
 #define LJ_OUTPUT_INIT                                                                             \
     {                                                                                              \
-        .path = NULL, .dir = NULL, .temp = NULL, .db_fd = -1, .wal_fd = -1                         \
+        .path = NULL, .dir = NULL, .temp = NULL, .db_fd = -1, .wal_fd = -1, .dir_fd = -1           \
     }
 
 /* LJ_EXISTS when the path is taken, or by files that SQLite would take for its WAL or journal. Creates nothing. */

@@ -45,6 +45,7 @@ typedef struct {
     bool
         remove_stale_wal; /* remove OUT-wal and OUT-shm left beside (restore on open); else they are an error */
     bool overwrite_empty; /* OUT may exist if it has 0 bytes (restore on open) */
+    bool locked;          /* the caller holds OUT's restore lock (restore on open) */
     lj_restore_progress_fn progress;
     void *progress_ctx;
     const bool *cancel; /* may be NULL; polled: true ends the restore with LJ_CANCELLED */
@@ -91,8 +92,13 @@ void lj_restore_plan_free(lj_restore_plan *plan);
 void lj_restore_plan_describe(const lj_restore_plan *plan, lj_restore_result *ret_result);
 
 /*
+ * The file that a restore on open locks (flock, exclusively) while it restores `output`, in the state folder of that database;
+ * allocated, NULL when out of memory.
+ */
+char *lj_restore_lock_path(const char *output);
+/*
  * Writes the planned state to `output` (parents are created). Temporary files live beside it, are unlinked or
- * removed on every path. Transient errors of the storage are retried, going on at the byte already received; when an
+ * removed on every path; those that a killed restore of the same output has left go first. Transient errors of the storage are retried, going on at the byte already received; when an
  * object vanished meanwhile (retention), a new plan is made with the same options and tried instead.
  * Errors: LJ_EXISTS when output exists, or OUT-wal, OUT-shm or OUT-journal without remove_stale_wal; LJ_CORRUPT and
  * LJ_GAP as above; LJ_CANCELLED; those of the storage and of the file system.

@@ -108,13 +108,9 @@ static lj_code restore_under_lock(lj_storage *storage, const lj_restore_plan *pl
                                   const lj_restore_options *options, const char *path,
                                   lj_error *err)
 {
-    LJ_CLEANUP(lj_freep) char *dir = lj_str_dirname(path);
-    LJ_CLEANUP(lj_freep)
-    char *state_dir =
-        dir == NULL ? NULL : lj_str_printf("%s/.%s-litejoin", dir, lj_str_basename(path));
-    LJ_CLEANUP(lj_freep)
-    char *lock = state_dir == NULL ? NULL : lj_str_printf("%s/restore-lock", state_dir);
-    if (lock == NULL)
+    LJ_CLEANUP(lj_freep) char *lock = lj_restore_lock_path(path);
+    LJ_CLEANUP(lj_freep) char *state_dir = lock == NULL ? NULL : lj_str_dirname(lock);
+    if (state_dir == NULL)
         return lj_error_nomem(err);
     LJ_TRY(lj_io_mkdirs(state_dir, 0700, err));
     LJ_CLEANUP(lj_closep) int fd = -1;
@@ -143,7 +139,8 @@ lj_code lj_boot_restore(const char *path, const lj_config *config, lj_error *err
     lj_storage_options storage_options = {.io_timeout_ns = config->io_timeout_ns};
     if (lj_storage_open(url, &storage_options, &storage, err) != LJ_OK)
         return lj_error_context(err, "replica_url");
-    lj_restore_options options = {.remove_stale_wal = true, .overwrite_empty = true};
+    lj_restore_options options = {
+        .remove_stale_wal = true, .overwrite_empty = true, .locked = true};
     lj_restore_plan *plan = NULL;
     lj_code code = lj_restore_plan_make(storage, &options, &plan, err);
     if (code == LJ_OK)

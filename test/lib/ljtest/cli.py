@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import time
 
-from . import harness
+from . import harness, pages
 
 
 def _run(argv, timeout, env=None):
@@ -74,6 +74,17 @@ def restorers():
     if not harness.missing("litestream"):
         tools.append(litestream())
     return tools
+
+
+def check_restorers(root, reference, what, *flags):
+    """Every restorer the machine has gives the bytes of `reference`, a database that replica.py restored from `root`."""
+    for tool in restorers():
+        out = "%s.%s" % (reference, tool.name)
+        if os.path.exists(out):
+            os.unlink(out)
+        tool.restore(root, out, *flags)
+        pages.check_same(out, reference, "%s: restored by %s" % (what, tool.name))
+        os.unlink(out)
 
 
 def rfc3339(time_ns):

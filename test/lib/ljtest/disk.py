@@ -183,7 +183,8 @@ class Disk:
         elif kind == MAPPED:
             if not file.versions:
                 file.versions.append(bytes(len(data)))
-            file.versions.append(data)
+            if file.versions[-1] != data:  # each process that has it mapped tells
+                file.versions.append(data)
         else:
             file.change(Change(kind, offset, data, mtime, ctime))
 

@@ -13,8 +13,8 @@ import sys
 import tempfile
 import threading
 
-from . import chain, harness, native, pages
-from .harness import Failure, check, check_equal
+from . import chain, cli, harness, native, pages
+from .harness import LONG, Failure, check, check_equal
 from .replica import Replica
 
 HERE = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "fault"))
@@ -118,6 +118,8 @@ def check_life(job, answer, source):
     database = os.path.join(folder, "data", "app.db")
     if source:
         pages.check_same(out, database, "restored at the end")
+    if LONG:  # hundreds of rounds
+        cli.check_restorers(replica.root, out, "restored at the end")
     then = Replica(os.path.join(folder, "at-fault", "app"))
     if answer["at_fault"] and then.generations():
         newest = 0

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 
-from . import chain, native, pages, shim
+from . import chain, cli, native, pages, shim
 from .harness import Skip, check, check_equal
 from .replica import Replica
 
@@ -51,6 +51,7 @@ def next_open(t, paths, committed, generations, snapshots, most):
     replica.restore(out)
     check_equal(chain.verify_file(out, "restored"), found, "last link in the replica")
     pages.check_same(out, path, "replica against the database")
+    cli.check_restorers(replica.root, out, "replica")
     replica.check(leftovers_ok=True)
     counts = replica.counts()
     check(counts[0] <= generations and counts[1] <= snapshots,

@@ -140,21 +140,15 @@ class Bench:
         self.synced = max(self.synced, heard.synced)
         self.begun = max(self.begun, self.committed, heard.begun)
 
-    def check_replica(self, label, tools=False):
-        """What is in the replica right now is a committed prefix with everything acknowledged in it."""
+    def check_replica(self, label):
+        """What is in the replica right now is a committed prefix with everything acknowledged in it, for every restorer."""
         out = self.t.path("now.db")
         self.replica.restore(out)
         pages.check_integrity(out, label)
         n = self.book.verify_file(out, label)
         check(n >= self.synced, "%s: restored link %d, but litejoin_sync had acknowledged %d" % (label, n, self.synced))
         check(n <= self.begun, "%s: restored link %d, but only %d were ever begun" % (label, n, self.begun))
-        if tools:
-            for tool in cli.restorers():
-                other = self.t.path("now." + tool.name)
-                if os.path.exists(other):
-                    os.unlink(other)
-                tool.restore(self.replica.root, other)
-                pages.check_same(other, out, "%s: %s against the reference" % (label, tool.name))
+        cli.check_restorers(self.replica.root, out, label)
         return n
 
     def check_same_generation(self, label):
@@ -169,7 +163,7 @@ class Bench:
         n = self.book.verify_file(self.db, label + ": database")
         check(n >= self.committed, "%s: database ends with link %d of %d" % (label, n, self.committed))
         self.begun = n
-        self.check_replica(label, tools=True)
+        self.check_replica(label)
         pages.check_same(self.t.path("now.db"), self.db, label + ": replica against the database")
         self.replica.check(leftovers_ok=True)
         return n
