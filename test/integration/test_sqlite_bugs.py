@@ -75,6 +75,13 @@ def valid_frames(path):
         return len(wal.frames(file.read())[1])
 
 
+def killat():
+    try:
+        return native.shared_library(os.path.join(LIB, "..", "crash", "killat.c"), "-ldl")
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise harness.Skip("cannot build killat.c: %s" % error)
+
+
 @test(*NEEDS)
 def this_sqlite_has_the_bug_or_not(t):
     """Without the shim: the recipe does what the other tests rely on."""
@@ -209,10 +216,7 @@ def looked_at_in_the_middle_of_a_repair(t):
     SQLite shows the commit before it gives the write lock back, and the repair takes its time (each write of the WAL does here). Who
     reads meanwhile must not have it shipped: its frames do not verify yet.
     """
-    try:
-        library = native.shared_library(os.path.join(LIB, "..", "crash", "killat.c"), "-ldl")
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise harness.Skip("cannot build killat.c: %s" % error)
+    library = killat()
     code = ("import sys, os, random, threading\n"
             "sys.path.insert(0, sys.argv[3])\n"
             "from ljtest import chain, shim\n"
@@ -347,10 +351,7 @@ def without_evidence_it_is_replicated_by_snapshots(t):
 @test(*NEEDS, timeout=240)
 def killed_in_the_middle_of_a_repair(t):
     """Before each write of the WAL and each sync: what plain SQLite recovers is a committed prefix."""
-    try:
-        library = native.shared_library(os.path.join(LIB, "..", "crash", "killat.c"), "-ldl")
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise harness.Skip("cannot build killat.c: %s" % error)
+    library = killat()
     code = ("import sys, os, random\n"
             "sys.path.insert(0, sys.argv[3])\n"
             "from ljtest import chain, shim\n"

@@ -67,6 +67,18 @@ def must_fail(function, *arguments, **named):
     raise harness.Failure("%s worked (%r), although it cannot" % (function.__name__, result))
 
 
+def fails_saying(words, function, *arguments, **named):
+    """must_fail() until its text has all the words: the first answer may be that a busy store took longer than io_timeout."""
+    said = []
+
+    def says():
+        said.append(must_fail(function, *arguments, **named))
+        return all(word in said[-1] for word in words)
+
+    wait_for(says, lambda: "%s: no %s in: %s" % (function.__name__, words, said[-1]), PATIENCE, 0.1)
+    return said[-1]
+
+
 def disk_use(folder):
     """Bytes of all files below, by size."""
     total = 0
