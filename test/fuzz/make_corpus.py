@@ -295,18 +295,15 @@ def shared_seeds():
         return struct.pack("<HBB", at, 255, value)
     chain = 8  # behind the sequence
     yield "good", b"\1"
-    yield "good-late", b"\x0d"
     yield "flags", b"\3" + patch(chain, b"\7") + patch(chain + 32, b"\2\2\2")
     yield "generation-long", b"\x0b" + patch(chain + 1, b"f" * 40)
     yield "generation-path", b"\x0b" + patch(chain + 1, b"../../../etc\0")
-    yield "index-highest", b"\3" + patch(chain + 20, b"\xff" * 4)
     yield "index-high-late", b"\x0b" + patch(chain + 20, b"\xf0\xff\xff\x7f")
     yield "sequence-highest", b"\3" + patch(0, b"\xff" * 8)
     yield "everything-set", b"\x0f" + fill(0, 255)
     yield "everything-one", b"\x0b" + fill(chain, 1) + patch(chain + 1, b"f" * 16 + b"\0")
     yield "nothing", b"\x0b" + fill(chain, 0)
     yield "layout-of-another", b"\0" + struct.pack("<II", 4000, 2)
-    yield "layout-late", b"\x08" + struct.pack("<II", 4000, 2)
     yield "zeros", b"\x10"
     yield "torn", b"\x18" + b"\xa5" * 200
 
