@@ -11,15 +11,15 @@ import subprocess
 import sys
 import time
 
+from held import Hold
 from peer import Peer
 from shard import Shard, wait_caught_up
 
-from ljtest import chain, harness, native, shim
-from ljtest.harness import check, check_equal, test, wait_for
+from ljtest import chain, harness, shim
+from ljtest.harness import check, check_equal, test
 from ljtest.lives import killat
 
 NEEDS = ("shim", "load_extension")
-HERE = os.path.dirname(os.path.abspath(__file__))
 HEADERS_BYTES = 136  # both copies of the header, how far it was checkpointed, the read marks
 
 # Another program: opens, and reads at once; SQLite itself waits for nobody (timeout=0).
@@ -42,19 +42,6 @@ def with_an_empty_wal(path):
     con.execute("CREATE TABLE t(a)").fetchall()
     con.close()
     check(not os.path.exists(path + "-shm"), "a closed database has a -shm")
-
-
-def holding(folder, kind):
-    """The environment of a process that is held at that place, see hold.c."""
-    try:
-        library = native.shared_library(os.path.join(HERE, "hold.c"), "-ldl")
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise harness.Skip("cannot build hold.c: %s" % error)
-    return {"LD_PRELOAD": library, "LJ_HOLD": kind, "LJ_HOLD_DIR": folder}
-
-
-def let_go(folder):
-    open(os.path.join(folder, "go"), "w").close()
 
 
 def plain_reader(path):
@@ -120,15 +107,16 @@ def nobody_is_refused_while_one_is_made(t):
     """Held in the middle of it: neither other processes nor this one's own connection get SQLITE_BUSY, without any busy timeout."""
     shard = Shard(t)
     with_an_empty_wal(shard.path)
-    peer = Peer(shard, opened=False, env=holding(shard.data, "recover"), busy=0)
+    hold = Hold(shard.data, "recover")
+    peer = Peer(shard, opened=False, env=hold.environment(), busy=0)
     peer.connect()
-    wait_for(lambda: os.path.exists(os.path.join(shard.data, "held")), "a snapshot makes the wal-index", 60)
+    hold.wait("a snapshot makes the wal-index")
     readers = [plain_reader(shard.path) for _ in range(5)]
     for reader in readers:
         check_equal(reader.stdout.readline(), "opened\n", "another program")
     peer.ask("sql", "SELECT count(*) FROM sqlite_schema")
     time.sleep(1)  # they have asked by now; who has not proves nothing
-    let_go(shard.data)
+    hold.let_go()
     check_equal(peer.answer(), [[1]], "the application's own read")
     for reader in readers:
         check_equal(reader.stdout.readline(), "1\n", "another program's read")
