@@ -44,6 +44,10 @@ class Commands:
             self.con.execute("PRAGMA " + pragma).fetchall()
         chain.exists(self.con)
 
+    def connect(self):
+        """Opened, and nothing read of it."""
+        self.con = shim.connect(self.path, self.base, **self.options)
+
     def create(self):
         if not chain.exists(self.con):
             chain.create(self.con)

@@ -2,10 +2,13 @@
 """test_snapshots.py - snapshots under load, their interval, retention, and restores to any point in time."""
 
 import os
+import select
 import shutil
 import time
 
+from held import Hold
 from inotify import Watch
+from peer import Peer
 from shard import Shard, foreign_link, quiet, wait_caught_up
 
 from ljtest import broken, chain, cli, harness, lz4frame, pages, shim
@@ -481,6 +484,43 @@ def restores_while_everything_runs(t):
     n = shard.check_restores("closed")
     check(n >= load.committed, "link %d of %d" % (n, load.committed))
     t.note("%d restores, %d repeated, last link %d" % (count, again, n))
+
+
+def answered(peer, *command):
+    """What the peer answers while it is held; a hold ends by itself after a minute."""
+    peer.ask(*command)
+    check(select.select([peer.process.stdout], [], [], 30)[0], "it waits: %s" % (command,))
+    return peer.answer()
+
+
+@test(*NEEDS, timeout=180)
+def checkpoints_do_not_wait_while_the_wal_is_verified(t):
+    """The begin of a snapshot reads all of the WAL: held in the middle of it, every checkpoint, and a restart, goes through."""
+    for mode in ("PASSIVE", "TRUNCATE"):
+        shard = Shard(t, folder=mode)
+        con = shim.plain(t.path("plain.db"), pragmas=("journal_mode=WAL", "wal_autocheckpoint=0"))
+        chain.create(con)
+        con.execute("CREATE TABLE fill(a)")
+        con.executemany("INSERT INTO fill VALUES(randomblob(100000))", [()] * 40)
+        for end in ("", "-wal"):
+            shutil.copy(t.path("plain.db") + end, shard.path + end)
+        con.close()
+        os.unlink(t.path("plain.db"))
+        hold = Hold(shard.data, "verify")
+        peer = Peer(shard, opened=False, env=hold.environment(), pragmas=["wal_autocheckpoint=0"])
+        peer.ask("open")
+        peer.answer()
+        hold.wait("a snapshot verifies the WAL")
+        answered(peer, "write", 3)
+        busy, frames, copied = answered(peer, "sql", "PRAGMA wal_checkpoint(%s)" % mode)[0]
+        check_equal((busy, copied), (0, frames), mode + ": busy, and frames copied")
+        n = answered(peer, "write", 3)
+        hold.let_go()
+        peer.snapshot()
+        peer.sync()
+        peer.close()
+        peer.end()
+        check_equal(shard.check_restores(mode), n, mode + ": last link")
 
 
 if __name__ == "__main__":

@@ -80,7 +80,10 @@ class Job:
 
 @dataclasses.dataclass
 class Outcome:
-    """What one run came to. files: name of a .test file -> {"cases": [names], "failed": [names]}"""
+    """
+    What one run came to. files: name of a .test file -> {"cases": [names], "failed": [names], "said": {failed name: the line behind
+    the case's name}}
+    """
 
     files: dict
     tests: int
@@ -194,12 +197,14 @@ def parse(output, job):
     files = {}
     names = []
     failed = set()
+    said = {}
     tests = None
 
     def file_ended(name):
-        file = files.setdefault(job.file_name(name), {"cases": [], "failed": []})
+        file = files.setdefault(job.file_name(name), {"cases": [], "failed": [], "said": {}})
         file["cases"] += names
         file["failed"] += [case for case in names if case in failed]
+        file["said"].update((case, said[case]) for case in names if case in failed and case in said)
         names.clear()
 
     lines = output.splitlines()
@@ -213,11 +218,13 @@ def parse(output, job):
             names.append(match[1])
         elif match := FILE_END.match(line):
             file_ended(match[1])
+        elif names and line.strip():
+            said.setdefault(names[-1], line.strip())
     if names:
         file_ended(job.part if job.part.endswith(".test") else "(the last file)")
     unplaced = failed - {case for file in files.values() for case in file["cases"]}
     if unplaced:
-        last = files.setdefault(job.file_name(job.part), {"cases": [], "failed": []})
+        last = files.setdefault(job.file_name(job.part), {"cases": [], "failed": [], "said": {}})
         last["failed"] += sorted(unplaced)
     if job.kind == "mptest" and tests is not None:
         errors = int(next(match[1] for line in lines if (match := TOTALS.match(line))))

@@ -26,6 +26,7 @@ import dataclasses
 import fnmatch
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -94,7 +95,7 @@ class Expected:
 
     def agrees(self, name, file, skips):
         """The file does no worse than with plain unix."""
-        if name not in self.counts or any(skips.reason(case) is None for case in file["failed"]):
+        if name not in self.counts or skips.left(file):
             return False
         return distinct(file["cases"]) >= self.counts[name] or skips.reason(name) is not None
 
@@ -122,15 +123,25 @@ class Expected:
 
 
 class SkipList:
-    """skip.txt: version, pattern of a test case (or name of a test file that may have fewer cases), reason."""
+    """
+    skip.txt: version, pattern of a test case (or name of a test file that may have fewer cases), reason. `rare`: rows for what
+    happens now and then, with what the case says then, and how many of a file may.
+    """
+
+    RARE = re.compile(r"\[at most (\d+): (.+?)\] +(.*)")
 
     def __init__(self, version):
         self.rows = []
+        self.rare = []
         self.used = set()
         for line in (HERE / "skip.txt").read_text(encoding="utf-8").splitlines():
             if line.strip() and not line.startswith("#"):
                 row_version, pattern, reason = line.split(None, 2)
-                if row_version in ("*", version):
+                if row_version not in ("*", version):
+                    continue
+                if match := self.RARE.match(reason):
+                    self.rare.append((pattern, int(match[1]), match[2], match[3]))
+                else:
                     self.rows.append((pattern, reason))
 
     def row(self, name):
@@ -144,6 +155,21 @@ class SkipList:
     def reason(self, name):
         found = self.row(name)
         return found[1] if found else None
+
+    def excused(self, file):
+        """Failed cases of a test file -> (pattern, reason)."""
+        found = {case: row for case in file["failed"] if (row := self.row(case))}
+        said = file.get("said", {})
+        for pattern, most, message, reason in self.rare:
+            cases = [case for case in file["failed"] if fnmatch.fnmatchcase(case, pattern) and said.get(case) == message]
+            if len(cases) <= most:
+                found.update(dict.fromkeys(cases, (pattern, reason)))
+        return found
+
+    def left(self, file):
+        """Failed cases without an excuse."""
+        excused = self.excused(file)
+        return [case for case in file["failed"] if case not in excused]
 
     def unused(self):
         return [pattern for pattern, _ in self.rows if pattern not in self.used]
@@ -179,16 +205,17 @@ def merged(outcomes):
     jobs = {}
     for job, outcome in outcomes.items():
         for name, file in outcome.files.items():
-            entry = files.setdefault(name, {"cases": [], "failed": []})
+            entry = files.setdefault(name, {"cases": [], "failed": [], "said": {}})
             entry["cases"] = entry["cases"] + file["cases"]
             entry["failed"] = entry["failed"] + file["failed"]
+            entry["said"] = {**entry["said"], **file.get("said", {})}
             jobs[name] = job
     return files, jobs
 
 
 def worse(run, plain, ours):
     """(cases that fail with litejoin alone, cases that are missing), without those that skip.txt excuses."""
-    failed = [case for case in ours["failed"] if case not in plain["failed"] and run.skips.reason(case) is None]
+    failed = [case for case in run.skips.left(ours) if case not in plain["failed"]]
     missing = [] if distinct(ours["cases"]) >= distinct(plain["cases"]) else sorted(set(plain["cases"]) - set(ours["cases"]))
     return failed, [case for case in missing if run.skips.reason(case) is None]
 
@@ -198,15 +225,16 @@ def judge_again(run, name, job, ours):
     alone = job if job.kind == "mptest" else job.of_file(name.split()[-1])
     nothing = {"cases": [], "failed": []}
     cases = list(dict.fromkeys(ours["cases"]))
-    failed = [case for case in ours["failed"] if run.skips.reason(case) is None]
+    failed = run.skips.left(ours)
     passed_later = set()
     for attempt in range(1, RERUNS + 1):
         again = run.one(LITEJOIN, alone, attempt)
         if again.ended:
             return f"not ok - {run.label}{name}: {again.ended}"
         file = again.files.get(name, nothing)
-        passed_later |= set(failed) - set(file["failed"])
-        failed = [case for case in failed if case in file["failed"]]
+        left = run.skips.left(file)
+        passed_later |= set(failed) - set(left)
+        failed = [case for case in failed if case in left]
         cases = max(cases, file["cases"], key=distinct)
         if not failed and distinct(cases) >= run.expected.counts.get(name, sys.maxsize):
             break
@@ -231,7 +259,7 @@ def compare(run, outcomes, plain_outcomes, whole):
     files, jobs = merged(outcomes)
     plain = merged(plain_outcomes)[0] if plain_outcomes else None
     for name, file in files.items():
-        excused = [run.skips.row(case) for case in [name, *file["failed"]]]
+        excused = [run.skips.row(name), *run.skips.excused(file).values()]
         for row in sorted({row for row in excused if row}):
             print(f"skip - {run.label}{name} {row[0]} ({excused.count(row)}): {row[1]}")
         if plain is not None:

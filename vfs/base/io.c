@@ -26,6 +26,16 @@ lj_code lj_io_open(const char *path, int flags, mode_t mode, int *ret_fd, lj_err
     return LJ_OK;
 }
 
+lj_code lj_io_open_unlinked(const char *dir, const char *name, int *ret_fd, lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s/%s.tmp", dir, name);
+    if (path == NULL)
+        return lj_error_nomem(err);
+    LJ_TRY(lj_io_open(path, O_RDWR | O_CREAT | O_TRUNC, 0600, ret_fd, err));
+    unlink(path);
+    return LJ_OK;
+}
+
 lj_code lj_io_pread(int fd, void *data, size_t len, uint64_t off, size_t *ret_n, lj_error *err)
 {
     size_t done = 0;

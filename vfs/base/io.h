@@ -14,6 +14,9 @@
 /* open(2) with O_CLOEXEC; on success *ret_fd is owned by the caller. `path` is named in the error. */
 LJ_WARN_UNUSED lj_code lj_io_open(const char *path, int flags, mode_t mode, int *ret_fd,
                                   lj_error *err);
+/* Opens DIR/NAME.tmp anew for reading and writing and takes its name away: it is gone with its descriptor. */
+LJ_WARN_UNUSED lj_code lj_io_open_unlinked(const char *dir, const char *name, int *ret_fd,
+                                           lj_error *err);
 /* Reads up to len bytes at `off`; *ret_n is short only at end of file. */
 LJ_WARN_UNUSED lj_code lj_io_pread(int fd, void *data, size_t len, uint64_t off, size_t *ret_n,
                                    lj_error *err);

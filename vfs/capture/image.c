@@ -4,21 +4,21 @@
 #include "vfs/capture/image.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/str.h"
 #include "vfs/capture/framemap.h"
-#include "vfs/capture/walfile.h"
 #include "vfs/wal/pagemap.h"
 
 #define CHUNK_BYTES (256u * 1024u)
 #define YIELD_TRIES 40
+/* so much of the WAL is verified while it is frozen; what is more before, as often as the writers keep up with it */
+#define AHEAD_BYTES (512u * 1024u)
+#define AHEAD_TRIES 8
 
 struct lj_image {
     lj_image_guard *guard;
@@ -27,10 +27,9 @@ struct lj_image {
     lj_dbfile dbfile;
     lj_freeze freeze;
     const atomic_bool *cancel;
-    int wal_fd;           /* own descriptor, -1 when no frame is needed */
     bool wal_gone;        /* restarted: every frame up to M is in the database file */
     bool gone_seen;       /* the reader knew that when it read the database file last */
-    lj_pagemap frames;    /* page -> frame number <= M */
+    lj_framemap map;      /* page -> frame number <= M; empty when no frame is needed */
     int saved_fd;         /* unlinked file of saved pages */
     lj_pagemap saved;     /* page -> slot in saved_fd */
     bool has_known;       /* the mark was given back, and since then ... */
@@ -44,16 +43,6 @@ struct lj_image {
     uint64_t copy_pos; /* in memory or copy_fd */
     bool stays;        /* does not give way: it is being copied */
 };
-
-static lj_code open_unlinked(const char *dir, const char *name, int *ret_fd, lj_error *err)
-{
-    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s/%s.tmp", dir, name);
-    if (path == NULL)
-        return lj_error_nomem(err);
-    LJ_TRY(lj_io_open(path, O_RDWR | O_CREAT | O_TRUNC, 0600, ret_fd, err));
-    unlink(path);
-    return LJ_OK;
-}
 
 /*
  * Without a frame in the WAL the file's own header tells how large a page is; that of an encrypted database is ciphertext. Then it is
@@ -135,17 +124,44 @@ static void heed_locked(lj_image *image)
     }
 }
 
-static lj_code begin_guarded(lj_image *image, const char *wal_path, const char *state_dir,
-                             lj_error *err)
+static lj_code freeze_guarded(lj_image *image, lj_error *err)
 {
-    LJ_TRY(open_unlinked(state_dir, "saved-pages", &image->saved_fd, err));
+    image->wal_gone = false;
     /* from here on a checkpoint waits for guard.mutex: nothing beyond M slips in between freezing and copying */
     atomic_store(&image->guard->copying, true);
     LJ_TRY(image->dbfile.freeze(image->dbfile.ctx, &image->freeze, err));
     atomic_store(&image->guard->copying, !image->freeze.held);
     tell_holds(image);
-    LJ_TRY(measure(image, err));
-    return lj_framemap_read(wal_path, &image->freeze, &image->frames, &image->wal_fd, err);
+    return measure(image, err);
+}
+
+/* What is missing is verified with nothing frozen: an application's thread that comes finds an image with nothing to save. */
+static lj_code verify_ahead(lj_image *image, const char *wal_path, lj_error *err)
+{
+    lj_image_guard *guard = image->guard;
+    give_mark_back(image);
+    image->dbfile.close(image->dbfile.ctx);
+    const lj_freeze then = image->freeze;
+    image->freeze = (lj_freeze){.frames = 0};
+    atomic_store(&guard->copying, false);
+    pthread_mutex_unlock(&guard->mutex);
+    lj_framemap_ahead(&image->map, wal_path, &then);
+    pthread_mutex_lock(&guard->mutex);
+    if (atomic_load(image->cancel))
+        return lj_error_set(err, LJ_CANCELLED, "the database is being closed");
+    return LJ_OK;
+}
+
+static lj_code begin_guarded(lj_image *image, const char *wal_path, lj_error *err)
+{
+    LJ_TRY(freeze_guarded(image, err));
+    for (int i = 0; i < AHEAD_TRIES; i++) {
+        if (lj_framemap_missing(&image->map, &image->freeze) <= AHEAD_BYTES)
+            break;
+        LJ_TRY(verify_ahead(image, wal_path, err));
+        LJ_TRY(freeze_guarded(image, err));
+    }
+    return lj_framemap_finish(&image->map, wal_path, &image->freeze, err);
 }
 
 /* The content of one page at M, when it does not stand in the database file. *ret_done = it was read here. */
@@ -158,9 +174,9 @@ static lj_code read_elsewhere(lj_image *image, uint32_t pgno, uint8_t *out, bool
     *ret_done = true;
     if (lj_pagemap_get(&image->saved, pgno, &value)) {
         LJ_TRY(lj_io_pread(image->saved_fd, out, page_size, value * page_size, &n, err));
-    } else if (!image->wal_gone && lj_pagemap_get(&image->frames, pgno, &value)) {
+    } else if (!image->wal_gone && lj_pagemap_get(&image->map.frames, pgno, &value)) {
         uint64_t at = lj_wal_frame_offset(page_size, value) + LJ_WAL_FRAME_HEADER_BYTES;
-        LJ_TRY(lj_io_pread(image->wal_fd, out, page_size, at, &n, err));
+        LJ_TRY(lj_io_pread(image->map.file.fd, out, page_size, at, &n, err));
     } else {
         *ret_done = false;
         return LJ_OK;
@@ -277,7 +293,7 @@ static lj_code read_chunk(lj_image *image, uint8_t *to, size_t *ret_len, lj_erro
 static lj_code copy_to_file(lj_image *image, const char *state_dir, lj_error *err)
 {
     uint64_t bytes = lj_image_bytes(image);
-    LJ_TRY(open_unlinked(state_dir, "image", &image->copy_fd, err));
+    LJ_TRY(lj_io_open_unlinked(state_dir, "image", &image->copy_fd, err));
     size_t n = 0;
     for (uint64_t at = 0; at < bytes; at += n) {
         if (atomic_load(image->cancel))
@@ -307,17 +323,19 @@ lj_code lj_image_begin(lj_image_guard *guard, const lj_dbfile *dbfile, const cha
     pthread_mutex_init(&image->file_mutex, NULL);
     image->dbfile = *dbfile;
     image->cancel = cancel;
-    image->wal_fd = -1;
+    image->map = (lj_framemap)LJ_FRAMEMAP_INIT;
     image->saved_fd = -1;
     image->copy_fd = -1;
     image->stays = guard->copy_first;
     image->next = 1;
     image->chunk = chunk;
+    lj_code code = lj_io_open_unlinked(state_dir, "saved-pages", &image->saved_fd, err);
     pthread_mutex_lock(&guard->mutex);
     guard->image = image;
     atomic_store(&guard->active, true);
     atomic_store(&guard->wanted, false);
-    lj_code code = begin_guarded(image, wal_path, state_dir, err);
+    if (code == LJ_OK)
+        code = begin_guarded(image, wal_path, err);
     bool small = code == LJ_OK && lj_image_bytes(image) <= guard->memory_bytes;
     if (small)
         code = copy_to_memory(image, err);
@@ -355,10 +373,9 @@ void lj_image_end(lj_image *image)
     give_mark_back(image);
     image->dbfile.close(image->dbfile.ctx);
     pthread_mutex_unlock(&guard->mutex);
-    lj_closep(&image->wal_fd);
     lj_closep(&image->saved_fd);
     lj_closep(&image->copy_fd);
-    lj_pagemap_free(&image->frames);
+    lj_framemap_free(&image->map);
     lj_pagemap_free(&image->saved);
     pthread_mutex_destroy(&image->file_mutex);
     free(image->chunk);

@@ -23,8 +23,8 @@
  *
  * Layer: capture. Thread-safety: one snapshot at a time per database. lj_image_begin/read/end run in the snapshot's
  * thread; lj_image_before_write, _convert and _wal_restarts in application threads. guard.mutex (rank 0: taken before any
- * other lock) is held while an image begins, and then for a few look-ups or the saving of one page; the database file is read
- * without it. It is contended only while a checkpoint and a snapshot work on the same database, and that is its purpose.
+ * other lock) is held while an image begins, and then for a few look-ups or the saving of one page; the database file is read, and a
+ * WAL verified, without it. It is contended only while a checkpoint and a snapshot work on the same database, and that is its purpose.
  */
 #ifndef LJ_IMAGE_H
 #define LJ_IMAGE_H
@@ -58,14 +58,14 @@ typedef struct {
     void *ctx;
     /* Takes the read mark if it can and says what it froze. */
     lj_code (*freeze)(void *ctx, lj_freeze *ret_freeze, lj_error *err);
-    /* Gives the read mark and every lock back; reading goes on. Called at most once, under guard.mutex. */
+    /* Gives the read mark and every lock back; reading goes on. At most once for each freeze, under guard.mutex. */
     void (*release)(void *ctx);
     /* Reads len bytes at off; what is behind the end of the file is zero. */
     lj_code (*read)(void *ctx, uint64_t off, void *out, size_t len, lj_error *err);
     lj_code (*size)(void *ctx, uint64_t *ret_bytes, lj_error *err);
     /* The place of this moment, under guard.mutex; false = it cannot be told (NULL: never). */
     bool (*place)(void *ctx, lj_image_place *ret_place);
-    /* The image is over; called once for each freeze, also for one that failed. */
+    /* What was frozen is not needed any more; also called for a freeze that failed, or without one. Then it may freeze again. */
     void (*close)(void *ctx);
     /* Called by the shipping task once per sync_interval, also when nothing was committed here; NULL: nobody asks for it. */
     void (*tick)(void *ctx);

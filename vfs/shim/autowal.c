@@ -78,7 +78,7 @@ void lj_autowal_unlocked(lj_file *file)
     }
     if (lj_clock_mono_ns() < __atomic_load_n(&open->auto_wal_after_ns, __ATOMIC_RELAXED))
         return;
-    switch (lj_file_journal_mode(file)) {
+    switch (lj_journal_mode_of(file->lower)) {
     case LJ_JOURNAL_ROLLBACK:
         if (try_switch(file))
             lj_event_first_open(open, true);

@@ -301,13 +301,13 @@ void lj_event_db_overwritten(lj_file *file, uint64_t off, uint64_t len)
 static const char sqlite_magic[16] = "SQLite format 3";
 
 /* Bytes 18 and 19 of the header are 2 in WAL mode, 1 otherwise. */
-int lj_file_journal_mode(lj_file *file)
+int lj_journal_mode_of(sqlite3_file *lower)
 {
     uint8_t head[100];
     sqlite3_int64 size = 0;
-    const sqlite3_io_methods *m = file->lower->pMethods;
-    if (m->xFileSize(file->lower, &size) != SQLITE_OK || size < (sqlite3_int64)sizeof(head) ||
-        m->xRead(file->lower, head, sizeof(head), 0) != SQLITE_OK)
+    const sqlite3_io_methods *m = lower->pMethods;
+    if (m->xFileSize(lower, &size) != SQLITE_OK || size < (sqlite3_int64)sizeof(head) ||
+        m->xRead(lower, head, sizeof(head), 0) != SQLITE_OK)
         return LJ_JOURNAL_NONE;
     if (memcmp(head, sqlite_magic, sizeof(sqlite_magic)) != 0)
         return LJ_JOURNAL_UNKNOWN;
@@ -449,26 +449,16 @@ static bool checkpoints(const lj_file *file)
     return (file->exclusive & (1u << LJ_LOCK_CKPT)) != 0;
 }
 
-/*
- * And a first reader must not see that a snapshot is just making the wal-index (freeze.c): to SQLite that lock says that
- * somebody else recovers the WAL.
- */
 int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc)
 {
     bool exclusive = (flags & SQLITE_SHM_EXCLUSIVE) != 0;
-    if (rc == SQLITE_BUSY && exclusive && (ofst == LJ_LOCK_WRITE || ofst == LJ_LOCK_CKPT) &&
-        lj_readguard_wait(file->open))
-        return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
-    /* WRITE and CKPT: only while a connection of ours makes the wal-index, as SQLite's recovery does */
-    bool mine =
-        exclusive ? (ofst >= LJ_LOCK_READ0 ? checkpoints(file) : atomic_load(&file->open->nesting))
-                  : ofst == LJ_LOCK_RECOVER;
-    if (rc != SQLITE_BUSY || !mine)
+    if (rc != SQLITE_BUSY || !exclusive)
         return rc;
-    if (exclusive && ofst >= LJ_LOCK_READ0)
-        lj_event_make_room(file, false);
-    else
-        (void)lj_event_give_way(file); /* waits for it */
+    if ((ofst == LJ_LOCK_WRITE || ofst == LJ_LOCK_CKPT) && lj_readguard_wait(file->open))
+        return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
+    if (ofst < LJ_LOCK_READ0 || !checkpoints(file))
+        return rc;
+    lj_event_make_room(file, false);
     /* tried again in any case, as in file_lock */
     return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);
 }

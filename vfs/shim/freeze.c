@@ -12,15 +12,17 @@
  * image's reader calls.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "vfs/base/io.h"
 #include "vfs/base/str.h"
 #include "vfs/capture/moved.h"
 #include "vfs/capture/walfile.h"
 #include "vfs/shim/handle.h"
-#include "vfs/shim/nested.h"
 #include "vfs/shim/walindex.h"
 
 #define MARK_TRIES 100
@@ -209,30 +211,55 @@ static bool wal_is_empty(const lj_open *open)
     return stat(open->db->wal_path, &st) != 0 ? errno == ENOENT : st.st_size == 0;
 }
 
+/* What a crash outside of WAL mode left: to be rolled back by the application's own first read, and no snapshot before that. */
+static bool has_hot_journal(const lj_open *open)
+{
+    lj_error ignored = LJ_ERROR_INIT;
+    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s-journal", open->db->path);
+    LJ_CLEANUP(lj_closep) int fd = -1;
+    uint8_t first = 0;
+    size_t n = 0;
+    if (path == NULL)
+        return true;
+    if (lj_io_open(path, O_RDONLY, 0, &fd, &ignored) != LJ_OK)
+        return access(path, F_OK) == 0;
+    return lj_io_pread(fd, &first, 1, 0, &n, &ignored) != LJ_OK || (n > 0 && first != 0);
+}
+
 /*
- * Maps the wal-index. Where nobody has read the database in WAL mode yet there is none, and only SQLite may make one: then a
- * connection of ours reads a row, and what it made stays as long as our handle has it mapped.
+ * Makes the wal-index of an empty WAL. SQLite's recovery holds WRITE, CKPT and RECOVER exclusively meanwhile, and tells whoever meets
+ * it that the database is busy. We hold RECOVER alone, and shared: so a recovery is refused, and as the lock can still be had shared,
+ * SQLite takes it that nobody recovers, and tries again. Nobody else ever asks for that lock. Nothing can be committed before there is
+ * a header; so as long as there is none, and nobody can make one, the WAL stays empty. Of two processes of ours only the one that
+ * uploads takes snapshots.
  */
+static void volatile *make_index(lj_open *open)
+{
+    sqlite3_file *r = open->reader;
+    void volatile *region = NULL;
+    if (lj_journal_mode_of(r) != LJ_JOURNAL_WAL || has_hot_journal(open) ||
+        r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 0, &region) != SQLITE_OK ||
+        r->pMethods->xShmLock(r, LJ_LOCK_RECOVER, 1, SQLITE_SHM_LOCK | SQLITE_SHM_SHARED) !=
+            SQLITE_OK)
+        return NULL;
+    if (wal_is_empty(open) &&
+        r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 1, &region) == SQLITE_OK && region != NULL &&
+        lj_walindex_blank(region))
+        lj_walindex_make(region);
+    r->pMethods->xShmLock(r, LJ_LOCK_RECOVER, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
+    return region;
+}
+
+/* Maps the wal-index. Where nobody has read the database in WAL mode yet there is none. */
 static void volatile *map_index(lj_open *open)
 {
     sqlite3_file *r = open->reader;
     void volatile *region = NULL;
     if (index_is_there(open) &&
-        r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 0, &region) == SQLITE_OK && region != NULL)
+        r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 0, &region) == SQLITE_OK && region != NULL &&
+        !lj_walindex_blank(region))
         return region;
-    sqlite3 *db = NULL;
-    char ignored[2];
-    if (!wal_is_empty(open) || lj_nested_open(open, false, &db) != SQLITE_OK)
-        return NULL;
-    atomic_store(&open->nesting, true);
-    if (lj_nested_ask(db, "BEGIN", ignored, sizeof(ignored)) == SQLITE_OK &&
-        lj_nested_ask(db, "SELECT 1 FROM sqlite_schema LIMIT 1", ignored, sizeof(ignored)) ==
-            SQLITE_OK &&
-        r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 0, &region) != SQLITE_OK)
-        region = NULL;
-    sqlite3_close(db);
-    atomic_store(&open->nesting, false);
-    return region;
+    return wal_is_empty(open) ? make_index(open) : NULL;
 }
 
 /* The SHARED lock is held. */

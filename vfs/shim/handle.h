@@ -119,7 +119,6 @@ struct lj_open {
     bool reader_shared;   /* SHARED lock held on the database file */
     /* option `guard` (readguard.c) */
     bool guarded;
-    atomic_bool nesting; /* a connection of ours makes the wal-index (freeze.c) */
     atomic_bool guard_held;
     pthread_mutex_t guard_mutex; /* rank 0; guards what is below */
     sqlite3_file *guard_file;    /* NULL: not open */
@@ -194,7 +193,7 @@ const sqlite3_io_methods *lj_file_methods(const sqlite3_io_methods *lower);
 
 /* What the header of the file says. NONE: it has no header yet; UNKNOWN: it is not SQLite's own (encrypted pages). */
 enum { LJ_JOURNAL_NONE, LJ_JOURNAL_ROLLBACK, LJ_JOURNAL_WAL, LJ_JOURNAL_UNKNOWN };
-int lj_file_journal_mode(lj_file *file);
+int lj_journal_mode_of(sqlite3_file *lower);
 
 /* ---- autowal.c ---- */
 /* Before SQLite reads anything of it. true = it was switched. */

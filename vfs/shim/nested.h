@@ -1,7 +1,7 @@
 /*
  * nested.h - a connection of our own to a database the application has open, on the base VFS.
  *
- * Some things only SQLite itself may do to a database: recover a hot journal, switch the journal mode, make a wal-index. They are
+ * Some things only SQLite itself may do to a database: recover a hot journal, switch the journal mode. They are
  * done as any other program would do them, by a connection of the host's own SQLite. It is on the base VFS, the one that also
  * knows the application's handles: so the process's POSIX locks are kept, and nothing here meets the shim again. It waits for
  * nobody (busy timeout 0), and its close never runs a checkpoint and never deletes a WAL.

@@ -94,7 +94,7 @@ static int open_lower(sqlite3_vfs *vfs, const char *name, lj_file *file, int fla
 
 static void note_opened(lj_file *file, bool first)
 {
-    int mode = lj_file_journal_mode(file);
+    int mode = lj_journal_mode_of(file->lower);
     if (lj_autowal_at_open(file, mode))
         mode = LJ_JOURNAL_WAL;
     if (mode == LJ_JOURNAL_ROLLBACK)

@@ -155,6 +155,34 @@ static void store(volatile void *region, size_t at, uint32_t word)
                      __ATOMIC_SEQ_CST);
 }
 
+/* The second copy first: a reader that sees them differ waits. */
+static void store_both(volatile void *region, const uint8_t raw[HEADER_BYTES])
+{
+    store_header(region, HEADER_BYTES, raw);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    store_header(region, 0, raw);
+}
+
+bool lj_walindex_blank(const volatile void *region)
+{
+    uint32_t any = 0;
+    for (size_t at = 0; at < 2 * HEADER_BYTES; at += 4)
+        any |= load(region, at);
+    return any == 0;
+}
+
+void lj_walindex_make(volatile void *region)
+{
+    uint8_t raw[HEADER_BYTES] = {0};
+    set_word(raw, 0, LJ_WAL_VERSION);
+    raw[AT_FLAGS] = 1; /* isInit */
+    sum_up(raw);
+    for (int i = 1; i < LJ_WALINDEX_READERS; i++)
+        store(region, AT_MARKS + 4u * (unsigned)i, LJ_WALINDEX_UNUSED);
+    store_both(region, raw);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
 void lj_walindex_restart(volatile void *region, const lj_walindex *now, lj_wal_salt salt)
 {
     uint8_t raw[HEADER_BYTES];
@@ -163,10 +191,7 @@ void lj_walindex_restart(volatile void *region, const lj_walindex *now, lj_wal_s
     lj_put_be32(raw + AT_SALT, salt.salt1);
     lj_put_be32(raw + AT_SALT + 4, salt.salt2);
     sum_up(raw);
-    /* the second copy first: a reader that sees them differ waits */
-    store_header(region, HEADER_BYTES, raw);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    store_header(region, 0, raw);
+    store_both(region, raw);
     store(region, AT_BACKFILL, 0);
     store(region, AT_ATTEMPTED, 0);
     store(region, AT_MARKS + 4, 0);

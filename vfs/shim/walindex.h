@@ -61,6 +61,13 @@ uint32_t lj_walindex_mark(const volatile void *region, int reader);
  * what lj_walindex_read has read under these locks.
  */
 void lj_walindex_restart(volatile void *region, const lj_walindex *now, lj_wal_salt salt);
+/* Nobody has written a header into it since it was created: what was once made is never blank again. */
+bool lj_walindex_blank(const volatile void *region);
+/*
+ * What SQLite's recovery of a WAL without a byte leaves in a blank region. Caller holds RECOVER SHARED, which keeps everybody from a
+ * recovery of his own, has found the region blank and the WAL empty under that lock, and is the only one who does this.
+ */
+void lj_walindex_make(volatile void *region);
 /* Caller holds that reader's lock EXCLUSIVE. */
 void lj_walindex_set_mark(volatile void *region, int reader, uint32_t frames);
 

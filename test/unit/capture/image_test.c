@@ -1,6 +1,7 @@
 /* image_test.c - what an image gives while a checkpoint writes the file under it, in any order, and the limit of what it saves. */
 #include "test/unit/capture/kit.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -21,12 +22,23 @@ typedef struct {
     void (*during_read)(void *fixture); /* called in the middle of a read, may be NULL */
     atomic_bool cancel;
     lj_image_place place;
+    /* of those with a WAL */
+    int freezes;
+    int what;     /* happens in front of the second freeze, see below */
+    uint8_t *wal; /* its bytes */
+    lj_wal_cksum sum;
+    lj_wal_header header;
 } fixture;
+
+static void before_second_freeze(fixture *f);
 
 static lj_code fake_freeze(void *ctx, lj_freeze *ret_freeze, lj_error *err)
 {
+    fixture *f = ctx;
     (void)err;
-    *ret_freeze = ((fixture *)ctx)->freeze;
+    if (f->freezes++ == 1 && f->wal != NULL)
+        before_second_freeze(f);
+    *ret_freeze = f->freeze;
     return LJ_OK;
 }
 
@@ -296,12 +308,143 @@ static void saved_pages_have_a_limit(void **state)
     end(&f);
 }
 
+/* ------------------------------------------------------------------ a WAL that is verified before it is frozen */
+
+#define WAL_FRAMES 4000u /* 2 MiB; each page of the database once, then the first ones again */
+#define WAL_MORE   10u
+
+enum { NOTHING, COMMITTED, RESTARTED_SINCE, REWRITTEN, TORN, FEWER, WAL_CASES };
+
+/* Frame `number` with a page of `version`; `commit`: it ends a transaction. */
+static void put_frame(fixture *f, uint64_t number, int version, bool commit)
+{
+    uint8_t *to = f->wal + lj_wal_frame_offset(PAGE, number);
+    memset(to + LJ_WAL_FRAME_HEADER_BYTES, version, PAGE);
+    lj_wal_frame_write(&f->header, &f->sum, (uint32_t)((number - 1) % PAGES) + 1,
+                       commit ? PAGES : 0, to + LJ_WAL_FRAME_HEADER_BYTES, to);
+}
+
+/* Frames first..last as one transaction. */
+static void put_frames(fixture *f, uint64_t first, uint64_t last, int version)
+{
+    for (uint64_t number = first; number <= last; number++)
+        put_frame(f, number, version, number == last);
+    f->freeze.frames = last;
+    f->freeze.cksum = f->sum;
+}
+
+static void put_header(fixture *f, uint32_t salt)
+{
+    f->header = (lj_wal_header){.page_size = PAGE, .salt = {salt, 2}};
+    lj_wal_header_write(&f->header, f->wal);
+    f->sum = f->header.cksum;
+    f->freeze.salt = f->header.salt;
+}
+
+static void store_wal(const fixture *f)
+{
+    lj_error err = LJ_ERROR_INIT;
+    LJ_CLEANUP(lj_closep) int fd = -1;
+    uint64_t len = lj_wal_frame_offset(PAGE, WAL_FRAMES + WAL_MORE + 1);
+    assert_ok(lj_io_open(f->dir.wal_path, O_RDWR | O_CREAT, 0600, &fd, &err), &err);
+    assert_ok(lj_io_pwrite(fd, f->wal, len, 0, &err), &err);
+}
+
+/* The newest version of each page at the second freeze is 1; what was there before is 9, but where nothing happens. */
+static void before_second_freeze(fixture *f)
+{
+    assert_int_equal(pthread_mutex_trylock(&f->guard.mutex), EBUSY); /* frozen under the guard */
+    switch (f->what) {
+    case COMMITTED:
+        put_frames(f, WAL_FRAMES + 1, WAL_FRAMES + WAL_MORE, 1);
+        break;
+    case RESTARTED_SINCE: /* all of the life before is in the file */
+        put_header(f, 7);
+        put_frames(f, 1, WAL_MORE, 1);
+        memset(f->file, 1, (size_t)PAGES * PAGE);
+        memset(f->file, 9, WAL_MORE * PAGE);
+        break;
+    case REWRITTEN: /* the same salts, as if what was read had never been committed */
+        put_header(f, 1);
+        put_frames(f, 1, WAL_FRAMES, 1);
+        break;
+    case FEWER:
+        put_header(f, 1);
+        put_frames(f, 1, WAL_MORE, 1);
+        memset(f->file, 1, (size_t)PAGES * PAGE);
+        break;
+    default:
+        break;
+    }
+    store_wal(f);
+}
+
+/* Whatever happens between verifying and freezing, the image is what was frozen. */
+static void a_wal_is_verified_ahead(void **state)
+{
+    (void)state;
+    for (int what = NOTHING; what < WAL_CASES; what++) {
+        lj_error err = LJ_ERROR_INIT;
+        fixture f;
+        begin(&f, true);
+        f.what = what;
+        f.wal = calloc(1, lj_wal_frame_offset(PAGE, WAL_FRAMES + WAL_MORE + 1));
+        f.freeze.backfilled = false;
+        f.freeze.has_cksum = true;
+        memset(f.file, 9, (size_t)PAGES * PAGE);
+        put_header(&f, 1);
+        bool right = what == NOTHING || what == COMMITTED || what == TORN;
+        put_frames(&f, 1, WAL_FRAMES, right ? 1 : 9);
+        if (what == COMMITTED) { /* the first pages are written again behind it */
+            put_header(&f, 1);
+            for (uint64_t number = 1; number <= WAL_FRAMES; number++)
+                put_frame(&f, number, number <= WAL_MORE ? 9 : 1, number == WAL_FRAMES);
+            f.freeze.cksum = f.sum;
+        }
+        if (what == TORN) /* the wal-index vouches for a frame that does not verify */
+            f.wal[lj_wal_frame_offset(PAGE, 3000) + 20] ^= 1;
+        store_wal(&f);
+        lj_image *image = image_of(&f);
+        assert_int_equal(lj_image_freeze(image)->broken, what == TORN);
+        assert_int_equal(f.freezes, 2);
+        assert_int_equal(f.released, 1);
+        assert_ok(read_all(image, &err), &err);
+        lj_image_end(image);
+        assert_int_equal(f.released, 2);
+        free(f.wal);
+        end(&f);
+    }
+}
+
+/* With few frames, or none that is needed, it is frozen once. */
+static void little_is_verified_frozen(void **state)
+{
+    (void)state;
+    for (int backfilled = 0; backfilled < 2; backfilled++) {
+        lj_error err = LJ_ERROR_INIT;
+        fixture f;
+        begin(&f, true);
+        f.wal = calloc(1, lj_wal_frame_offset(PAGE, WAL_FRAMES + WAL_MORE + 1));
+        f.freeze.backfilled = backfilled != 0;
+        put_header(&f, 1);
+        put_frames(&f, 1, backfilled ? WAL_FRAMES : WAL_MORE, backfilled ? 9 : 1);
+        store_wal(&f);
+        lj_image *image = image_of(&f);
+        assert_int_equal(f.freezes, 1);
+        assert_ok(read_all(image, &err), &err);
+        lj_image_end(image);
+        free(f.wal);
+        end(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_checkpoint_around_the_reader), cmocka_unit_test(the_mark_is_given_back),
         cmocka_unit_test(checkpoints_of_another_process), cmocka_unit_test(several_of_ours_at_once),
-        cmocka_unit_test(saved_pages_have_a_limit),
+        cmocka_unit_test(saved_pages_have_a_limit),       cmocka_unit_test(a_wal_is_verified_ahead),
+        cmocka_unit_test(little_is_verified_frozen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
