@@ -56,7 +56,7 @@ class Life:
             ledger.create(self.con)
         self.last = ledger.last(self.con)
         self.mark("O", self.last)
-        self.writer = ledger.Writer(self.con, self.rng, "life", rollback_to=True,
+        self.writer = ledger.Writer(self.con, self.rng, "life", rollback_to=ledger.rolls_back_to(s["exclusive"]),
                                     blob_bytes=(2000, 9000))
 
     def commit(self, g):
