@@ -75,7 +75,7 @@ class Writer:
     def write(self, con, number):
         s = self.settings
         rng = random.Random("%s/%d" % (s["seed"], number))
-        book = ledger.Writer(con, rng, "w%d" % number, rollback_to=True) if s["ledger"] else None
+        book = ledger.Writer(con, rng, "w%d" % number, rollback_to=ledger.rolls_back_to(s["exclusive"])) if s["ledger"] else None
         count = 0
         while not s["transactions"] or count < s["transactions"]:
             count += 1

@@ -58,7 +58,8 @@ class Life:
             ledger.create(self.con)
         self.last = ledger.last(self.con)
         self.mark("O", self.last)
-        self.writer = ledger.Writer(self.con, self.rng, self.name, rollback_to=True, blob_bytes=(2000, 9000))
+        self.writer = ledger.Writer(self.con, self.rng, self.name, rollback_to=ledger.rolls_back_to(s["exclusive"]),
+                                    blob_bytes=(2000, 9000))
 
     def commit(self, g):
         self.mark("B", g)

@@ -121,7 +121,8 @@ class Patient:
                   (opened, self.cut["synced"]))
         if not ledger.exists(con):
             ledger.create(con)
-        writer = ledger.Writer(con, rng, "after the cut", rollback_to=True, blob_bytes=(1000, 4000))
+        writer = ledger.Writer(con, rng, "after the cut", rollback_to=ledger.rolls_back_to(self.cut["exclusive"]),
+                               blob_bytes=(1000, 4000))
         for _ in range(rng.randint(1, 4)):
             writer.transaction()
             if rng.random() < 0.15:

@@ -79,6 +79,14 @@ def _state(con):
     return " ".join("%s=%s-%s:%s" % head for head in heads) + " item=%d/%d/%d" % items
 
 
+def rolls_back_to(exclusive):
+    """
+    Whether a writer whose process dies may roll back to savepoints. The frames that SQLite before 3.50.2 then leaves without
+    checksums are repaired by us, but not under exclusive locking: there a crash loses commits, with any VFS.
+    """
+    return not exclusive or sqlite3.sqlite_version_info >= (3, 50, 2)
+
+
 class Writer:
     """
     One connection's transactions. `rng` decides all; `spilling` makes some so large that a cache of 5 pages spills.

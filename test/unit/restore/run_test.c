@@ -343,7 +343,8 @@ static void progress_and_cancel(void **state)
         .progress = stop_at_first, .progress_ctx = &reports, .cancel = &stop_now};
     lj_error err = LJ_ERROR_INIT;
     assert_fails(&m, &options, LJ_CANCELLED, &err);
-    assert_int_equal(reports, 1);
+    assert_true(reports >=
+                1); /* the next is due 0.2 s later, if another thread is still at it then */
     memory_free(&m);
     world_close(&w);
 }
