@@ -105,6 +105,7 @@ class Life:
         self.con.close()
         self.mark("X")
         os.unlink(self.db)
+        sync_path(self.data)  # or a cut would find the old WAL beside the database that was not lost, which nobody can survive
         if os.path.exists(self.settings["aside"]):
             with open(self.settings["aside"], "rb") as source, open(self.db + "-wal", "wb") as target:
                 target.write(source.read())  # not by sendfile, which powercut.c does not see
