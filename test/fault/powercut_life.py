@@ -79,7 +79,7 @@ class Life:
         self.mark("S", g, shim.sync(self.con, "120s"), self.name)
 
     def snapshot(self):
-        shim.snapshot(self.con)
+        shim.snapshot(self.con, "120s")
 
     def reopen(self):
         self.con.close()
