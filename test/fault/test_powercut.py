@@ -10,7 +10,7 @@ powercut_open.py opens the database, goes on, ships, and holds the result agains
     the replica restores to a committed prefix with everything that litejoin_sync acknowledged, by all restorers
     no object is changed; where the replica was ahead a new generation began; none has a tail that never was
 """
-# timeout: 900
+# timeout: 3600
 
 import os
 import sys

@@ -5,7 +5,7 @@ As test_powercut.py, but each life is of two to four processes (powercut_crowd.p
 over when it is killed, one joins late. Their changes of the disk are in one journal, in one order. What each cut leaves is opened by a
 process that finds nobody: what the page of the dead ones says must never be believed where the disk says otherwise.
 """
-# timeout: 600
+# timeout: 1800
 
 import os
 import sys
