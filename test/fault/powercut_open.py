@@ -159,7 +159,10 @@ class Patient:
         rng = random.Random(cut["seed"])
         replica_link = self.look_at_replica()
         if cut["synchronous"] == "OFF":
-            return  # SQLite promises nothing about the database itself
+            # SQLite promises nothing about the database itself
+            if replica_link is not None:
+                cli.check_restorers(self.replica.root, self.path("before.db"), "after the cut")
+            return
         before = contents(self.replica)
         local = self.look_at_database()
         if cut["fsync_before_ship"] and local is not None and replica_link is not None:
