@@ -274,8 +274,9 @@ void lj_event_wal_failed(lj_file *wal)
 
 void lj_event_wal_emptying(lj_open *open, bool going)
 {
-    lj_image_wal_restarts(&open->guard);
     lj_db_seal(open->db, going);
+    /* behind the seal: a snapshot that begins later knows from it that all is in the file, where no lock tells (exclusive mode) */
+    lj_image_wal_restarts(&open->guard);
     lj_db_wal_emptied(open->db);
 }
 
