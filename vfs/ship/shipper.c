@@ -100,6 +100,12 @@ static void establish(lj_shipper *s)
     const lj_new_generation *fresh = &s->begun;
     lj_spool_entry ignored;
     lj_error err = LJ_ERROR_INIT;
+    s->begun.pending = false;
+    pthread_mutex_lock(&db->mutex);
+    bool left = s->want_generation; /* given up already: the next one may have begun, and spool */
+    pthread_mutex_unlock(&db->mutex);
+    if (left)
+        return;
     (void)!lj_spool_first(db->spool_dir, fresh->saved.at.generation, 0, true, &ignored, &err);
     lj_db_enter(db);
     db->established = true;
@@ -110,18 +116,19 @@ static void establish(lj_shipper *s)
     lj_db_shipped(db, &fresh->saved.at, fresh->life, fresh->frames);
     lj_log(LJ_LOG_INFO, "%s: replicating to %s, generation %s", db->path, db->replica_url,
            fresh->saved.at.generation);
-    s->begun.pending = false;
 }
 
 /* Step 2. */
 static bool needs_generation(lj_shipper *s)
 {
     lj_db *db = s->db;
+    char generation[LJ_GENERATION_MAX];
     pthread_mutex_lock(&db->mutex);
     bool given_up = db->broken && !s->want_generation && !db->moved;
     if (given_up)
         lj_db_enter_locked(db);
     if (given_up) {
+        memcpy(generation, db->chain.generation, sizeof(generation));
         s->want_generation = true;
         db->established = false;
         db->state = LJ_DB_STARTING;
@@ -131,8 +138,11 @@ static bool needs_generation(lj_shipper *s)
     /* one that is ready since take_over() looked is taken over first: s->saved is still of the old generation */
     bool want = s->want_generation || s->fresh.pending;
     pthread_mutex_unlock(&db->mutex);
-    if (given_up)
-        lj_spool_clear(db->spool_dir); /* nothing spools while no chain is active */
+    /* those alone: from here on the snapshot task may begin the next. What else is there goes in establish() */
+    if (given_up) {
+        lj_spool_drop(db->spool_dir, generation);
+        lj_spool_drop(db->spool_dir, s->saved.at.generation);
+    }
     return want;
 }
 
@@ -174,6 +184,8 @@ static lj_code drain_spool(lj_shipper *s, const lj_chain *chain, const lj_life *
         count_as_empty(db, spooled);
         return LJ_OK;
     }
+    if (code != LJ_OK)
+        return code; /* what cannot be seen is not gone */
     if (entry.start.index != s->saved.at.index)
         return LJ_OK;
     *ret_found = true;
@@ -197,16 +209,32 @@ static lj_code drain_spool(lj_shipper *s, const lj_chain *chain, const lj_life *
     return LJ_OK;
 }
 
+/* LJ_CONFLICT: something is missing between what was shipped of the index and its end. */
+static lj_code check_end(lj_shipper *s, const lj_chain *chain, lj_error *err)
+{
+    const lj_position *at = &s->saved.at;
+    uint64_t end = chain->prev_end;
+    lj_code code = LJ_OK;
+    if (at->index + 1 < chain->index) {
+        /* the next index is over as well, and nothing of it is in the replica: all of it is in the spool */
+        code = lj_spool_prev_end(s->db->spool_dir, chain->generation, at->index + 1, &end, err);
+        if (code != LJ_OK && code != LJ_NOTFOUND)
+            return code;
+        end = end != 0 ? end : at->offset; /* one that does not say was written by another build */
+    }
+    /* an index without a frame does not exist */
+    if (at->offset == 0 || code == LJ_NOTFOUND || at->offset != end)
+        return lj_error_set(err, LJ_CONFLICT,
+                            "frames behind offset %" PRIu64 " of index %" PRIu32 " are gone",
+                            at->offset, at->index);
+    return LJ_OK;
+}
+
 /* The index is complete in the replica: on to the next. */
 static lj_code next_index(lj_shipper *s, const lj_chain *chain, lj_error *err)
 {
     lj_saved_position *saved = &s->saved;
-    /* an index without a frame does not exist, and the end of the last one is known */
-    if (saved->at.offset == 0 ||
-        (saved->at.index + 1 == chain->index && saved->at.offset != chain->prev_end))
-        return lj_error_set(err, LJ_CONFLICT,
-                            "frames behind offset %" PRIu64 " of index %" PRIu32 " are gone",
-                            saved->at.offset, saved->at.index);
+    LJ_TRY(check_end(s, chain, err));
     saved->mark_end = saved->at.offset; /* put with the index's first object */
     saved->prev_end = saved->at.offset;
     saved->at.index++;

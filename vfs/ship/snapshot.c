@@ -23,6 +23,7 @@
 #include "vfs/base/log.h"
 #include "vfs/capture/moved.h"
 #include "vfs/capture/session.h"
+#include "vfs/capture/spool.h"
 #include "vfs/codec/lz4.h"
 #include "vfs/replica/label.h"
 #include "vfs/ship/internal.h"
@@ -198,8 +199,11 @@ static void deactivate(lj_shipper *s, const char *generation)
     if (db->chain.active && strcmp(db->chain.generation, generation) == 0) {
         db->chain.active = false;
         db->safe_frames = 0;
+        db->spool_bytes = 0;
     }
     lj_db_leave(db);
+    /* each attempt has a name of its own: what was spooled for this one is of no use to the next */
+    lj_spool_drop(db->spool_dir, generation);
 }
 
 /*
