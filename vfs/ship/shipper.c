@@ -355,7 +355,7 @@ static lj_code work(lj_shipper *s, lj_error *err)
         pthread_mutex_lock(&s->db->mutex);
         int64_t due_ns = lj_db_flush_wanted_locked(s->db) ? 0 : lj_snapshot_allowed_locked(s);
         pthread_mutex_unlock(&s->db->mutex);
-        lj_task_wake(&s->snapshot_task, due_ns);
+        (void)lj_task_wake(&s->snapshot_task, due_ns); /* and next_tick() does, too */
         return LJ_OK;
     }
     if (!s->resumed) {
@@ -394,6 +394,8 @@ static bool unshipped_locked(const lj_shipper *s)
            db->pos.offset < lj_wal_frame_offset(db->life.page_size, db->life.frames + 1);
 }
 
+/* Where no thread could be started for the snapshot task, somebody has to try again. */
+#define NO_THREAD_TICK_NS LJ_NS_PER_S
 /* Where no FIFO can be made, somebody has to look for what other processes commit. */
 #define DEAF_TICK_NS (250 * LJ_NS_PER_MS)
 
@@ -430,8 +432,8 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
     pthread_mutex_unlock(&db->mutex);
     if (more)
         lj_db_sleeping(db, false);
-    if (snapshot_ns != LJ_TASK_IDLE)
-        lj_task_wake(&s->snapshot_task, snapshot_ns);
+    if (snapshot_ns != LJ_TASK_IDLE && !lj_task_wake(&s->snapshot_task, snapshot_ns))
+        due_ns = earlier(due_ns, now_ns + NO_THREAD_TICK_NS);
     if (more)
         return due_ns;
     lj_db_caught_up(db);
@@ -489,7 +491,7 @@ static int64_t ship_run(lj_task *task)
     if (!may || !lj_db_in_place(db))
         return LJ_TASK_IDLE;
     if (asked)
-        lj_task_wake(&s->snapshot_task, 0);
+        (void)lj_task_wake(&s->snapshot_task, 0);
     if (s->dbfile.tick != NULL)
         s->dbfile.tick(s->dbfile.ctx);
     if (lj_clock_mono_ns() < store_ns)
@@ -568,6 +570,10 @@ void lj_shipper_free(lj_shipper *shipper)
 void lj_shipper_wake(lj_db *db, int64_t due_ns)
 {
     lj_shipper *s = db->shipper;
-    if (s != NULL)
-        lj_task_wake(&s->ship_task, due_ns);
+    if (s == NULL || lj_task_wake(&s->ship_task, due_ns))
+        return;
+    /* nobody is there to run it, and none could be started: the next commit tries again */
+    pthread_mutex_lock(&db->mutex);
+    db->want_wake = true;
+    pthread_mutex_unlock(&db->mutex);
 }

@@ -108,7 +108,7 @@ static void snapshot_succeeded(lj_shipper *s, uint64_t requests, int64_t start_n
     s->rest_until_ns = now_ns + LJ_MIN(rest_ns, REST_MOST_NS);
     pthread_mutex_unlock(&db->mutex);
     settle_requests(s, requests, false);
-    lj_task_wake(&s->ship_task, 0);
+    lj_shipper_wake(db, 0);
 }
 
 /* Who took an image's locks away gets some time to work with them. */
