@@ -63,6 +63,7 @@ static void take_over(lj_shipper *s)
         s->loaded = true;
         s->saved = db->saved;
         s->newest_object_ns = s->saved.last_object_ns;
+        s->snapshot_timer_ns = lj_clock_mono_ns();
         if (db->chain.active && !db->moved) {
             db->established = true;
             db->state = LJ_DB_REPLICATING;
@@ -540,6 +541,7 @@ lj_code lj_shipper_new(lj_db *db, lj_storage *storage, lj_image_guard *guard,
     s->guard = guard;
     s->dbfile = *dbfile;
     s->wal = (lj_walfile)LJ_WALFILE_INIT;
+    s->snapshot_timer_ns = lj_clock_mono_ns();
     lj_task_init(&s->ship_task, ship_run, s, false);
     lj_task_init(&s->snapshot_task, lj_snapshot_run, s, true);
     db->shipper = s;
