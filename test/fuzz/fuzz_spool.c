@@ -56,6 +56,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         FUZZ_CHECK(entry.start.index <= LJ_INDEX_MAX && entry.end > entry.start.offset);
         FUZZ_CHECK(bytes == entry.end - entry.start.offset);
         FUZZ_CHECK(lj_spool_holds(folder, &entry.start));
+        uint64_t prev_end = 0;
+        code = lj_spool_prev_end(folder, generation, entry.start.index, &prev_end, &err);
+        FUZZ_CHECK(code == (entry.start.offset == 0 ? LJ_OK : LJ_NOTFOUND));
+        FUZZ_CHECK(code != LJ_OK || prev_end == entry.prev_end);
         lj_spool_remove(folder, &entry);
         FUZZ_CHECK(access(path, F_OK) != 0);
         FUZZ_CHECK(lj_spool_first(folder, generation, 0, false, &entry, &err) == LJ_NOTFOUND);

@@ -283,6 +283,11 @@ def spool_seeds():
     yield "temporary", GENERATION + "-00000001-00000000-00001038.wal.tmp"
     yield "backwards", GENERATION + "-00000001-00001038-00000020.wal"
     yield "index-too-high", GENERATION + "-ffffffff-00000000-00001038.wal"
+    yield "whole-index", GENERATION + "-00000001-000000000000-000000001038.wal"
+    yield "whole-index-and-the-end-before", GENERATION + "-00000001-000000000000-000000001038-000000002050.wal"
+    yield "no-end-before", GENERATION + "-00000001-000000000000-000000001038-000000000000.wal"
+    yield "rest-of-an-index", GENERATION + "-00000001-000000001038-000000002050.wal"
+    yield "end-in-front-of-its-begin", GENERATION + "-00000001-000000002050-000000001038.wal"
     yield "foreign", "notes.txt"
 
 

@@ -189,7 +189,7 @@ def the_spool_of_all_processes_has_one_limit(t):
         (row,) = peer.sql("PRAGMA wal_checkpoint(TRUNCATE)")
         check_equal(row[0], 0, "busy of TRUNCATE")
         spool = os.path.join(shard.data, ".shard_0.db-litejoin", "spool")
-        ranges = [name.split(".")[0].split("-")[2:] for name in os.listdir(spool) if name.endswith(".wal")]
+        ranges = [name.split(".")[0].split("-")[2:4] for name in os.listdir(spool) if name.endswith(".wal")]
         worst = max(worst, sum(int(end, 16) - int(start, 16) for start, end in ranges))
     n = other.last()
     broken.heal()

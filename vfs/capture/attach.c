@@ -85,18 +85,30 @@ static bool continue_from_base(decision *d)
     return true;
 }
 
+/* Where the index of the position ended, as the spool says of the next one; the position itself when it says nothing. */
+static uint64_t end_by_spool(const decision *d, const lj_position *at)
+{
+    uint64_t end = 0;
+    lj_error ignored = LJ_ERROR_INIT;
+    lj_code code =
+        lj_spool_prev_end(d->db->spool_dir, at->generation, at->index + 1, &end, &ignored);
+    return code == LJ_OK && end != 0 ? end : at->offset;
+}
+
 /* Between the position and the begin of index `next` nothing is missing: the rest is in the spool, or there is no rest. */
 static bool spool_reaches(decision *d, uint32_t next, uint64_t end_of_last)
 {
     lj_position at = d->saved.at;
     if (at.index > next)
         return refuse(d, "the position file is ahead of the shared page");
-    if (at.index < next && !lj_spool_holds(d->db->spool_dir, &at) && at.index + 1 == next &&
-        at.offset != end_of_last)
-        return refuse(d,
-                      "index %" PRIu32 " ended at offset %" PRIu64 ", not at %" PRIu64
-                      ", and the rest is gone",
-                      at.index, end_of_last, at.offset);
+    if (at.index < next && !lj_spool_holds(d->db->spool_dir, &at)) {
+        uint64_t end = at.index + 1 == next ? end_of_last : end_by_spool(d, &at);
+        if (at.offset != end)
+            return refuse(d,
+                          "index %" PRIu32 " ended at offset %" PRIu64 ", not at %" PRIu64
+                          ", and the rest is gone",
+                          at.index, end, at.offset);
+    }
     for (at.index++, at.offset = 0; at.index < next; at.index++) {
         if (!lj_spool_holds(d->db->spool_dir, &at))
             return refuse(d, "frames of index %" PRIu32 " are gone from the spool", at.index);

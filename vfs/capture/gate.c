@@ -116,6 +116,7 @@ static lj_spool_entry rest_locked(const lj_db *db)
     memcpy(entry.start.generation, db->chain.generation, LJ_GENERATION_MAX);
     entry.start.index = db->chain.index;
     entry.start.offset = behind ? 0 : db->pos.offset;
+    entry.prev_end = entry.start.offset == 0 ? db->chain.prev_end : 0;
     return entry;
 }
 

@@ -204,7 +204,7 @@ void lj_saved_position_leave(lj_saved_position *lineage_of, const lj_saved_posit
         return;
     lineage_of->lineage[i] = left->at;
     if (left->mark_end != 0) {
-        /* the end mark may or may not be there: a byte behind it nobody else can have gone on from our end */
+        /* the end mark may or may not be there, and another writer's segment would have its name: what has either is left alone */
         lineage_of->lineage[i].index--;
         lineage_of->lineage[i].offset = left->mark_end;
     }

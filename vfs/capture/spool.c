@@ -24,8 +24,20 @@
 
 static char *entry_path(const char *dir, const lj_spool_entry *e)
 {
-    return lj_str_printf("%s/%s-%08" PRIx32 "-%012" PRIx64 "-%012" PRIx64 ".wal", dir,
-                         e->start.generation, e->start.index, e->start.offset, e->end);
+    char prev[20] = "";
+    if (e->prev_end != 0)
+        snprintf(prev, sizeof(prev), "-%012" PRIx64, e->prev_end);
+    return lj_str_printf("%s/%s-%08" PRIx32 "-%012" PRIx64 "-%012" PRIx64 "%s.wal", dir,
+                         e->start.generation, e->start.index, e->start.offset, e->end, prev);
+}
+
+/* What follows the range: nothing, or the end of the index before. */
+static bool parse_prev_end(const char *rest, lj_spool_entry *e)
+{
+    if (strcmp(rest, ".wal") == 0)
+        return true;
+    return strlen(rest) == 1 + 12 + 4 && rest[0] == '-' && lj_str_hex(rest + 1, 12, &e->prev_end) &&
+           e->prev_end != 0 && strcmp(rest + 13, ".wal") == 0;
 }
 
 static bool parse_entry(const char *name, lj_spool_entry *ret_entry)
@@ -33,11 +45,11 @@ static bool parse_entry(const char *name, lj_spool_entry *ret_entry)
     uint64_t ignored = 0;
     uint64_t index = 0;
     lj_spool_entry e = {.end = 0};
-    if (strlen(name) != 16 + 1 + 8 + 1 + 12 + 1 + 12 + 4 || !lj_str_hex(name, 16, &ignored) ||
+    if (strlen(name) < 16 + 1 + 8 + 1 + 12 + 1 + 12 + 4 || !lj_str_hex(name, 16, &ignored) ||
         name[16] != '-' || !lj_str_hex(name + 17, 8, &index) || name[25] != '-' ||
         !lj_str_hex(name + 26, 12, &e.start.offset) || name[38] != '-' ||
-        !lj_str_hex(name + 39, 12, &e.end) || strcmp(name + 51, ".wal") != 0 ||
-        index > LJ_INDEX_MAX)
+        !lj_str_hex(name + 39, 12, &e.end) || !parse_prev_end(name + 51, &e) ||
+        index > LJ_INDEX_MAX || e.end <= e.start.offset)
         return false;
     memcpy(e.start.generation, name, 16);
     e.start.index = (uint32_t)index;
@@ -104,18 +116,24 @@ lj_code lj_spool_link(const char *dir, const lj_spool_entry *entry, const char *
 /* Calls for every complete entry in the folder; a missing folder has none. */
 typedef void (*visit_fn)(void *ctx, const char *name, const lj_spool_entry *entry);
 
-static void visit(const char *dir, visit_fn fn, void *ctx)
+static lj_code visit(const char *dir, visit_fn fn, void *ctx, lj_error *err)
 {
     DIR *handle = opendir(dir);
     if (handle == NULL)
-        return;
-    for (struct dirent *d = readdir(handle); d != NULL; d = readdir(handle)) {
+        return errno == ENOENT ? LJ_OK : lj_error_errno(err, errno, "cannot read folder %s", dir);
+    for (;;) {
+        errno = 0;
+        struct dirent *d = readdir(handle);
+        if (d == NULL)
+            break;
         lj_spool_entry entry;
         bool known = parse_entry(d->d_name, &entry);
         if (known || lj_str_ends(d->d_name, ".wal.tmp"))
             fn(ctx, d->d_name, known ? &entry : NULL);
     }
+    int failed = errno;
     closedir(handle);
+    return failed == 0 ? LJ_OK : lj_error_errno(err, failed, "cannot read folder %s", dir);
 }
 
 typedef struct {
@@ -157,7 +175,7 @@ lj_code lj_spool_first(const char *dir, const char *generation, uint32_t index, 
                        lj_spool_entry *ret_entry, lj_error *err)
 {
     search s = {.dir = dir, .generation = generation, .index = index, .clean = clean};
-    visit(dir, visit_first, &s);
+    LJ_TRY(visit(dir, visit_first, &s, err));
     if (!s.found)
         return lj_error_set(err, LJ_NOTFOUND, "the spool is empty");
     *ret_entry = s.best;
@@ -207,26 +225,47 @@ static void visit_unfinished(void *ctx, const char *name, const lj_spool_entry *
 void lj_spool_sweep(const char *dir)
 {
     search s = {.dir = dir};
-    visit(dir, visit_unfinished, &s);
+    (void)!visit(dir, visit_unfinished, &s, NULL);
 }
 
-static void visit_clear(void *ctx, const char *name, const lj_spool_entry *entry)
+static void visit_drop(void *ctx, const char *name, const lj_spool_entry *entry)
 {
-    (void)entry;
-    remove_name(((search *)ctx)->dir, name);
+    const search *s = ctx;
+    if (entry != NULL && strcmp(entry->start.generation, s->generation) == 0)
+        remove_name(s->dir, name);
 }
 
-void lj_spool_clear(const char *dir)
+void lj_spool_drop(const char *dir, const char *generation)
 {
-    search s = {.dir = dir};
-    visit(dir, visit_clear, &s);
+    search s = {.dir = dir, .generation = generation};
+    (void)!visit(dir, visit_drop, &s, NULL);
 }
 
 uint64_t lj_spool_bytes(const char *dir, const char *generation)
 {
     search s = {.generation = generation};
-    visit(dir, visit_bytes, &s);
+    (void)!visit(dir, visit_bytes, &s, NULL);
     return s.bytes;
+}
+
+static void visit_prev_end(void *ctx, const char *name, const lj_spool_entry *entry)
+{
+    (void)name;
+    search *s = ctx;
+    if (entry == NULL || strcmp(entry->start.generation, s->generation) != 0 ||
+        entry->start.index != s->index || entry->start.offset != 0)
+        return;
+    s->found = true;
+    s->bytes = LJ_MAX(s->bytes, entry->prev_end);
+}
+
+lj_code lj_spool_prev_end(const char *dir, const char *generation, uint32_t index,
+                          uint64_t *ret_prev_end, lj_error *err)
+{
+    search s = {.generation = generation, .index = index};
+    LJ_TRY(visit(dir, visit_prev_end, &s, err));
+    *ret_prev_end = s.bytes;
+    return s.found ? LJ_OK : lj_error_set(err, LJ_NOTFOUND, "the spool has no such index");
 }
 
 static void visit_holds(void *ctx, const char *name, const lj_spool_entry *entry)
@@ -242,6 +281,6 @@ static void visit_holds(void *ctx, const char *name, const lj_spool_entry *entry
 bool lj_spool_holds(const char *dir, const lj_position *at)
 {
     search s = {.generation = at->generation, .index = at->index, .offset = at->offset};
-    visit(dir, visit_holds, &s);
+    (void)!visit(dir, visit_holds, &s, NULL);
     return s.found;
 }

@@ -2,8 +2,9 @@
  * spool.h - frames that must leave the WAL before the replica has them.
  *
  * When the WAL is about to be restarted, truncated or deleted and frames in it are not shipped yet, they are kept as
- * `.NAME-litejoin/spool/<GEN>-<INDEX>-<START>-<END>.wal`: a sparse image of the WAL in which bytes START..END-1 and the
- * 32-byte header stand at their own offsets. A WAL that is going to be deleted is hard-linked instead of copied.
+ * `.NAME-litejoin/spool/<GEN>-<INDEX>-<START>-<END>[-<PREVIOUS>].wal`: a sparse image of the WAL in which bytes START..END-1
+ * and the 32-byte header stand at their own offsets. PREVIOUS is where the index before ended, as far as that is known, so that
+ * a file that is missing between two others is noticed. A WAL that is going to be deleted is hard-linked instead of copied.
  * Written as .tmp and renamed: a name that exists is complete, also after kill -9. There is no fsync, because this runs in the
  * application's thread: a power cut may leave a torn file; its frames do not verify when they are shipped, and a new
  * generation begins (the database itself is safe: the checkpoint synced it). The shipper ships and removes the files in
@@ -20,6 +21,7 @@
 typedef struct {
     lj_position start; /* generation, index, first byte */
     uint64_t end;      /* offset behind the last byte; a commit boundary */
+    uint64_t prev_end; /* where the index before this one ends; 0 = it does not say */
 } lj_spool_entry;
 
 /* Copies bytes start..end-1 (and the header) from the open WAL descriptor. */
@@ -36,13 +38,19 @@ LJ_WARN_UNUSED lj_code lj_spool_first(const char *dir, const char *generation, u
                                       bool clean, lj_spool_entry *ret_entry, lj_error *err);
 LJ_WARN_UNUSED lj_code lj_spool_open(const char *dir, const lj_spool_entry *entry, int *ret_fd,
                                      lj_error *err);
-/* Removes every file of ours in the folder: the generation they belong to was given up. */
-void lj_spool_clear(const char *dir);
+/* Removes what is complete of one generation, which is not going to be shipped. */
+void lj_spool_drop(const char *dir, const char *generation);
 /* Removes copies that a process began and did not finish: those nobody has written to for a minute. */
 void lj_spool_sweep(const char *dir);
 void lj_spool_remove(const char *dir, const lj_spool_entry *entry);
 /* Sum of end - start over all entries of the generation. 0 when the folder is not there. */
 uint64_t lj_spool_bytes(const char *dir, const char *generation);
+/*
+ * Where the index before `index` ends, as the entry with the begin of `index` says; 0 = it does not say. LJ_NOTFOUND: there is no
+ * such entry.
+ */
+LJ_WARN_UNUSED lj_code lj_spool_prev_end(const char *dir, const char *generation, uint32_t index,
+                                         uint64_t *ret_prev_end, lj_error *err);
 /* True when an entry of that index holds the byte at `offset`. */
 bool lj_spool_holds(const char *dir, const lj_position *at);
 

@@ -94,8 +94,9 @@ struct lj_shipper {
     int64_t rest_until_ns;          /* monotonic: no snapshot of the same life before ... */
     uint64_t rest_life; /* ... 0 = none: its frames can be replicated by snapshots alone */
     int64_t
-        store_not_before_ns;  /* monotonic: the store asked for no request before (Retry-After) */
-    int64_t newest_object_ns; /* copy of saved.last_object_ns for the snapshot task */
+        store_not_before_ns;   /* monotonic: the store asked for no request before (Retry-After) */
+    int64_t newest_object_ns;  /* copy of saved.last_object_ns for the snapshot task */
+    int64_t snapshot_timer_ns; /* monotonic: the interval ends that long behind it at the latest */
 
     /* the snapshot task's own */
     unsigned snapshot_failures;
@@ -106,6 +107,8 @@ struct lj_shipper {
     /* generations whose first snapshot may be in the replica although its put failed, oldest first */
     char strays[LJ_STRAYS_MAX][LJ_GENERATION_MAX];
     unsigned stray_count;
+    unsigned stray_looks;    /* how often they were looked for ... */
+    int64_t stray_look_ns;   /* ... and when that is due again (monotonic) */
     uint32_t verified_index; /* snapshot that was read back whole, +1; 0 = none */
 };
 
@@ -159,7 +162,10 @@ LJ_WARN_UNUSED lj_code lj_resume_agree(const lj_generation_info *found,
 lj_code lj_ship_conflict(lj_shipper *s, const lj_position *at, lj_error *err);
 /* resume.c: the current generation is no longer ours to delete in. Any task. */
 void lj_ship_disown(lj_shipper *s, const char *generation);
-/* rollover.c: in the shipping task, when the snapshot task asked for it. */
+/*
+ * rollover.c: in the shipping task, when the snapshot task asked for it: the next index, if the current one has a snapshot; and in any
+ * case what lj_resume_after_rest asks, and the end mark. LJ_OK: a snapshot may be put.
+ */
 LJ_WARN_UNUSED lj_code lj_rollover(lj_shipper *s, lj_error *err);
 /* save.c: writes s->saved if it changed. */
 LJ_WARN_UNUSED lj_code lj_ship_save(lj_shipper *s, lj_error *err);
@@ -192,8 +198,11 @@ int64_t lj_snapshot_allowed_locked(const lj_shipper *s);
 /* snapshot.c */
 LJ_WARN_UNUSED lj_code lj_snapshot_first(lj_shipper *s, lj_error *err);
 LJ_WARN_UNUSED lj_code lj_snapshot_periodic(lj_shipper *s, lj_error *err);
-/* Once the replica has a generation: removes what earlier attempts at one may have left there. */
-void lj_snapshot_drop_strays(lj_shipper *s);
+/*
+ * Once the replica has a generation: removes what earlier attempts at one may have left there. When to look again, because a
+ * request may arrive late, or LJ_TASK_IDLE.
+ */
+int64_t lj_snapshot_drop_strays(lj_shipper *s);
 /* Whether a put that failed so may all the same have been done, or still be on its way to the store. */
 bool lj_ship_outcome_unknown(const lj_error *err);
 /* retention.c: one round. A generation that turns out to have another writer is given up. */

@@ -65,7 +65,8 @@ lj_code lj_rollover(lj_shipper *s, lj_error *err)
         return LJ_OK;
     LJ_TRY(tell_before(s, err));
     lj_db_enter(db);
-    bool possible = possible_locked(s);
+    /* an index without a snapshot gets this one; whoever asked wants to know no more than whether it may be put */
+    bool possible = db->chain.index <= lj_newest_snapshot_locked(s)->index && possible_locked(s);
     if (possible) {
         uint64_t frames = lj_wal_frames_below(saved->page_size, saved->at.offset);
         saved->has_base = true;
@@ -85,6 +86,7 @@ lj_code lj_rollover(lj_shipper *s, lj_error *err)
     lj_db_leave(db);
     /* the snapshot task goes on only now: an object of the next index must find its name in the position file */
     LJ_TRY(lj_ship_save(s, err));
+    LJ_TRY(lj_resume_after_rest(s, err)); /* a mark and a snapshot are puts like any (I52) */
     LJ_TRY(lj_end_mark(s, err));
     LJ_TRY(lj_ship_save(s, err));
     pthread_mutex_lock(&db->mutex);

@@ -232,18 +232,20 @@ void lj_scheduler_set_workers(unsigned workers)
     pthread_mutex_unlock(&sched.mutex);
 }
 
-void lj_task_wake(lj_task *task, int64_t due_ns)
+bool lj_task_wake(lj_task *task, int64_t due_ns)
 {
+    crew *c = crew_of(task);
     pthread_mutex_lock(&sched.mutex);
     prepare_locked();
     queue_locked(task, due_ns);
     if (!task->running) {
-        crew *c = crew_of(task);
         if (c->sleeping == 0 && c->workers < most_workers(c))
             start_worker_locked(c);
         pthread_cond_signal(&c->work);
     }
+    bool watched = c->workers > 0;
     pthread_mutex_unlock(&sched.mutex);
+    return watched;
 }
 
 void lj_task_stop(lj_task *task)

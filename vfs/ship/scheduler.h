@@ -8,8 +8,9 @@
  * host (lj_thread_give_way): however many databases take their snapshots at once, segments go on, and so do commits.
  *
  * Layer: ship. Thread-safety: every function, from any thread. The mutex (rank 3) is never held while a task runs. Threads
- * start at the first wake-up, with all signals blocked. Nothing is allocated: a wake-up cannot be lost. After fork() the child has no workers and no tasks:
- * lj_scheduler_after_fork() starts it afresh.
+ * start at the first wake-up, with all signals blocked. Nothing is allocated, so no wake-up is lost for want of memory; without a
+ * thread it stays in the queue, and the next wake-up tries again to start one. After fork() the child has no workers and no
+ * tasks: lj_scheduler_after_fork() starts it afresh.
  */
 #ifndef LJ_SCHEDULER_H
 #define LJ_SCHEDULER_H
@@ -42,8 +43,11 @@ void lj_task_init(lj_task *task, lj_task_fn run, void *owner, bool bulk);
 unsigned lj_scheduler_bulk_max(unsigned workers);
 /* Threads at most; takes effect for threads not yet started. Default 16. */
 void lj_scheduler_set_workers(unsigned workers);
-/* Due at `due_ns` or earlier (an earlier time already set stays). 0 = now. */
-void lj_task_wake(lj_task *task, int64_t due_ns);
+/*
+ * Due at `due_ns` or earlier (an earlier time already set stays). 0 = now. false: the task's crew has no thread, and none could be
+ * started. The task is in the queue, and nobody looks there before the next wake-up of any task of that crew.
+ */
+bool lj_task_wake(lj_task *task, int64_t due_ns);
 /* Takes the task out of the queue, waits until it does not run, and never runs it again. */
 void lj_task_stop(lj_task *task);
 /* In the child of a fork. */

@@ -63,6 +63,7 @@ static void take_over(lj_shipper *s)
         s->loaded = true;
         s->saved = db->saved;
         s->newest_object_ns = s->saved.last_object_ns;
+        s->snapshot_timer_ns = lj_clock_mono_ns();
         if (db->chain.active && !db->moved) {
             db->established = true;
             db->state = LJ_DB_REPLICATING;
@@ -100,6 +101,12 @@ static void establish(lj_shipper *s)
     const lj_new_generation *fresh = &s->begun;
     lj_spool_entry ignored;
     lj_error err = LJ_ERROR_INIT;
+    s->begun.pending = false;
+    pthread_mutex_lock(&db->mutex);
+    bool left = s->want_generation; /* given up already: the next one may have begun, and spool */
+    pthread_mutex_unlock(&db->mutex);
+    if (left)
+        return;
     (void)!lj_spool_first(db->spool_dir, fresh->saved.at.generation, 0, true, &ignored, &err);
     lj_db_enter(db);
     db->established = true;
@@ -110,18 +117,19 @@ static void establish(lj_shipper *s)
     lj_db_shipped(db, &fresh->saved.at, fresh->life, fresh->frames);
     lj_log(LJ_LOG_INFO, "%s: replicating to %s, generation %s", db->path, db->replica_url,
            fresh->saved.at.generation);
-    s->begun.pending = false;
 }
 
 /* Step 2. */
 static bool needs_generation(lj_shipper *s)
 {
     lj_db *db = s->db;
+    char generation[LJ_GENERATION_MAX];
     pthread_mutex_lock(&db->mutex);
     bool given_up = db->broken && !s->want_generation && !db->moved;
     if (given_up)
         lj_db_enter_locked(db);
     if (given_up) {
+        memcpy(generation, db->chain.generation, sizeof(generation));
         s->want_generation = true;
         db->established = false;
         db->state = LJ_DB_STARTING;
@@ -131,8 +139,11 @@ static bool needs_generation(lj_shipper *s)
     /* one that is ready since take_over() looked is taken over first: s->saved is still of the old generation */
     bool want = s->want_generation || s->fresh.pending;
     pthread_mutex_unlock(&db->mutex);
-    if (given_up)
-        lj_spool_clear(db->spool_dir); /* nothing spools while no chain is active */
+    /* those alone: from here on the snapshot task may begin the next. What else is there goes in establish() */
+    if (given_up) {
+        lj_spool_drop(db->spool_dir, generation);
+        lj_spool_drop(db->spool_dir, s->saved.at.generation);
+    }
     return want;
 }
 
@@ -174,6 +185,8 @@ static lj_code drain_spool(lj_shipper *s, const lj_chain *chain, const lj_life *
         count_as_empty(db, spooled);
         return LJ_OK;
     }
+    if (code != LJ_OK)
+        return code; /* what cannot be seen is not gone */
     if (entry.start.index != s->saved.at.index)
         return LJ_OK;
     *ret_found = true;
@@ -197,16 +210,32 @@ static lj_code drain_spool(lj_shipper *s, const lj_chain *chain, const lj_life *
     return LJ_OK;
 }
 
+/* LJ_CONFLICT: something is missing between what was shipped of the index and its end. */
+static lj_code check_end(lj_shipper *s, const lj_chain *chain, lj_error *err)
+{
+    const lj_position *at = &s->saved.at;
+    uint64_t end = chain->prev_end;
+    lj_code code = LJ_OK;
+    if (at->index + 1 < chain->index) {
+        /* the next index is over as well, and nothing of it is in the replica: all of it is in the spool */
+        code = lj_spool_prev_end(s->db->spool_dir, chain->generation, at->index + 1, &end, err);
+        if (code != LJ_OK && code != LJ_NOTFOUND)
+            return code;
+        end = end != 0 ? end : at->offset; /* one that does not say was written by another build */
+    }
+    /* an index without a frame does not exist */
+    if (at->offset == 0 || code == LJ_NOTFOUND || at->offset != end)
+        return lj_error_set(err, LJ_CONFLICT,
+                            "frames behind offset %" PRIu64 " of index %" PRIu32 " are gone",
+                            at->offset, at->index);
+    return LJ_OK;
+}
+
 /* The index is complete in the replica: on to the next. */
 static lj_code next_index(lj_shipper *s, const lj_chain *chain, lj_error *err)
 {
     lj_saved_position *saved = &s->saved;
-    /* an index without a frame does not exist, and the end of the last one is known */
-    if (saved->at.offset == 0 ||
-        (saved->at.index + 1 == chain->index && saved->at.offset != chain->prev_end))
-        return lj_error_set(err, LJ_CONFLICT,
-                            "frames behind offset %" PRIu64 " of index %" PRIu32 " are gone",
-                            saved->at.offset, saved->at.index);
+    LJ_TRY(check_end(s, chain, err));
     saved->mark_end = saved->at.offset; /* put with the index's first object */
     saved->prev_end = saved->at.offset;
     saved->at.index++;
@@ -327,7 +356,7 @@ static lj_code work(lj_shipper *s, lj_error *err)
         pthread_mutex_lock(&s->db->mutex);
         int64_t due_ns = lj_db_flush_wanted_locked(s->db) ? 0 : lj_snapshot_allowed_locked(s);
         pthread_mutex_unlock(&s->db->mutex);
-        lj_task_wake(&s->snapshot_task, due_ns);
+        (void)lj_task_wake(&s->snapshot_task, due_ns); /* and next_tick() does, too */
         return LJ_OK;
     }
     if (!s->resumed) {
@@ -366,6 +395,8 @@ static bool unshipped_locked(const lj_shipper *s)
            db->pos.offset < lj_wal_frame_offset(db->life.page_size, db->life.frames + 1);
 }
 
+/* Where no thread could be started for the snapshot task, somebody has to try again. */
+#define NO_THREAD_TICK_NS LJ_NS_PER_S
 /* Where no FIFO can be made, somebody has to look for what other processes commit. */
 #define DEAF_TICK_NS (250 * LJ_NS_PER_MS)
 
@@ -402,8 +433,8 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
     pthread_mutex_unlock(&db->mutex);
     if (more)
         lj_db_sleeping(db, false);
-    if (snapshot_ns != LJ_TASK_IDLE)
-        lj_task_wake(&s->snapshot_task, snapshot_ns);
+    if (snapshot_ns != LJ_TASK_IDLE && !lj_task_wake(&s->snapshot_task, snapshot_ns))
+        due_ns = earlier(due_ns, now_ns + NO_THREAD_TICK_NS);
     if (more)
         return due_ns;
     lj_db_caught_up(db);
@@ -461,7 +492,7 @@ static int64_t ship_run(lj_task *task)
     if (!may || !lj_db_in_place(db))
         return LJ_TASK_IDLE;
     if (asked)
-        lj_task_wake(&s->snapshot_task, 0);
+        (void)lj_task_wake(&s->snapshot_task, 0);
     if (s->dbfile.tick != NULL)
         s->dbfile.tick(s->dbfile.ctx);
     if (lj_clock_mono_ns() < store_ns)
@@ -510,6 +541,7 @@ lj_code lj_shipper_new(lj_db *db, lj_storage *storage, lj_image_guard *guard,
     s->guard = guard;
     s->dbfile = *dbfile;
     s->wal = (lj_walfile)LJ_WALFILE_INIT;
+    s->snapshot_timer_ns = lj_clock_mono_ns();
     lj_task_init(&s->ship_task, ship_run, s, false);
     lj_task_init(&s->snapshot_task, lj_snapshot_run, s, true);
     db->shipper = s;
@@ -540,6 +572,10 @@ void lj_shipper_free(lj_shipper *shipper)
 void lj_shipper_wake(lj_db *db, int64_t due_ns)
 {
     lj_shipper *s = db->shipper;
-    if (s != NULL)
-        lj_task_wake(&s->ship_task, due_ns);
+    if (s == NULL || lj_task_wake(&s->ship_task, due_ns))
+        return;
+    /* nobody is there to run it, and none could be started: the next commit tries again */
+    pthread_mutex_lock(&db->mutex);
+    db->want_wake = true;
+    pthread_mutex_unlock(&db->mutex);
 }

@@ -23,6 +23,7 @@
 #include "vfs/base/log.h"
 #include "vfs/capture/moved.h"
 #include "vfs/capture/session.h"
+#include "vfs/capture/spool.h"
 #include "vfs/codec/lz4.h"
 #include "vfs/replica/label.h"
 #include "vfs/ship/internal.h"
@@ -145,6 +146,9 @@ static void begin_chain_locked(lj_shipper *s, const lj_freeze *f, const frozen_p
     db->pos = saved->at;
     db->safe_life = place->life;
     db->safe_frames = place->frames;
+    /* of the generation before, which may have had frames that were taken back since (lj_db_pending_undo) */
+    db->shipped_life = 0;
+    db->shipped_frames = 0;
     db->spool_bytes = 0;
     fresh->life = place->life;
     fresh->frames = place->frames;
@@ -164,10 +168,14 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
     db->disturbed = false;
     uint64_t last = db->session_life;
     lj_db_leave(db);
+    /* what the file looked like when it was frozen is known only if it was not written around that time */
+    lj_identity before = {.inode = 0};
+    lj_identity identity;
+    bool has_identity = lj_db_identity(db, &before);
     lj_image *image = NULL;
     lj_code code = begin_image(s, &image, err);
-    lj_identity identity;
-    bool has_identity = lj_db_identity(db, &identity);
+    has_identity =
+        has_identity && lj_db_identity(db, &identity) && lj_identity_eq(&before, &identity);
 
     lj_db_enter(db);
     db->freezing = false;
@@ -178,7 +186,7 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
     }
     if (code == LJ_OK) {
         fresh->saved.has_identity = lj_image_freeze(image)->frames == 0 && has_identity;
-        fresh->saved.identity = identity;
+        fresh->saved.identity = before;
         begin_chain_locked(s, lj_image_freeze(image), &place, fresh);
     }
     lj_db_leave(db);
@@ -198,8 +206,11 @@ static void deactivate(lj_shipper *s, const char *generation)
     if (db->chain.active && strcmp(db->chain.generation, generation) == 0) {
         db->chain.active = false;
         db->safe_frames = 0;
+        db->spool_bytes = 0;
     }
     lj_db_leave(db);
+    /* each attempt has a name of its own: what was spooled for this one is of no use to the next */
+    lj_spool_drop(db->spool_dir, generation);
 }
 
 /*
@@ -211,6 +222,8 @@ static void remember_stray(lj_shipper *s, const char *generation)
     if (s->stray_count == LJ_STRAYS_MAX)
         memmove(s->strays[0], s->strays[1], --s->stray_count * sizeof(s->strays[0]));
     memcpy(s->strays[s->stray_count++], generation, LJ_GENERATION_MAX);
+    s->stray_looks = 0;
+    s->stray_look_ns = 0;
 }
 
 /* Somebody else may have found it, restored it and gone on in it. */
@@ -226,7 +239,7 @@ static bool is_lonely(lj_shipper *s, const char *generation)
     return lonely;
 }
 
-void lj_snapshot_drop_strays(lj_shipper *s)
+static void drop_arrived(lj_shipper *s)
 {
     char names[LJ_STRAYS_MAX][LJ_NAME_MAX];
     const char *keys[LJ_STRAYS_MAX];
@@ -238,11 +251,28 @@ void lj_snapshot_drop_strays(lj_shipper *s)
         keys[count] = names[count];
         count++;
     }
-    s->stray_count = 0;
     lj_error err = LJ_ERROR_INIT;
     if (count > 0 && lj_storage_delete_many(s->storage, keys, count, NULL, NULL, &err) != LJ_OK)
         lj_log_error(LJ_LOG_INFO, "a snapshot of an attempt that failed is left to retention",
                      &err);
+}
+
+/* A request that nobody heard of again may arrive minutes later; what it brings is the newest generation then, until a commit. */
+static const int64_t look_again_ns[] = {15 * LJ_NS_PER_S, 60 * LJ_NS_PER_S, 300 * LJ_NS_PER_S};
+
+int64_t lj_snapshot_drop_strays(lj_shipper *s)
+{
+    if (s->stray_count == 0)
+        return LJ_TASK_IDLE;
+    if (lj_clock_mono_ns() < s->stray_look_ns)
+        return s->stray_look_ns;
+    drop_arrived(s);
+    if (s->stray_looks == LJ_ARRAY_LEN(look_again_ns)) {
+        s->stray_count = 0;
+        return LJ_TASK_IDLE;
+    }
+    s->stray_look_ns = lj_clock_mono_ns() + look_again_ns[s->stray_looks++];
+    return s->stray_look_ns;
 }
 
 static void own_strays(const lj_shipper *s, lj_saved_position *saved)
@@ -251,11 +281,34 @@ static void own_strays(const lj_shipper *s, lj_saved_position *saved)
         lj_saved_position_own(saved, s->strays[i]);
 }
 
+/*
+ * A restore takes the generation with the newest object. Without a position file nothing is known of the objects that are there, and
+ * who put them may have had a clock that is ahead of ours: where we set the times, ours have to be later.
+ */
+static lj_code learn_newest_time(lj_shipper *s, lj_error *err)
+{
+    pthread_mutex_lock(&s->db->mutex);
+    bool known = s->newest_object_ns != 0;
+    pthread_mutex_unlock(&s->db->mutex);
+    if (known || (lj_storage_features(s->storage) & LJ_STORAGE_SET_TIME) == 0)
+        return LJ_OK;
+    lj_inventory *inventory = NULL;
+    LJ_TRY(lj_inventory_read(s->storage, NULL, &inventory, err));
+    size_t count = inventory->generation_count;
+    int64_t newest_ns = count > 0 ? inventory->generations[count - 1].updated_ns : 0;
+    lj_inventory_free(inventory);
+    pthread_mutex_lock(&s->db->mutex);
+    s->newest_object_ns = LJ_MAX(s->newest_object_ns, newest_ns);
+    pthread_mutex_unlock(&s->db->mutex);
+    return LJ_OK;
+}
+
 lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
 {
     lj_error local = LJ_ERROR_INIT;
     err = err != NULL ? err : &local;
     lj_db *db = s->db;
+    LJ_TRY(learn_newest_time(s, err));
     lj_new_generation fresh = {.pending = true};
     pthread_mutex_lock(&db->mutex);
     fresh.saved = (lj_saved_position){.last_object_ns = s->newest_object_ns};
@@ -277,6 +330,9 @@ lj_code lj_snapshot_first(lj_shipper *s, lj_error *err)
     lj_code code =
         put_snapshot(s, image, fresh.saved.at.generation, 0, f->frames, f->salt, created_ns, err);
     lj_image_end(image);
+    if (code == LJ_EXISTS)
+        code =
+            LJ_OK; /* nobody else has this name: a repeated request of ours found its own object */
     if (code != LJ_OK) {
         deactivate(s, fresh.saved.at.generation);
         if (lj_ship_outcome_unknown(err))
@@ -312,7 +368,11 @@ static lj_code locate(lj_shipper *s, const lj_freeze *f, uint64_t life_before, l
     pthread_mutex_lock(&db->mutex);
     lj_db_refresh_locked(db);
     const lj_chain *chain = &db->chain;
-    bool current = f->frames == 0 || lj_chain_has_life(chain, f->salt);
+    /* of an empty WAL: nothing but the begin of one life may have come behind it, and that one must not be over (it could have
+     * come and gone before the freeze): the state would get the index of a life whose predecessor it does not contain */
+    bool next = db->session_life == life_before + 1 && !chain->sealed;
+    bool current = f->frames == 0 ? db->session_life == life_before || next
+                                  : lj_chain_has_life(chain, f->salt);
     if (!chain->active || !current) {
         code = lj_error_set(err, LJ_BUSY, "the WAL was restarted while it was being frozen");
         lj_error_retryable(err, true);
@@ -365,6 +425,13 @@ static void wait_a_little_locked(lj_db *db)
     pthread_cond_timedwait(&db->cond, &db->mutex, &at);
 }
 
+static lj_code behind_locked(const lj_db *db, lj_error *err)
+{
+    lj_error_set(err, LJ_TIMEOUT, "snapshot: the replica is behind: %s",
+                 db->ship_error.code != LJ_OK ? db->ship_error.message : "still shipping");
+    return lj_error_retryable(err, true);
+}
+
 /* Lets the shipping task bring the replica to the frozen state. */
 static lj_code wait_until_shipped(lj_shipper *s, const lj_position *at, uint64_t life,
                                   uint64_t frames, lj_error *err)
@@ -380,10 +447,7 @@ static lj_code wait_until_shipped(lj_shipper *s, const lj_position *at, uint64_t
     while (code == LJ_OK && !is_shipped_locked(db, at, life, frames)) {
         if (atomic_load(&s->cancel_snapshot) || !db->chain.active ||
             lj_clock_mono_ns() >= deadline_ns) {
-            code = lj_error_set(err, LJ_TIMEOUT, "snapshot: the replica is behind: %s",
-                                db->ship_error.code != LJ_OK ? db->ship_error.message
-                                                             : "still shipping");
-            lj_error_retryable(err, true);
+            code = behind_locked(db, err);
             break;
         }
         wait_a_little_locked(db);
@@ -443,16 +507,13 @@ static lj_code publish_periodic(lj_shipper *s, lj_image *image, uint64_t life_be
     return LJ_OK;
 }
 
-/* The current index has a snapshot: asks the shipping task for the next index, and waits for its answer. */
-static void roll_over(lj_shipper *s)
+/* Asks the shipping task for the next index if the current one has a snapshot, and in any case whether the replica is still ours. */
+static lj_code roll_over(lj_shipper *s, lj_error *err)
 {
     lj_db *db = s->db;
     int64_t deadline_ns = lj_clock_mono_ns() + SHIP_WAIT_NS;
+    lj_code code = LJ_OK;
     pthread_mutex_lock(&db->mutex);
-    if (db->chain.index > lj_newest_snapshot_locked(s)->index) {
-        pthread_mutex_unlock(&db->mutex);
-        return;
-    }
     s->rollover_wanted = true;
     db->flush_waiters++;
     pthread_mutex_unlock(&db->mutex);
@@ -461,14 +522,17 @@ static void roll_over(lj_shipper *s)
     while (s->rollover_wanted && db->chain.active && !atomic_load(&s->cancel_snapshot) &&
            lj_clock_mono_ns() < deadline_ns)
         wait_a_little_locked(db);
+    if (s->rollover_wanted && db->chain.active && !atomic_load(&s->cancel_snapshot))
+        code = behind_locked(db, err); /* nobody could ask */
     db->flush_waiters--;
     pthread_mutex_unlock(&db->mutex);
+    return code;
 }
 
 lj_code lj_snapshot_periodic(lj_shipper *s, lj_error *err)
 {
     lj_image *image = NULL;
-    roll_over(s);
+    LJ_TRY(roll_over(s, err));
     pthread_mutex_lock(&s->db->mutex);
     uint64_t life_before = s->db->session_life;
     pthread_mutex_unlock(&s->db->mutex);

@@ -62,9 +62,11 @@ int64_t lj_snapshot_due_locked(const lj_shipper *s)
     if (!db->established || db->options.snapshot_interval_ns <= 0 ||
         !changed_since_snapshot_locked(s))
         return LJ_TASK_IDLE;
-    return LJ_MAX(
-        s->snapshot_not_before_ns,
-        mono_of_wall((s->snapshot_noted ? s->noted_ns : db->saved.snapshot_ns) + interval_ns(db)));
+    int64_t interval = interval_ns(db);
+    int64_t last_ns = s->snapshot_noted ? s->noted_ns : db->saved.snapshot_ns;
+    /* by the other clock at the latest: this one may have been set back since */
+    int64_t due_ns = LJ_MIN(mono_of_wall(last_ns + interval), s->snapshot_timer_ns + interval);
+    return LJ_MAX(s->snapshot_not_before_ns, due_ns);
 }
 
 /* A request is over; `failed` tells the waiters which way. */
@@ -104,11 +106,12 @@ static void snapshot_succeeded(lj_shipper *s, uint64_t requests, int64_t start_n
     s->snapshot_not_before_ns = 0;
     s->rest_life = s->unshippable ? db->life.number : 0;
     int64_t now_ns = lj_clock_mono_ns();
+    s->snapshot_timer_ns = now_ns;
     int64_t rest_ns = LJ_MAX((now_ns - start_ns) * REST_FACTOR, REST_LEAST_NS);
     s->rest_until_ns = now_ns + LJ_MIN(rest_ns, REST_MOST_NS);
     pthread_mutex_unlock(&db->mutex);
     settle_requests(s, requests, false);
-    lj_task_wake(&s->ship_task, 0);
+    lj_shipper_wake(db, 0);
 }
 
 /* Who took an image's locks away gets some time to work with them. */
@@ -196,7 +199,7 @@ int64_t lj_snapshot_run(lj_task *task)
         return store_ns;
     /* woken while the last one was being taken: the interval counts from that one */
     if (!first && !asked && (due_ns == LJ_TASK_IDLE || due_ns > lj_clock_mono_ns()))
-        return earlier(due_ns, tidy(s));
+        return earlier(due_ns, earlier(tidy(s), lj_snapshot_drop_strays(s)));
     lj_error err = LJ_ERROR_INIT;
     int64_t start_ns = lj_clock_mono_ns();
     lj_code code = snapshot_now(s, first, &err);
@@ -205,6 +208,6 @@ int64_t lj_snapshot_run(lj_task *task)
     if (code != LJ_OK)
         return snapshot_failed(s, requests, &err);
     snapshot_succeeded(s, requests, start_ns);
-    lj_snapshot_drop_strays(s);
-    return tidy(s);
+    int64_t strays_ns = lj_snapshot_drop_strays(s);
+    return earlier(tidy(s), strays_ns);
 }

@@ -272,7 +272,8 @@ static void base_with_late_commits(void **state)
 
 /* ------------------------------------------------------------------ a later life */
 
-static void add_spool(const fixture *f, uint32_t index, uint64_t start, uint64_t end_off)
+static void add_spool_behind(const fixture *f, uint32_t index, uint64_t start, uint64_t end_off,
+                             uint64_t prev_end)
 {
     lj_error err = LJ_ERROR_INIT;
     char path[200];
@@ -285,8 +286,14 @@ static void add_spool(const fixture *f, uint32_t index, uint64_t start, uint64_t
     LJ_CLEANUP(lj_closep) int fd = -1;
     assert_ok(lj_io_open(path, 0, 0, &fd, &err), &err);
     lj_spool_entry e = {.start = {.generation = GEN, .index = index, .offset = start},
-                        .end = end_off};
+                        .end = end_off,
+                        .prev_end = prev_end};
     assert_ok(lj_spool_copy(f->dir.spool_dir, &e, fd, &err), &err);
+}
+
+static void add_spool(const fixture *f, uint32_t index, uint64_t start, uint64_t end_off)
+{
+    add_spool_behind(f, index, start, end_off, 0);
 }
 
 static uint64_t off(uint64_t frames)
@@ -326,6 +333,27 @@ static void later_life(void **state)
 
     f.record.index = 3;
     expect_refused(&f, "ahead of the shared page");
+    end(&f);
+}
+
+/* The spool has index 5, but the file with the end of index 4 is gone. */
+static void later_life_behind_a_hole_in_the_spool(void **state)
+{
+    (void)state;
+    fixture f;
+    begin(&f, 5);
+    f.saved.at.offset = off(8);
+    f.saved.salt = kit_salt(9);
+    f.has_record = true;
+    f.record.index = 6;
+    f.record.has_life = true;
+    f.record.salt = kit_salt(10);
+    f.record.prev_end = off(3);
+    add_spool_behind(&f, 5, 0, off(3), off(9));
+    expect_refused(&f, "index 4");
+    add_spool(&f, 4, off(8), off(9));
+    assert_true(attach(&f));
+    assert_int_equal(f.db->chain.index, 6);
     end(&f);
 }
 
@@ -492,6 +520,7 @@ int main(void)
         ONE(from_the_base),
         ONE(base_with_late_commits),
         ONE(later_life),
+        ONE(later_life_behind_a_hole_in_the_spool),
         ONE(later_life_of_another_generation),
         ONE(first_frames_of_the_index),
         ONE(clean_close),

@@ -2,6 +2,7 @@
 #include "test/unit/capture/kit.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -210,19 +211,87 @@ static void other_files(void **state)
     lj_spool_entry e;
     assert_int_equal(lj_spool_first(kit->spool_dir, GEN, 0, true, &e, &err), LJ_NOTFOUND);
     assert_int_equal(mkdir(kit->spool_dir, 0700), 0);
-    touch(kit, "notes.txt");                                       /* not ours: stays */
-    touch(kit, GEN "-00000001-000000000000-00000000041g.wal");     /* not a name of ours */
-    touch(kit, GEN "-80000000-000000000000-000000000418.wal");     /* no such index */
-    touch(kit, GEN "-00000001-000000000000-000000000418.wal.tmp"); /* in the making */
-    touch(kit, OTHER "-00000001-000000000000-000000000418.wal");   /* of another generation */
+    touch(kit, "notes.txt");                                                /* not ours: stays */
+    touch(kit, GEN "-00000001-000000000000-00000000041g.wal");              /* not a name of ours */
+    touch(kit, GEN "-80000000-000000000000-000000000418.wal");              /* no such index */
+    touch(kit, GEN "-00000001-000000000000-000000000418-000000000000.wal"); /* no such end */
+    touch(kit, GEN "-00000001-000000000000-000000000418.wal.tmp");          /* in the making */
+    touch(kit, OTHER "-00000001-000000000000-000000000418.wal"); /* of another generation */
     touch(kit, OTHER "-00000001-000000000000-000000000838.wal.tmp");
     assert_int_equal(lj_spool_first(kit->spool_dir, GEN, 0, false, &e, &err), LJ_NOTFOUND);
-    assert_int_equal(files_in(kit->spool_dir), 6);
+    assert_int_equal(files_in(kit->spool_dir), 7);
     assert_int_equal(lj_spool_first(kit->spool_dir, GEN, 0, true, &e, &err), LJ_NOTFOUND);
-    assert_int_equal(files_in(kit->spool_dir), 4);
+    assert_int_equal(files_in(kit->spool_dir), 5);
+}
+
+/* Of a generation that was given up; another one may be spooling by then. */
+static void one_generation_is_dropped(void **state)
+{
+    const kit_dir *kit = *state;
+    assert_int_equal(mkdir(kit->spool_dir, 0700), 0);
+    touch(kit, "notes.txt");
     touch(kit, GEN "-00000001-000000000000-000000000418.wal");
-    lj_spool_clear(kit->spool_dir);
+    touch(kit, GEN "-00000002-000000000000-000000000418-000000000418.wal");
+    touch(kit, OTHER "-00000000-000000000000-000000000418.wal");
+    touch(kit, OTHER "-00000001-000000000000-000000000838.wal.tmp");
+    lj_spool_drop(kit->spool_dir, GEN);
     assert_int_equal(files_in(kit->spool_dir), 3);
+    lj_spool_drop(kit->spool_dir, "");
+    assert_int_equal(files_in(kit->spool_dir), 3);
+    assert_int_equal(lj_spool_bytes(kit->spool_dir, OTHER), 0x418);
+}
+
+/* An entry with the begin of an index says where the one before it ended. */
+static void the_end_before_is_known(void **state)
+{
+    const kit_dir *kit = *state;
+    lj_error err = LJ_ERROR_INIT;
+    kit_wal wal;
+    uint64_t end = 1;
+    kit_wal_begin(&wal, kit->wal_path, PAGE, 7);
+    kit_wal_commits(&wal, 2, 3, 1);
+    lj_spool_entry e = entry_of(GEN, 5, 0, kit_wal_end(&wal));
+    e.prev_end = 0x418;
+    copy(kit, &e);
+    lj_spool_entry found;
+    assert_ok(lj_spool_first(kit->spool_dir, GEN, 4, false, &found, &err), &err);
+    assert_int_equal(found.start.index, 5);
+    assert_int_equal(found.end, e.end);
+    assert_int_equal(found.prev_end, 0x418);
+    expect_range(kit, &found, &wal);
+    assert_ok(lj_spool_prev_end(kit->spool_dir, GEN, 5, &end, &err), &err);
+    assert_int_equal(end, 0x418);
+    assert_int_equal(lj_spool_prev_end(kit->spool_dir, GEN, 4, &end, &err), LJ_NOTFOUND);
+    assert_int_equal(lj_spool_prev_end(kit->spool_dir, OTHER, 5, &end, &err), LJ_NOTFOUND);
+
+    lj_spool_entry silent = entry_of(GEN, 6, 0, kit_wal_end(&wal));
+    copy(kit, &silent);
+    assert_ok(lj_spool_prev_end(kit->spool_dir, GEN, 6, &end, &err), &err);
+    assert_int_equal(end, 0);
+    lj_spool_entry later = entry_of(GEN, 7, 0x418, kit_wal_end(&wal)); /* not the begin */
+    copy(kit, &later);
+    assert_int_equal(lj_spool_prev_end(kit->spool_dir, GEN, 7, &end, &err), LJ_NOTFOUND);
+
+    lj_spool_remove(kit->spool_dir, &found);
+    assert_int_equal(lj_spool_prev_end(kit->spool_dir, GEN, 5, &end, &err), LJ_NOTFOUND);
+}
+
+static void a_folder_that_cannot_be_read_is_not_empty(void **state)
+{
+    const kit_dir *kit = *state;
+    lj_error err = LJ_ERROR_INIT;
+    lj_spool_entry e;
+    uint64_t end = 0;
+    assert_int_equal(mkdir(kit->spool_dir, 0700), 0);
+    struct rlimit old;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    struct rlimit none = {.rlim_cur = 3, .rlim_max = old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    lj_code first = lj_spool_first(kit->spool_dir, GEN, 0, false, &e, &err);
+    lj_code before = lj_spool_prev_end(kit->spool_dir, GEN, 1, &end, &err);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+    assert_true(first != LJ_OK && first != LJ_NOTFOUND);
+    assert_true(before != LJ_OK && before != LJ_NOTFOUND);
 }
 
 /* A process that was killed in the middle of a copy leaves it; one that is at it now keeps it. */
@@ -259,6 +328,9 @@ int main(void)
         ONE(found_in_order),
         ONE(holds),
         ONE(other_files),
+        ONE(one_generation_is_dropped),
+        ONE(the_end_before_is_known),
+        ONE(a_folder_that_cannot_be_read_is_not_empty),
         ONE(unfinished_copies_are_swept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

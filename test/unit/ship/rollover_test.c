@@ -10,6 +10,8 @@ static void begin_unsaved(ship_kit *kit, unsigned shipped)
     lj_error err = LJ_ERROR_INIT;
     ship_kit_begin(kit);
     ship_kit_replicating(kit, 4);
+    kit->s->saved.snapshot_at.index = 4; /* the index has its snapshot */
+    kit->db->saved.snapshot_at.index = 4;
     kit_wal_commits(&kit->wal, 3, 3, 1);
     kit_wal_publish(&kit->wal, kit->db, 3);
     int fd = open(kit->dir.wal_path, O_RDONLY | O_CLOEXEC);
@@ -88,6 +90,20 @@ static void not_while_frames_are_being_spooled(void **state)
     ship_kit_end(&kit);
 }
 
+/* Who asks before a snapshot wants to know whether the replica is still ours, also where the index needs no other. */
+static void not_when_the_index_has_no_snapshot_yet(void **state)
+{
+    (void)state;
+    ship_kit kit;
+    begin(&kit, 3);
+    kit.s->saved.snapshot_at.index = 3;
+    kit.db->saved.snapshot_at.index = 3;
+    roll(&kit);
+    assert_int_equal(kit.db->chain.index, 4);
+    assert_int_equal(index_on_disk(&kit), 4);
+    ship_kit_end(&kit);
+}
+
 /* The position file could not be written behind the upload: a snapshot that waits for these frames would wait in vain. */
 static void what_was_shipped_before_is_told(void **state)
 {
@@ -110,6 +126,7 @@ int main(void)
         cmocka_unit_test(the_position_file_knows_the_next_index),
         cmocka_unit_test(frames_behind_the_base_make_the_index_used),
         cmocka_unit_test(not_while_frames_are_being_spooled),
+        cmocka_unit_test(not_when_the_index_has_no_snapshot_yet),
         cmocka_unit_test(what_was_shipped_before_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,6 +11,14 @@
 
 /* ------------------------------------------------------------------ the store */
 
+static bool is_to_fail(ship_kit *kit, const char *line)
+{
+    pthread_mutex_lock(&kit->mutex);
+    bool fails = kit->fail_on[0] != 0 && strstr(line, kit->fail_on) != NULL;
+    pthread_mutex_unlock(&kit->mutex);
+    return fails;
+}
+
 static lj_code enter(ship_kit *kit, const char *op, const char *key, lj_error *err)
 {
     char line[200];
@@ -18,9 +26,9 @@ static lj_code enter(ship_kit *kit, const char *op, const char *key, lj_error *e
     pthread_mutex_lock(&kit->mutex);
     size_t len = strlen(kit->log);
     snprintf(kit->log + len, sizeof(kit->log) - len, "%s\n", line);
-    bool fails = kit->fail_on[0] != 0 && strstr(line, kit->fail_on) != NULL;
     void (*before)(ship_kit *, const char *) = kit->before;
     pthread_mutex_unlock(&kit->mutex);
+    bool fails = is_to_fail(kit, line);
     if (before != NULL)
         before(kit, line);
     if (!fails)
@@ -57,7 +65,10 @@ static lj_code store_head(void *self, const char *key, lj_storage_entry *ret_ent
 static lj_code store_list(void *self, const char *prefix, const char *after, lj_storage_list_fn fn,
                           void *ctx, lj_error *err)
 {
-    return lj_storage_list(((ship_kit *)self)->files, prefix, after, fn, ctx, err);
+    ship_kit *kit = self;
+    if (is_to_fail(kit, "LIST"))
+        return enter(kit, "LIST", prefix, err);
+    return lj_storage_list(kit->files, prefix, after, fn, ctx, err);
 }
 
 static lj_code store_delete(void *self, const char *const *keys, size_t count,

@@ -1,6 +1,7 @@
 /* shipper_test.c - the shipping task with its scheduler: what a failure in between must not lose. */
 #include "test/unit/ship/ship_kit.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -23,6 +24,70 @@ static void wait_for_status(ship_kit *kit, const char *error, const char *state)
     assert_true(status_has(kit, error, state));
 }
 
+/* ------------------------------------------------------------------ threads that cannot be started */
+
+static atomic_int threads_left = 1000;
+
+int __real_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+int __wrap_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
+                          void *arg)
+{
+    if (atomic_fetch_sub(&threads_left, 1) <= 0)
+        return EAGAIN;
+    return __real_pthread_create(thread, attr, run, arg);
+}
+
+static uint64_t runs_of(ship_kit *kit)
+{
+    pthread_mutex_lock(&kit->db->mutex);
+    uint64_t runs = kit->db->runs;
+    pthread_mutex_unlock(&kit->db->mutex);
+    return runs;
+}
+
+/*
+ * No thread at the open: the next commit tries again. One then, for the segments: it looks again for one for the snapshot. Comes
+ * first, because threads that were started stay.
+ */
+static void threads_that_cannot_be_started_at_the_open(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    ship_kit kit;
+    ship_kit_begin_live(&kit, LJ_NS_PER_MS);
+    kit_wal_commits(&kit.wal, 1, 3, 1);
+    kit_wal_publish(&kit.wal, kit.db, 3);
+    kit.freeze = (lj_freeze){.salt = kit.wal.header.salt,
+                             .frames = 1,
+                             .page_size = KIT_PAGE,
+                             .db_pages = 3,
+                             .backfilled = true};
+    atomic_store(&threads_left, 0);
+    lj_db_ready(kit.db, NULL, NULL);
+    assert_int_equal(runs_of(&kit), 0);
+    pthread_mutex_lock(&kit.db->mutex);
+    kit.db->deaf =
+        false; /* the bell's thread was not started either: without it somebody would look four times a second */
+    pthread_mutex_unlock(&kit.db->mutex);
+    atomic_store(&threads_left, 1);
+    kit_wal_commits(&kit.wal, 1, 3, 1);
+    kit_wal_publish(&kit.wal, kit.db, 3);
+    int64_t end_ns = lj_clock_mono_ns() + 20 * LJ_NS_PER_S;
+    while (runs_of(&kit) < 2 && lj_clock_mono_ns() < end_ns) /* it tries once a second */
+        lj_clock_sleep_ns(LJ_NS_PER_MS);
+    assert_true(runs_of(&kit) >= 2);
+    lj_db_status status;
+    lj_db_get_status(kit.db, &status);
+    assert_int_equal(status.snapshots, 0);
+    atomic_store(&threads_left, 1000);
+    wait_for_status(&kit, "", "replicating"); /* without a commit */
+    assert_ok(lj_db_wait(kit.db, 20 * LJ_NS_PER_S, false, &err), &err);
+    ship_kit_end(&kit);
+}
+
+/* ------------------------------------------------------------------ failures in between */
+
 /* The snapshot is in the replica, but the disk has no room for the position file: the generation begins when it has. */
 static void a_generation_begins_when_its_position_can_be_written(void **state)
 {
@@ -43,7 +108,9 @@ static void a_generation_begins_when_its_position_can_be_written(void **state)
     lj_saved_position saved;
     assert_ok(lj_saved_position_load(kit.db->position_path, &saved, &err), &err);
     assert_int_equal(saved.at.offset, lj_wal_frame_offset(KIT_PAGE, 3));
-    assert_int_equal(kit.db->snapshots, 1);
+    lj_db_status status;
+    lj_db_get_status(kit.db, &status);
+    assert_int_equal(status.snapshots, 1);
     ship_kit_end(&kit);
 }
 
@@ -128,6 +195,14 @@ static unsigned puts_of(ship_kit *kit, const char *folder)
     return found;
 }
 
+static lj_chain chain_of(ship_kit *kit)
+{
+    pthread_mutex_lock(&kit->db->mutex);
+    lj_chain chain = kit->db->chain;
+    pthread_mutex_unlock(&kit->db->mutex);
+    return chain;
+}
+
 static void commit_up_to(ship_kit *kit, uint64_t frames)
 {
     lj_db_publish(kit->db, kit->wal.header.salt, frames, KIT_PAGE, 3);
@@ -170,9 +245,8 @@ static void a_life_past_the_layout(void **state)
     commit_up_to(&kit, LONG_LIFE);
     lj_db_ready(kit.db, NULL, NULL);
     wait_for_snapshots(&kit, 1);
-    assert_true(kit.db->chain.active && kit.db->chain.unused);
-    char first[LJ_GENERATION_MAX];
-    memcpy(first, kit.db->chain.generation, sizeof(first));
+    lj_chain first = chain_of(&kit);
+    assert_true(first.active && first.unused);
     assert_int_equal(puts_of(&kit, "snapshots/"), 1);
 
     /* one rests for an hour, as one that took minutes would */
@@ -189,14 +263,18 @@ static void a_life_past_the_layout(void **state)
     assert_int_equal(lj_db_gate(kit.db, false),
                      LJ_GATE_ALLOW); /* nothing is protected: nothing is copied */
     lj_db_seal(kit.db, false);
-    assert_int_equal(kit.db->spool_bytes, 0);
+    pthread_mutex_lock(&kit.db->mutex);
+    uint64_t spooled = kit.db->spool_bytes;
+    pthread_mutex_unlock(&kit.db->mutex);
+    assert_int_equal(spooled, 0);
     const char *log = ship_kit_log(&kit);
     assert_null(strstr(log, "PUT")); /* no snapshot, no segment */
 
     /* who waits for the replica gets a snapshot at once */
     assert_ok(lj_db_wait(kit.db, 20 * LJ_NS_PER_S, false, &err), &err);
     wait_for_snapshots(&kit, 2);
-    assert_string_not_equal(kit.db->chain.generation, first);
+    lj_chain second = chain_of(&kit);
+    assert_string_not_equal(second.generation, first.generation);
 
     /* the WAL restarts: the life that follows is shipped, in the same generation */
     lj_db_seal(kit.db, false);
@@ -236,6 +314,7 @@ static void the_life_behind_one_past_the_layout(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(threads_that_cannot_be_started_at_the_open),
         cmocka_unit_test(a_generation_begins_when_its_position_can_be_written),
         cmocka_unit_test(a_generation_nobody_heard_of_is_removed),
         cmocka_unit_test(snapshots_of_many_databases_are_spread),
