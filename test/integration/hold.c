@@ -5,6 +5,7 @@
  * LJ_HOLD_DIR, it makes the file LJ_HOLD_DIR/held and goes on when LJ_HOLD_DIR/go is there (after a minute in any case).
  *   recover  a lock on the RECOVER byte of a -shm was granted, shared or not
  *   verify   more than a page was read of a -wal, as only our own verification does
+ *   snapshot more than a page was read of a database, as only a snapshot does
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -92,6 +93,15 @@ static void was_read(int fd, size_t size)
 {
     if (size > MORE_THAN_A_PAGE && wanted("verify") && is_of(fd, "-wal"))
         hold();
+    if (size > MORE_THAN_A_PAGE && wanted("snapshot") && is_of(fd, ".db"))
+        hold();
+}
+
+ssize_t read(int fd, void *data, size_t size)
+{
+    ssize_t n = NEXT(ssize_t, read, int, void *, size_t)(fd, data, size);
+    was_read(fd, size);
+    return n;
 }
 
 ssize_t pread(int fd, void *data, size_t size, off_t at)

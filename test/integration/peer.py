@@ -58,6 +58,11 @@ class Commands:
             n = chain.commit_one(self.con, self.rng, "p%d" % os.getpid())
         return n
 
+    def write_and_die(self):
+        """Ends with the COMMIT: nothing in the background of this process gets to run any more."""
+        chain.commit_one(self.con, self.rng, "p%d" % os.getpid())
+        os._exit(0)
+
     def last(self):
         return chain.last(self.con)
 

@@ -176,6 +176,33 @@ def what_needs_everybody_out_still_works(t):
 
 
 @test(*NEEDS)
+def its_wal_index_goes_with_the_last_lock(t):
+    """
+    Of our two connections one has closed, and one has read nothing yet: the last close of another process deletes the -shm, and we
+    must not go on with that one, or there are two for one WAL.
+    """
+    shard = Shard(t, guard="on")
+    con = shard.open()
+    shard.write(con, 3)
+    shim.sync(con)
+    late = shim.connect(shard.path, shard.base, guard="on")
+    plain = Plain(t, shard.path, 2)
+    plain.wait()
+    chain.last(con)
+    con.close()
+    plain.end()
+    check(not os.path.exists(shard.path + "-shm"), "the other process was not the last")
+    with open("/proc/self/maps") as maps:
+        check(shard.path + "-shm" not in maps.read(), "a wal-index without a lock is still mapped")
+    n = shard.write(late, 3)
+    foreign_link(shard.path, 5)
+    check_equal(chain.last(late), n + 5, "what another process committed")
+    n = shard.write(late, 3)
+    late.close()
+    check_equal(shard.check_restores("closed", one_generation=False), n, "last link")
+
+
+@test(*NEEDS)
 def killed_right_behind_a_restart(t):
     """The guard restarts the WAL, the other process commits into the new one, we are killed: the generation goes on."""
     shard = Shard(t, sync_interval="20ms", guard="on")

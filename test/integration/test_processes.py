@@ -10,6 +10,7 @@ from shard import Shard, in_time
 from ljtest import chain, harness, native, shim
 from ljtest.broken import FileInTheWay
 from ljtest.harness import LONG, check, check_equal, test, wait_for
+from held import Hold
 from peer import SIGCONT, Peer, uploader_of, wait_taken_over
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -105,6 +106,85 @@ def commits_of_a_standby_are_shipped_at_once(t):
     check_equal(other.status()["state"], "standby", "state")
     t.note("shipped after %s ms" % ", ".join("%.0f" % (s * 1000) for s in taken))
     finish(shard, [other, leader], "in the end")
+
+
+def started(shard, mebibytes=0):
+    """A database with a first snapshot, and an uploader that has opened it and read nothing."""
+    con = shard.open()
+    if mebibytes:
+        con.execute("CREATE TABLE fill(a)")
+        con.executemany("INSERT INTO fill VALUES(randomblob(1000000))", [()] * mebibytes)
+    shard.write(con, 1)
+    shim.sync(con)
+    con.close()
+
+
+def unread(shard, **more):
+    leader = Peer(shard, opened=False, **more)
+    leader.connect()
+    wait_for(lambda: leader.status()["uploader"] == leader.pid, "it uploads", 60)
+    return leader
+
+
+@test(*NEEDS, timeout=120)
+def a_standby_that_ends_with_its_commit(t):
+    """The commit is shipped, and so are those of others that come later: the uploader is not left asleep."""
+    shard = Shard(t)
+    leader, other = Peer(shard), Peer(shard)
+    for turn in range(12 if LONG else 4):
+        brief = Peer(shard)
+        leader.sync()
+        time.sleep(0.3)  # or it may not be asleep, and the turn says nothing
+        n = leader.last() + 1
+        brief.ask("write_and_die")
+        brief.process.wait()
+        if turn % 2:
+            n = other.write(1)
+        wait_for(lambda: leader.status()["lag_frames"] == 0 and shard.restore_moving("turn %d" % turn) == n,
+                 lambda: "all is shipped: %s" % leader.status(), 30, 0.05)
+    finish(shard, [other, leader], "in the end")
+
+
+@test(*NEEDS, timeout=120)
+def commits_are_seen_while_a_snapshot_is_read(t):
+    """By an uploader whose own connection has read nothing: what a standby commits meanwhile is shipped at once."""
+    shard = Shard(t)
+    started(shard, mebibytes=4)
+    hold = Hold(shard.data, "snapshot")
+    leader = unread(shard, env=hold.environment())
+    other, asks = Peer(shard), Peer(shard)
+    other.write(1)
+    other.sync()  # else there is nothing that the last one lacks
+    asks.ask("snapshot", "110s")
+    hold.wait("a snapshot is being read")
+    for turn in range(3):
+        n = other.write(1)
+        wait_for(lambda: other.status()["lag_frames"] == 0, lambda: "turn %d is shipped: %s" % (turn, other.status()), 40)
+        check_equal(shard.restore_now("turn %d" % turn), n, "last link in the replica")
+    hold.let_go()
+    asks.answer()
+    finish(shard, [asks, other, leader], "in the end", snapshots=None)
+
+
+@test(*NEEDS, timeout=120)
+def a_look_is_in_nobodys_way(t):
+    """The uploader has read nothing and looks at what a standby commits, which closes at once: no WAL stays, as without the uploader."""
+    shard = Shard(t)
+    started(shard)
+    leader, brief = unread(shard), Peer(shard, opened=False)
+    left = 0
+    for _ in range(150 if LONG else 40):
+        brief.open()
+        n = brief.write(1)
+        brief.close()
+        left += os.path.exists(shard.path + "-wal")
+    check_equal(left, 0, "closes that left a WAL")
+    wait_for(lambda: leader.status()["lag_frames"] == 0, lambda: "all is shipped: %s" % leader.status(), 60)
+    check_equal(shard.restore_now("at rest"), n, "last link in the replica")
+    brief.end()
+    leader.close()
+    leader.end()
+    shard.check_restores("in the end", killed=True)
 
 
 @test(*NEEDS, timeout=60)

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -224,6 +225,25 @@ bool lj_bell_ring(const lj_bell *bell)
         n = write(bell->fd, "", 1);
     while (n < 0 && errno == EINTR);
     return n == 1 || errno == EAGAIN; /* full of what was not heard yet */
+}
+
+bool lj_bell_ring_quietly(const lj_bell *bell)
+{
+    sigset_t pipe_signal;
+    sigset_t old;
+    sigset_t waiting;
+    sigemptyset(&pipe_signal);
+    sigaddset(&pipe_signal, SIGPIPE);
+    sigpending(&waiting);
+    pthread_sigmask(SIG_BLOCK, &pipe_signal, &old);
+    bool heard = lj_bell_ring(bell);
+    if (!heard && !sigismember(&waiting, SIGPIPE)) {
+        const struct timespec at_once = {0, 0};
+        while (sigtimedwait(&pipe_signal, NULL, &at_once) < 0 && errno == EINTR) {
+        }
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return heard;
 }
 
 static void hush_locked(lj_bell *bell)

@@ -31,6 +31,8 @@ LJ_WARN_UNUSED lj_code lj_bell_reach(const char *path, lj_bell_fn fn, void *ctx,
  * raises it. false = nobody listens.
  */
 bool lj_bell_ring(const lj_bell *bell);
+/* The same in a thread of the application, which may not have SIGPIPE blocked: none comes of it, and none of its own is lost. */
+bool lj_bell_ring_quietly(const lj_bell *bell);
 /* Waits until the callback does not run, and never runs it again; the others do not notice. NULL is nothing. */
 void lj_bell_hush(lj_bell *bell);
 /* The same, and is gone. */

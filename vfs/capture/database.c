@@ -284,9 +284,12 @@ static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
         db->want_wake = false;
         after->due_ns = after->broke ? 0 : db->not_before_ns;
     }
-    /* the commit was visible before we look whether the uploader sleeps; it says so before it looks for commits */
+    /*
+     * The commit was visible before we look whether the uploader sleeps; it says so before it looks for commits. Rung by this
+     * thread, and the word is the uploader's to clear: this process may end behind its commit, and then nobody else would ring.
+     */
     if (lj_db_follows_locked(db) && lj_shared_get(db->shared, LJ_WORD_SLEEPING) != 0 &&
-        lj_shared_swap(db->shared, LJ_WORD_SLEEPING, 0) != 0)
+        (db->bell == NULL || db->bell_gone || !lj_bell_ring_quietly(db->bell)))
         after->due_ns = 0;
 }
 

@@ -294,6 +294,8 @@ void lj_db_rung(void *ctx, bool gone)
     pthread_mutex_unlock(&db->mutex);
     if (db->shim.yield != NULL && (yield || exclusive))
         db->shim.yield(db->shim.ctx, !yield);
+    /* before the look: who rings from here on is heard, and the task that is woken below looks once more before it sleeps */
+    lj_db_sleeping(db, false);
     lj_db_look_around(db);
     pthread_mutex_lock(&db->mutex);
     int64_t due_ns = db->urgent ? 0 : db->not_before_ns;

@@ -108,6 +108,17 @@ static lj_code remove_companions(const char *path, const char *dir, lj_error *er
     return removed ? lj_io_fsync_dir(dir, err) : LJ_OK;
 }
 
+/* Who created a database under this name while it was being restored keeps it, and the files beside it are that one's. */
+static lj_code still_free(const lj_output *output, lj_error *err)
+{
+    struct stat st;
+    if (lstat(output->path, &st) != 0 ||
+        (output->overwrite_empty && S_ISREG(st.st_mode) && st.st_size == 0))
+        return LJ_OK;
+    return lj_error_set(err, LJ_EXISTS, "cannot restore, output path already exists: %s",
+                        output->path);
+}
+
 /* Gives the file its name; whoever created that name meanwhile keeps it. */
 static lj_code rename_new(const lj_output *output, lj_error *err)
 {
@@ -135,6 +146,7 @@ lj_code lj_output_publish(lj_output *output, lj_error *err)
     if (lj_io_fsync(output->db_fd, err) != LJ_OK)
         return lj_error_context(err, "%s", output->temp);
     lj_closep(&output->db_fd);
+    LJ_TRY(still_free(output, err));
     LJ_TRY(output->remove_stale ? remove_companions(output->path, output->dir, err)
                                 : check_companions(output->path, err));
     LJ_TRY(rename_new(output, err));

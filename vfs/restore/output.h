@@ -35,7 +35,7 @@ LJ_WARN_UNUSED lj_code lj_output_check(const char *path, const lj_restore_option
 LJ_WARN_UNUSED lj_code lj_output_open(lj_output *output, const char *path,
                                       const lj_restore_options *options, lj_error *err);
 LJ_WARN_UNUSED lj_code lj_output_open_wal(lj_output *output, lj_error *err);
-/* fsync, stale files away, rename without overwriting, fsync of the folder. */
+/* fsync, stale files away, rename without overwriting, fsync of the folder. LJ_EXISTS, and nothing is touched: somebody has the name now. */
 LJ_WARN_UNUSED lj_code lj_output_publish(lj_output *output, lj_error *err);
 /* For LJ_CLEANUP. */
 void lj_output_close(lj_output *output);

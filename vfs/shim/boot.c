@@ -104,6 +104,14 @@ static lj_code restore_locked(lj_storage *storage, const lj_restore_plan *plan,
     return LJ_OK;
 }
 
+/* Unlocked, not only closed: a child that was forked meanwhile has the descriptor too, and would keep the lock. */
+static void unlock(int *fd)
+{
+    if (*fd >= 0)
+        (void)flock(*fd, LOCK_UN);
+    lj_closep(fd);
+}
+
 static lj_code restore_under_lock(lj_storage *storage, const lj_restore_plan *plan,
                                   const lj_restore_options *options, const char *path,
                                   lj_error *err)
@@ -113,7 +121,7 @@ static lj_code restore_under_lock(lj_storage *storage, const lj_restore_plan *pl
     if (state_dir == NULL)
         return lj_error_nomem(err);
     LJ_TRY(lj_io_mkdirs(state_dir, 0700, err));
-    LJ_CLEANUP(lj_closep) int fd = -1;
+    LJ_CLEANUP(unlock) int fd = -1;
     LJ_TRY(lj_io_open(lock, O_RDWR | O_CREAT, 0600, &fd, err));
     while (flock(fd, LOCK_EX) != 0) {
         if (errno != EINTR)

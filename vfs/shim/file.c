@@ -49,8 +49,8 @@ static int file_close(sqlite3_file *f)
     if (file->partner != NULL)
         file->partner->partner = NULL;
     int rc = SQLITE_OK;
-    if (!file->is_wal)
-        lj_view_locked(file, SQLITE_LOCK_NONE);
+    if (!file->is_wal && lj_view_unlocking(file))
+        lj_readguard_close(open);
     if (open != NULL && !file->is_wal)
         lj_registry_release(
             open); /* flushes while the WAL is still locked in place by this handle */
@@ -148,6 +148,9 @@ static int file_unlock(sqlite3_file *f, int level)
 {
     if (level < SQLITE_LOCK_RESERVED && !SELF(f)->is_wal)
         lj_durable_db_unlock(SELF(f));
+    if (level == SQLITE_LOCK_NONE && lj_view_unlocking(SELF(f)))
+        lj_readguard_close(
+            SELF(f)->open); /* a wal-index may be mapped only under a lock of the file */
     int rc = METHODS(f)->xUnlock(LOWER(f), level);
     if (rc == SQLITE_OK && level < SELF(f)->lock_level)
         lj_view_locked(SELF(f), level);
@@ -239,7 +242,9 @@ static int file_characteristics(sqlite3_file *f)
 static int file_shm_map(sqlite3_file *f, int region, int size, int extend, void volatile **ret_map)
 {
     lj_file *file = SELF(f);
-    int rc = METHODS(f)->xShmMap(LOWER(f), region, size, extend, ret_map);
+    int rc = region == 0 && file->index == NULL && live(file)
+                 ? lj_view_map(file->open, LOWER(f), region, size, extend, ret_map)
+                 : METHODS(f)->xShmMap(LOWER(f), region, size, extend, ret_map);
     if (rc == SQLITE_OK && region == 0)
         set_index(file, *ret_map);
     return rc;

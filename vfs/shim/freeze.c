@@ -238,12 +238,12 @@ static void volatile *make_index(lj_open *open)
     sqlite3_file *r = open->reader;
     void volatile *region = NULL;
     if (lj_journal_mode_of(r) != LJ_JOURNAL_WAL || has_hot_journal(open) ||
-        r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 0, &region) != SQLITE_OK ||
+        lj_view_map(open, r, 0, INDEX_REGION_BYTES, 0, &region) != SQLITE_OK ||
         r->pMethods->xShmLock(r, LJ_LOCK_RECOVER, 1, SQLITE_SHM_LOCK | SQLITE_SHM_SHARED) !=
             SQLITE_OK)
         return NULL;
     if (wal_is_empty(open) &&
-        r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 1, &region) == SQLITE_OK && region != NULL &&
+        lj_view_map(open, r, 0, INDEX_REGION_BYTES, 1, &region) == SQLITE_OK && region != NULL &&
         lj_walindex_blank(region))
         lj_walindex_make(region);
     r->pMethods->xShmLock(r, LJ_LOCK_RECOVER, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
@@ -256,7 +256,7 @@ static void volatile *map_index(lj_open *open)
     sqlite3_file *r = open->reader;
     void volatile *region = NULL;
     if (index_is_there(open) &&
-        r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 0, &region) == SQLITE_OK && region != NULL &&
+        lj_view_map(open, r, 0, INDEX_REGION_BYTES, 0, &region) == SQLITE_OK && region != NULL &&
         !lj_walindex_blank(region))
         return region;
     return wal_is_empty(open) ? make_index(open) : NULL;
@@ -308,24 +308,35 @@ static lj_code freeze(void *ctx, lj_freeze *ret_freeze, lj_error *err)
     return code;
 }
 
+/*
+ * With a handle of its own: the snapshot's is in use for as long as an upload takes. Without a lock, which would be in the way of
+ * somebody's last close, and could not be had during one that waits for us to ship what it committed. So that close may delete what
+ * is mapped here: nobody else in this process may map it meanwhile (lj_view_map), or there would be two for one WAL.
+ */
 void lj_freeze_look(lj_open *open)
 {
-    lj_error err = LJ_ERROR_INIT;
+    /* a process of its own has it to itself: nobody else can have committed. Nor where there is no wal-index */
+    if (!lj_db_company(open->db) || !index_is_there(open))
+        return;
+    sqlite3_file *r = calloc(1, (size_t)open->base->szOsFile);
+    lj_walindex_view view = {.open = open};
     void volatile *region = NULL;
-    /* a process of its own has it to itself: nobody else can have committed */
-    if (!lj_db_company(open->db) || pthread_mutex_trylock(&open->guard.mutex) != 0)
-        return; /* a snapshot is being read: it has looked */
-    if (open->reader == NULL && open_reader(open, &err) == LJ_OK) {
-        sqlite3_file *r = open->reader;
-        open->reader_shared = true; /* to be unmapped; no lock, which could be in somebody's way */
-        lj_walindex_view view = {.open = open};
-        if (r->pMethods->xShmMap(r, 0, 32768, 0, &region) == SQLITE_OK && region != NULL) {
+    int out = 0;
+    if (r == NULL)
+        return;
+    if (open->base->xOpen(open->base, open->base_name + 4, r,
+                          SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE, &out) == SQLITE_OK &&
+        r->pMethods->iVersion >= 2 && r->pMethods->xShmMap != NULL) {
+        if (r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 0, &region) == SQLITE_OK &&
+            region != NULL) {
             view.region = region;
             (void)lj_db_publish_seen(open->db, lj_walindex_look, &view, NULL);
         }
-        close_reader(open);
+        r->pMethods->xShmUnmap(r, 0);
     }
-    pthread_mutex_unlock(&open->guard.mutex);
+    if (r->pMethods != NULL)
+        r->pMethods->xClose(r);
+    free(r);
 }
 
 static lj_code read_db(void *ctx, uint64_t off, void *out, size_t len, lj_error *err)
@@ -361,7 +372,7 @@ static bool place(void *ctx, lj_image_place *ret_place)
         return false;
     uint32_t frames;
     void volatile *region = NULL;
-    bool there = r->pMethods->xShmMap(r, 0, 32768, 0, &region) == SQLITE_OK && region != NULL;
+    bool there = lj_view_map(open, r, 0, 32768, 0, &region) == SQLITE_OK && region != NULL;
     if (there) {
         ret_place->attempted = lj_walindex_attempted(region);
         lj_walindex_peek(region, &ret_place->salt, &frames);

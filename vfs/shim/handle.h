@@ -109,7 +109,7 @@ struct lj_open {
     /* WAL handles with a transaction that wrote frame headers without checksums, and such transactions that have ended (repair.c) */
     atomic_uint unsummed, repairs;
     pthread_mutex_t
-        view_mutex; /* rank 1: guards views, and keeps the index of each mapped while a thread of ours looks */
+        view_mutex; /* rank 1: guards views; held while a thread of ours looks, so that no index is unmapped, or mapped, meanwhile */
     lj_file *views;
     sqlite3_vfs *base;
     /* the snapshot's own view of the file (freeze.c); used under guard.mutex */
@@ -160,7 +160,7 @@ void lj_open_flush(lj_open *open);
 
 /* ---- freeze.c ---- */
 lj_dbfile lj_freeze_dbfile(lj_open *open);
-/* Publishes what the wal-index shows, through a handle of its own; for when no other has it mapped. */
+/* Publishes what the wal-index shows, through a handle of its own; for when no other has it mapped. Caller holds view_mutex. */
 void lj_freeze_look(lj_open *open);
 
 /* ---- view.c: the wal-index and the locks of a database, for threads of ours ---- */
@@ -169,6 +169,14 @@ void lj_view_add(lj_file *file, const volatile void *index);
 void lj_view_remove(lj_file *file);
 /* The level of a handle's lock on the database file changed. */
 void lj_view_locked(lj_file *file, int level);
+/* It is about to give its lock back. true: no other handle of this process has one. */
+bool lj_view_unlocking(lj_file *file);
+/*
+ * xShmMap of a file on the base VFS, and not while a thread of ours looks through a handle of its own: that one has no lock on the
+ * database, so what it maps may be deleted, and nobody may come to share it.
+ */
+int lj_view_map(lj_open *open, sqlite3_file *lower, int region, int size, int extend,
+                void volatile **ret_map);
 /* What the capture and the image ask of the shim (database.h, image.h). */
 void lj_view_connect(lj_open *open);
 
@@ -278,6 +286,8 @@ LJ_WARN_UNUSED lj_code lj_boot_restore(const char *path, const lj_config *config
 /* ---- vfs.c ---- */
 /* Registers, or takes new defaults. */
 LJ_WARN_UNUSED lj_code lj_vfs_setup(const lj_config *config, lj_error *err);
+void lj_vfs_before_fork(void);
+void lj_vfs_after_fork(bool child);
 
 /* ---- last_error.c ---- */
 void lj_last_error_set(const lj_error *err);

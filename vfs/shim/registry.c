@@ -45,10 +45,12 @@ static void before_fork(void)
 {
     pthread_mutex_lock(&registry.mutex);
     lj_bell_before_fork();
+    lj_vfs_before_fork();
 }
 
 static void in_parent(void)
 {
+    lj_vfs_after_fork(false);
     lj_bell_in_parent();
     pthread_mutex_unlock(&registry.mutex);
 }
@@ -58,6 +60,7 @@ static void in_child(void)
     pthread_mutex_init(&registry.mutex, NULL);
     pthread_cond_init(&registry.ended, NULL);
     lj_process_epoch++;
+    lj_vfs_after_fork(true);
     lj_bell_in_child();
     for (lj_open *open = registry.opens; open != NULL; open = open->next) {
         if (open->ending)
@@ -385,15 +388,17 @@ void lj_registry_release(lj_open *open)
         return; /* inherited over a fork: the parent's */
     pthread_mutex_lock(&registry.mutex);
     bool flush = open->handles == 1;
+    if (!flush)
+        open->handles--; /* at once: of two that close at the same time one flushes */
     pthread_mutex_unlock(&registry.mutex);
-    if (flush) {
-        lj_open_flush(open);
-        set_closing(open->db, true);
-    }
+    if (!flush)
+        return;
+    lj_open_flush(open);
+    set_closing(open->db, true);
     pthread_mutex_lock(&registry.mutex);
     bool last = --open->handles == 0;
     open->ending = last;
-    if (!last && flush) {
+    if (!last) {
         /* another connection came meanwhile; a snapshot task that gave up has to begin again */
         set_closing(open->db, false);
         lj_shipper_wake(open->db, 0);
@@ -451,8 +456,6 @@ bool lj_registry_with_wal_path(const char *wal_path, void (*fn)(lj_open *open))
     if (open == NULL)
         return false;
     fn(open);
-    pthread_mutex_lock(&registry.mutex);
-    open->handles--; /* the caller's own handle is still open: never the last */
-    pthread_mutex_unlock(&registry.mutex);
+    lj_registry_release(open); /* the last only if a program deletes the file by itself */
     return true;
 }

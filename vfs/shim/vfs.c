@@ -33,6 +33,20 @@ static sqlite3_vfs *base_of(sqlite3_vfs *vfs)
     return vfs->pAppData;
 }
 
+/* A child of a fork opens databases too: no thread of the parent may be in the middle of the defaults. */
+void lj_vfs_before_fork(void)
+{
+    pthread_mutex_lock(&setup.mutex);
+}
+
+void lj_vfs_after_fork(bool child)
+{
+    if (child)
+        pthread_mutex_init(&setup.mutex, NULL);
+    else
+        pthread_mutex_unlock(&setup.mutex);
+}
+
 /* ------------------------------------------------------------------ configuration of one open */
 
 static const char *uri_lookup(void *ctx, const char *key)

@@ -55,6 +55,23 @@ void lj_view_locked(lj_file *file, int level)
     file->lock_level = level;
 }
 
+int lj_view_map(lj_open *open, sqlite3_file *lower, int region, int size, int extend,
+                void volatile **ret_map)
+{
+    pthread_mutex_lock(&open->view_mutex);
+    int rc = lower->pMethods->xShmMap(lower, region, size, extend, ret_map);
+    pthread_mutex_unlock(&open->view_mutex);
+    return rc;
+}
+
+bool lj_view_unlocking(lj_file *file)
+{
+    if (!lj_open_alive(file->open) || file->lock_level == SQLITE_LOCK_NONE)
+        return false;
+    file->lock_level = SQLITE_LOCK_NONE;
+    return atomic_fetch_sub(&file->open->sharers, 1) == 1;
+}
+
 static void look(void *ctx)
 {
     lj_open *open = ctx;
@@ -63,10 +80,10 @@ static void look(void *ctx)
     if (seen) {
         lj_walindex_view view = {.open = open, .region = open->views->index};
         (void)lj_db_publish_seen(open->db, lj_walindex_look, &view, NULL);
+    } else {
+        lj_freeze_look(open);
     }
     pthread_mutex_unlock(&open->view_mutex);
-    if (!seen)
-        lj_freeze_look(open);
 }
 
 /* A lock of the whole file cannot work while a connection of ours has one, whatever the snapshot does. */

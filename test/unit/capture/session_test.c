@@ -173,22 +173,63 @@ static void wait_until(atomic_int *counter, int least)
     }
 }
 
+/* The thread of its bell has heard something. */
+static void wait_until_rung(lj_db *db)
+{
+    int64_t deadline_ns = lj_clock_mono_ns() + 30 * LJ_NS_PER_S;
+    for (bool waits = true; waits;) {
+        assert_true(lj_clock_mono_ns() < deadline_ns);
+        lj_clock_sleep_ns(LJ_NS_PER_MS);
+        pthread_mutex_lock(&db->mutex);
+        waits = db->want_wake;
+        pthread_mutex_unlock(&db->mutex);
+    }
+}
+
+static void sleep_until_rung(lj_db *db)
+{
+    pthread_mutex_lock(&db->mutex);
+    db->want_wake = true;
+    pthread_mutex_unlock(&db->mutex);
+    lj_db_sleeping(db, true);
+    atomic_store(&kit_wakes, 0);
+}
+
+/* In the thread that commits: nothing else of its process is needed, which may end at once. */
 static void a_commit_rings_only_a_sleeper(void **state)
 {
     (void)state;
     fixture f;
     begin(&f, 5, 3);
-    assert_int_equal(lj_db_standby(f.b), LJ_DB_ASLEEP);
-    lj_db_sleeping(f.a, true);
     atomic_store(&kit_wakes, 0);
+    assert_int_equal(lj_db_standby(f.b), LJ_DB_ASLEEP);
+    wait_until(&kit_wakes, 1); /* it rings when it comes */
+    sleep_until_rung(f.a);
     kit_wal_commits(&f.wal, 1, 3, 9);
     kit_wal_publish(&f.wal, f.b, 3);
-    wait_until(&kit_wakes, 1); /* its own ship task, which rings */
-    lj_db_sleeping(f.a, false);
-    int before = atomic_load(&kit_wakes);
+    wait_until_rung(f.a);
+    wait_until(&kit_wakes, 1);
+    assert_int_equal(atomic_load(&kit_wakes), 1); /* the uploader's, and none of its own */
+    assert_int_equal(lj_shared_get(f.a->shared, LJ_WORD_SLEEPING), 0);
     kit_wal_commits(&f.wal, 1, 3, 10);
     kit_wal_publish(&f.wal, f.b, 3);
-    assert_true(atomic_load(&kit_wakes) <= before + 1); /* the bell of before may be heard now */
+    assert_int_equal(atomic_load(&kit_wakes), 1);
+    end(&f);
+}
+
+/* Where nobody hears it the standby's own task has to see to it. */
+static void a_commit_that_nobody_hears(void **state)
+{
+    (void)state;
+    fixture f;
+    begin(&f, 5, 3);
+    sleep_until_rung(f.a); /* the standby has not reached the bell yet */
+    kit_wal_commits(&f.wal, 1, 3, 9);
+    kit_wal_publish(&f.wal, f.b, 3);
+    assert_int_equal(atomic_load(&kit_wakes), 1);
+    assert_int_equal(lj_shared_get(f.a->shared, LJ_WORD_SLEEPING), 1);
+    assert_int_equal(lj_db_standby(f.b), LJ_DB_ASLEEP);
+    wait_until_rung(f.a);
     end(&f);
 }
 
@@ -362,6 +403,7 @@ int main(void)
         cmocka_unit_test(freezing_is_everybodys),
         cmocka_unit_test(another_replica_is_refused),
         cmocka_unit_test(a_commit_rings_only_a_sleeper),
+        cmocka_unit_test(a_commit_that_nobody_hears),
         cmocka_unit_test(taking_over_goes_on_where_the_file_says),
         cmocka_unit_test(taking_over_without_a_position_begins_anew),
         cmocka_unit_test(stuck_page),

@@ -4,6 +4,8 @@
  */
 #include "test/unit/restore/restorer.h"
 
+#include "vfs/restore/output.h"
+
 static void every_page_size_and_target(void **state)
 {
     (void)state;
@@ -279,6 +281,28 @@ static void output_is_never_overwritten(void **state)
     world_close(&w);
 }
 
+/* Another program made a database of this name while it was being restored: that one, and the files beside it, stay. */
+static void a_database_that_appears_meanwhile_is_left(void **state)
+{
+    (void)state;
+    static const char *const ends[] = {"", "-wal", "-shm"};
+    const lj_restore_options options = {.remove_stale_wal = true, .overwrite_empty = true};
+    LJ_CLEANUP(lj_output_close) lj_output output = LJ_OUTPUT_INIT;
+    lj_error err = LJ_ERROR_INIT;
+    assert_ok(lj_output_open(&output, out_path, &options, &err), &err);
+    for (size_t i = 0; i < LJ_ARRAY_LEN(ends); i++) {
+        char name[120];
+        snprintf(name, sizeof(name), "%s%s", out_path, ends[i]);
+        write_text(name, "theirs");
+    }
+    assert_int_equal(lj_output_publish(&output, &err), LJ_EXISTS);
+    for (size_t i = 0; i < LJ_ARRAY_LEN(ends); i++) {
+        char name[120];
+        snprintf(name, sizeof(name), "%s%s", out_path, ends[i]);
+        assert_int_equal(unlink(name), 0);
+    }
+}
+
 static void modes_and_parents(void **state)
 {
     (void)state;
@@ -421,6 +445,7 @@ int main(void)
         cmocka_unit_test(transfers_that_break),
         cmocka_unit_test(objects_that_vanish),
         cmocka_unit_test(output_is_never_overwritten),
+        cmocka_unit_test(a_database_that_appears_meanwhile_is_left),
         cmocka_unit_test(modes_and_parents),
         cmocka_unit_test(progress_and_cancel),
         cmocka_unit_test(large_segments),
