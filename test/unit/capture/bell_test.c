@@ -22,7 +22,7 @@ static atomic_int pipe_signals;
 static int make_folder(void **state)
 {
     (void)state;
-    strcpy(folder, "/tmp/lj-bell-XXXXXX");
+    snprintf(folder, sizeof(folder), "/tmp/lj-bell-XXXXXX");
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof(path), "%s/bell", folder);
     atomic_store(&rung, 0);
