@@ -107,7 +107,9 @@ static lj_code db_freeze(void *ctx, lj_freeze *ret_freeze, lj_error *err)
     ship_kit *kit = ctx;
     if (kit->freeze_code != LJ_OK)
         return lj_error_set(err, kit->freeze_code, "cannot freeze");
+    pthread_mutex_lock(&kit->db->mutex);
     *ret_freeze = kit->freeze;
+    pthread_mutex_unlock(&kit->db->mutex);
     if (kit->during_freeze != NULL)
         kit->during_freeze(kit);
     return LJ_OK;

@@ -224,11 +224,13 @@ static void wait_for_snapshots(ship_kit *kit, uint64_t wanted)
 /* The WAL as it was frozen: all of it is in the database file, and none of it has to be read. */
 static void freeze_at(ship_kit *kit, uint64_t frames)
 {
+    pthread_mutex_lock(&kit->db->mutex); /* the snapshot task may be at it */
     kit->freeze = (lj_freeze){.salt = kit->wal.header.salt,
                               .frames = frames,
                               .page_size = KIT_PAGE,
                               .db_pages = 3,
                               .backfilled = true};
+    pthread_mutex_unlock(&kit->db->mutex);
 }
 
 /*
