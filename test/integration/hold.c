@@ -18,25 +18,22 @@
 #include <string.h>
 #include <unistd.h>
 
-#define RECOVER_BYTE          (120 + 2)
-#define MORE_THAN_A_PAGE      65600
-#define MINUTE_MS             60000
-#define NEXT(type, name, ...) ((type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name))
+#include "../lib/interpose.h"
+
+#define RECOVER_BYTE     (120 + 2)
+#define MORE_THAN_A_PAGE 65600
+#define MINUTE_MS        60000
 
 static atomic_bool was_held;
 
 static bool is_of(int fd, const char *end)
 {
     const char *folder = getenv("LJ_HOLD_DIR");
-    char link[64];
-    char path[4096];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t size = readlink(link, path, sizeof path - 1);
-    if (folder == NULL || size < (ssize_t)strlen(end))
+    char path[INTERPOSE_PATH_MAX];
+    if (folder == NULL || !interpose_path_of(fd, path) || strlen(path) < strlen(end))
         return false;
-    path[size] = '\0';
     return strncmp(path, folder, strlen(folder)) == 0 &&
-           strcmp(path + size - strlen(end), end) == 0;
+           strcmp(path + strlen(path) - strlen(end), end) == 0;
 }
 
 static bool wanted(const char *kind)

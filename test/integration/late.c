@@ -19,10 +19,11 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#define NEXT(type, name, ...) ((type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name))
-#define HALF_A_SECOND_US      500000
-#define TWO_MS_US             2000
-#define MINUTE_MS             60000
+#include "../lib/interpose.h"
+
+#define HALF_A_SECOND_US 500000
+#define TWO_MS_US        2000
+#define MINUTE_MS        60000
 
 static atomic_bool was_held;
 
