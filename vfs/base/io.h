@@ -8,8 +8,17 @@
 #ifndef LJ_IO_H
 #define LJ_IO_H
 
+#include <dirent.h>
 #include <sys/stat.h>
+
 #include "vfs/base/error.h"
+
+/* For LJ_CLEANUP(lj_closedirp). */
+static inline void lj_closedirp(DIR **dir)
+{
+    if (*dir != NULL)
+        closedir(*dir);
+}
 
 /* open(2) with O_CLOEXEC; on success *ret_fd is owned by the caller. `path` is named in the error. */
 LJ_WARN_UNUSED lj_code lj_io_open(const char *path, int flags, mode_t mode, int *ret_fd,

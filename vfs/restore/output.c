@@ -36,15 +36,25 @@ static lj_code check_companions(const char *path, lj_error *err)
     return LJ_OK;
 }
 
+/* Nothing was ever written into it: a file that may be replaced. */
+static bool is_empty_file(const struct stat *st)
+{
+    return S_ISREG(st->st_mode) && st->st_size == 0;
+}
+
+static lj_code taken(const char *path, lj_error *err)
+{
+    return lj_error_set(err, LJ_EXISTS, "cannot restore, output path already exists: %s", path);
+}
+
 lj_code lj_output_check(const char *path, const lj_restore_options *options, lj_error *err)
 {
     struct stat st;
     if (path == NULL || path[0] == 0)
         return lj_error_set(err, LJ_INVALID, "output path required");
     if (lstat(path, &st) == 0) {
-        bool empty = S_ISREG(st.st_mode) && st.st_size == 0;
-        if (!options->overwrite_empty || !empty) {
-            lj_error_set(err, LJ_EXISTS, "cannot restore, output path already exists: %s", path);
+        if (!options->overwrite_empty || !is_empty_file(&st)) {
+            taken(path, err);
             return lj_error_hint(err, "a restore never overwrites; name another file with -o, or "
                                       "move this one away");
         }
@@ -112,19 +122,16 @@ static lj_code remove_companions(const char *path, const char *dir, lj_error *er
 static lj_code still_free(const lj_output *output, lj_error *err)
 {
     struct stat st;
-    if (lstat(output->path, &st) != 0 ||
-        (output->overwrite_empty && S_ISREG(st.st_mode) && st.st_size == 0))
+    if (lstat(output->path, &st) != 0 || (output->overwrite_empty && is_empty_file(&st)))
         return LJ_OK;
-    return lj_error_set(err, LJ_EXISTS, "cannot restore, output path already exists: %s",
-                        output->path);
+    return taken(output->path, err);
 }
 
 /* Gives the file its name; whoever created that name meanwhile keeps it. */
 static lj_code rename_new(const lj_output *output, lj_error *err)
 {
     struct stat st;
-    bool replace = output->overwrite_empty && lstat(output->path, &st) == 0 &&
-                   S_ISREG(st.st_mode) && st.st_size == 0;
+    bool replace = output->overwrite_empty && lstat(output->path, &st) == 0 && is_empty_file(&st);
     int rc = replace ? rename(output->temp, output->path)
                      : renameat2(AT_FDCWD, output->temp, AT_FDCWD, output->path, RENAME_NOREPLACE);
     if (rc != 0 && !replace && (errno == EINVAL || errno == ENOSYS)) {
@@ -136,8 +143,7 @@ static lj_code rename_new(const lj_output *output, lj_error *err)
     if (rc == 0)
         return LJ_OK;
     if (errno == EEXIST)
-        return lj_error_set(err, LJ_EXISTS, "cannot restore, output path already exists: %s",
-                            output->path);
+        return taken(output->path, err);
     return lj_error_errno(err, errno, "cannot rename %s to %s", output->temp, output->path);
 }
 

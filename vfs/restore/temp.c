@@ -5,7 +5,6 @@
  */
 #include "vfs/restore/temp.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -30,12 +29,6 @@ typedef struct {
     char hex[FOUND_MAX][HEX_DIGITS + 1];
     size_t count;
 } found;
-
-static void closedirp(DIR **dir)
-{
-    if (*dir != NULL)
-        closedir(*dir);
-}
 
 char *lj_restore_lock_path(const char *output)
 {
@@ -107,7 +100,7 @@ static bool no_restore_on_open(const char *path, int *ret_fd)
 void lj_temp_sweep(const char *path, bool locked)
 {
     LJ_CLEANUP(lj_freep) char *dir = lj_str_dirname(path);
-    LJ_CLEANUP(closedirp) DIR *handle = dir == NULL ? NULL : opendir(dir);
+    LJ_CLEANUP(lj_closedirp) DIR *handle = dir == NULL ? NULL : opendir(dir);
     if (handle == NULL)
         return;
     found f;

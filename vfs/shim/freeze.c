@@ -202,8 +202,6 @@ static bool index_is_there(lj_open *open)
            stat(path, &st) == 0; /* another process has it, or had it when it died */
 }
 
-#define INDEX_REGION_BYTES 32768
-
 /* A WAL that has to be recovered is left to the application: recovery takes as long as the WAL is large. */
 static bool wal_is_empty(const lj_open *open)
 {
@@ -238,13 +236,13 @@ static void volatile *make_index(lj_open *open)
     sqlite3_file *r = open->reader;
     void volatile *region = NULL;
     if (lj_journal_mode_of(r) != LJ_JOURNAL_WAL || has_hot_journal(open) ||
-        lj_view_map(open, r, 0, INDEX_REGION_BYTES, 0, &region) != SQLITE_OK ||
+        lj_view_map(open, r, 0, LJ_WALINDEX_REGION_BYTES, 0, &region) != SQLITE_OK ||
         r->pMethods->xShmLock(r, LJ_LOCK_RECOVER, 1, SQLITE_SHM_LOCK | SQLITE_SHM_SHARED) !=
             SQLITE_OK)
         return NULL;
     if (wal_is_empty(open) &&
-        lj_view_map(open, r, 0, INDEX_REGION_BYTES, 1, &region) == SQLITE_OK && region != NULL &&
-        lj_walindex_blank(region))
+        lj_view_map(open, r, 0, LJ_WALINDEX_REGION_BYTES, 1, &region) == SQLITE_OK &&
+        region != NULL && lj_walindex_blank(region))
         lj_walindex_make(region);
     r->pMethods->xShmLock(r, LJ_LOCK_RECOVER, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED);
     return region;
@@ -256,8 +254,8 @@ static void volatile *map_index(lj_open *open)
     sqlite3_file *r = open->reader;
     void volatile *region = NULL;
     if (index_is_there(open) &&
-        lj_view_map(open, r, 0, INDEX_REGION_BYTES, 0, &region) == SQLITE_OK && region != NULL &&
-        !lj_walindex_blank(region))
+        lj_view_map(open, r, 0, LJ_WALINDEX_REGION_BYTES, 0, &region) == SQLITE_OK &&
+        region != NULL && !lj_walindex_blank(region))
         return region;
     return wal_is_empty(open) ? make_index(open) : NULL;
 }
@@ -327,7 +325,7 @@ void lj_freeze_look(lj_open *open)
     if (open->base->xOpen(open->base, open->base_name + 4, r,
                           SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE, &out) == SQLITE_OK &&
         r->pMethods->iVersion >= 2 && r->pMethods->xShmMap != NULL) {
-        if (r->pMethods->xShmMap(r, 0, INDEX_REGION_BYTES, 0, &region) == SQLITE_OK &&
+        if (r->pMethods->xShmMap(r, 0, LJ_WALINDEX_REGION_BYTES, 0, &region) == SQLITE_OK &&
             region != NULL) {
             view.region = region;
             (void)lj_db_publish_seen(open->db, lj_walindex_look, &view, NULL);
@@ -372,7 +370,8 @@ static bool place(void *ctx, lj_image_place *ret_place)
         return false;
     uint32_t frames;
     void volatile *region = NULL;
-    bool there = lj_view_map(open, r, 0, 32768, 0, &region) == SQLITE_OK && region != NULL;
+    bool there = lj_view_map(open, r, 0, LJ_WALINDEX_REGION_BYTES, 0, &region) == SQLITE_OK &&
+                 region != NULL;
     if (there) {
         ret_place->attempted = lj_walindex_attempted(region);
         lj_walindex_peek(region, &ret_place->salt, &frames);

@@ -106,7 +106,8 @@ static bool open_locked(lj_open *open)
     void volatile *region = NULL;
     if (open->base->xOpen(open->base, open->base_name + 4, g,
                           SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE, &out) == SQLITE_OK &&
-        g->pMethods->iVersion >= 2 && g->pMethods->xShmMap(g, 0, 32768, 0, &region) == SQLITE_OK &&
+        g->pMethods->iVersion >= 2 &&
+        g->pMethods->xShmMap(g, 0, LJ_WALINDEX_REGION_BYTES, 0, &region) == SQLITE_OK &&
         region != NULL)
         open->guard_index = region;
     if (open->guard_index == NULL)

@@ -9,7 +9,8 @@
 
 #include "vfs/shim/handle.h"
 
-#define LJ_WALINDEX_READERS 5
+#define LJ_WALINDEX_REGION_BYTES 32768 /* what is mapped at a time; the header is in the first */
+#define LJ_WALINDEX_READERS      5
 
 /* The mark of a read lock that is free: no checkpoint stops there, no reader takes it. */
 #define LJ_WALINDEX_UNUSED UINT32_MAX

@@ -50,6 +50,11 @@ void lj_scheduler_set_workers(unsigned workers);
 bool lj_task_wake(lj_task *task, int64_t due_ns);
 /* Takes the task out of the queue, waits until it does not run, and never runs it again. */
 void lj_task_stop(lj_task *task);
+/* Of two due times, either of which may be LJ_TASK_IDLE. */
+static inline int64_t lj_task_earlier(int64_t a_ns, int64_t b_ns)
+{
+    return a_ns == LJ_TASK_IDLE || b_ns == LJ_TASK_IDLE ? LJ_MAX(a_ns, b_ns) : LJ_MIN(a_ns, b_ns);
+}
 /* In the child of a fork. */
 void lj_scheduler_after_fork(void);
 

@@ -126,9 +126,8 @@ static bool needs_generation(lj_shipper *s)
     char generation[LJ_GENERATION_MAX];
     pthread_mutex_lock(&db->mutex);
     bool given_up = db->broken && !s->want_generation && !db->moved;
-    if (given_up)
-        lj_db_enter_locked(db);
     if (given_up) {
+        lj_db_enter_locked(db);
         memcpy(generation, db->chain.generation, sizeof(generation));
         s->want_generation = true;
         db->established = false;
@@ -400,13 +399,6 @@ static bool unshipped_locked(const lj_shipper *s)
 /* Where no FIFO can be made, somebody has to look for what other processes commit. */
 #define DEAF_TICK_NS (250 * LJ_NS_PER_MS)
 
-static int64_t earlier(int64_t a_ns, int64_t b_ns)
-{
-    if (a_ns == LJ_TASK_IDLE || b_ns == LJ_TASK_IDLE)
-        return LJ_MAX(a_ns, b_ns);
-    return LJ_MIN(a_ns, b_ns);
-}
-
 /* The interval counts from the begin of a tick, so that no commit waits for it and for two uploads. */
 static int64_t next_tick(lj_shipper *s, int64_t start_ns)
 {
@@ -428,20 +420,20 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
     if (!more && db->deaf)
         due_ns = now_ns + DEAF_TICK_NS;
     if (s->dbfile.tick != NULL)
-        due_ns = earlier(due_ns, db->not_before_ns);
+        due_ns = lj_task_earlier(due_ns, db->not_before_ns);
     int64_t snapshot_ns = lj_snapshot_due_locked(s);
     pthread_mutex_unlock(&db->mutex);
     if (more)
         lj_db_sleeping(db, false);
     if (snapshot_ns != LJ_TASK_IDLE && !lj_task_wake(&s->snapshot_task, snapshot_ns))
-        due_ns = earlier(due_ns, now_ns + NO_THREAD_TICK_NS);
+        due_ns = lj_task_earlier(due_ns, now_ns + NO_THREAD_TICK_NS);
     if (more)
         return due_ns;
     lj_db_caught_up(db);
     if (s->sync_ns != 0 && lj_clock_mono_ns() >= s->sync_ns)
         lj_ship_sync_position(s);
-    due_ns = earlier(due_ns, lj_takeback_due(s));
-    return earlier(due_ns, s->sync_ns != 0 ? s->sync_ns : LJ_TASK_IDLE);
+    due_ns = lj_task_earlier(due_ns, lj_takeback_due(s));
+    return lj_task_earlier(due_ns, s->sync_ns != 0 ? s->sync_ns : LJ_TASK_IDLE);
 }
 
 int64_t lj_ship_retry_at_locked(lj_shipper *s, unsigned failures, const lj_error *err)

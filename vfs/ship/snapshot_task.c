@@ -172,13 +172,6 @@ static int64_t tidy(lj_shipper *s)
     return s->retention_not_before_ns;
 }
 
-static int64_t earlier(int64_t a_ns, int64_t b_ns)
-{
-    if (a_ns == LJ_TASK_IDLE || b_ns == LJ_TASK_IDLE)
-        return a_ns == LJ_TASK_IDLE ? b_ns : a_ns;
-    return LJ_MIN(a_ns, b_ns);
-}
-
 int64_t lj_snapshot_run(lj_task *task)
 {
     lj_shipper *s = task->owner;
@@ -199,7 +192,7 @@ int64_t lj_snapshot_run(lj_task *task)
         return store_ns;
     /* woken while the last one was being taken: the interval counts from that one */
     if (!first && !asked && (due_ns == LJ_TASK_IDLE || due_ns > lj_clock_mono_ns()))
-        return earlier(due_ns, earlier(tidy(s), lj_snapshot_drop_strays(s)));
+        return lj_task_earlier(due_ns, lj_task_earlier(tidy(s), lj_snapshot_drop_strays(s)));
     lj_error err = LJ_ERROR_INIT;
     int64_t start_ns = lj_clock_mono_ns();
     lj_code code = snapshot_now(s, first, &err);
@@ -209,5 +202,5 @@ int64_t lj_snapshot_run(lj_task *task)
         return snapshot_failed(s, requests, &err);
     snapshot_succeeded(s, requests, start_ns);
     int64_t strays_ns = lj_snapshot_drop_strays(s);
-    return earlier(tidy(s), strays_ns);
+    return lj_task_earlier(tidy(s), strays_ns);
 }

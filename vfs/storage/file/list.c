@@ -33,12 +33,6 @@ typedef struct {
              1]; /* of the folder or object at hand; a folder's ends in '/' ("" for the root) */
 } walk_state;
 
-static void dir_closep(DIR **dir)
-{
-    if (*dir != NULL)
-        closedir(*dir);
-}
-
 /* Puts `name` behind the folder's key. False when that is no key of ours any more. */
 static bool set_key(walk_state *walk, size_t folder_len, const char *name)
 {
@@ -155,7 +149,7 @@ static lj_code show_file(walk_state *walk, int dir_fd, const char *name, lj_erro
 /* Walks the folder whose key is the first folder_len bytes of walk->key. Takes `fd`. */
 static lj_code walk_folder(walk_state *walk, int fd, size_t folder_len, lj_error *err)
 {
-    LJ_CLEANUP(dir_closep) DIR *dir = fdopendir(fd);
+    LJ_CLEANUP(lj_closedirp) DIR *dir = fdopendir(fd);
     if (dir == NULL) {
         lj_code code = lj_error_errno(err, errno, "cannot read folder %s", walk->file->root);
         close(fd);
