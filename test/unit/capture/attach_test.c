@@ -301,18 +301,24 @@ static uint64_t off(uint64_t frames)
     return lj_wal_frame_offset(PAGE, frames + 1);
 }
 
+/* The position is in index 4, whose life is over; the page has a life of a later index, before which `prev_end` was the last end. */
+static void begin_later_life(fixture *f, uint32_t index, uint64_t prev_end)
+{
+    begin(f, 5);
+    f->saved.at.offset = off(8);
+    f->saved.salt = kit_salt(9);
+    f->has_record = true;
+    f->record.index = index;
+    f->record.has_life = true;
+    f->record.salt = kit_salt(10);
+    f->record.prev_end = prev_end;
+}
+
 static void later_life(void **state)
 {
     (void)state;
     fixture f;
-    begin(&f, 5);
-    f.saved.at.offset = off(8); /* of index 4, whose life is over */
-    f.saved.salt = kit_salt(9);
-    f.has_record = true;
-    f.record.index = 5;
-    f.record.has_life = true;
-    f.record.salt = kit_salt(10);
-    f.record.prev_end = off(8);
+    begin_later_life(&f, 5, off(8));
     assert_true(attach(&f));
     assert_int_equal(f.db->chain.index, 5);
     assert_int_equal(f.db->chain.prev_end, off(8));
@@ -341,14 +347,7 @@ static void later_life_behind_a_hole_in_the_spool(void **state)
 {
     (void)state;
     fixture f;
-    begin(&f, 5);
-    f.saved.at.offset = off(8);
-    f.saved.salt = kit_salt(9);
-    f.has_record = true;
-    f.record.index = 6;
-    f.record.has_life = true;
-    f.record.salt = kit_salt(10);
-    f.record.prev_end = off(3);
+    begin_later_life(&f, 6, off(3));
     add_spool_behind(&f, 5, 0, off(3), off(9));
     expect_refused(&f, "index 4");
     add_spool(&f, 4, off(8), off(9));
@@ -361,14 +360,7 @@ static void later_life_of_another_generation(void **state)
 {
     (void)state;
     fixture f;
-    begin(&f, 5);
-    f.saved.at.offset = off(8);
-    f.saved.salt = kit_salt(9);
-    f.has_record = true;
-    f.record.index = 5;
-    f.record.has_life = true;
-    f.record.salt = kit_salt(10);
-    f.record.prev_end = off(8);
+    begin_later_life(&f, 5, off(8));
     snprintf(f.record.generation, sizeof(f.record.generation), "%s", "00000000000000ff");
     expect_refused(&f, "begun by somebody else");
     snprintf(f.record.generation, sizeof(f.record.generation), "%s", GEN);

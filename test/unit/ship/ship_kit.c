@@ -183,6 +183,16 @@ void ship_kit_begin(ship_kit *kit)
     begin(kit, &options, no_wake);
 }
 
+void ship_kit_freeze_at(ship_kit *kit, uint64_t frames)
+{
+    pthread_mutex_lock(&kit->db->mutex); /* the snapshot task may be at it */
+    kit->freeze =
+        (lj_freeze){.frames = frames, .page_size = KIT_PAGE, .db_pages = 3, .backfilled = true};
+    if (frames > 0)
+        kit->freeze.salt = kit->wal.header.salt;
+    pthread_mutex_unlock(&kit->db->mutex);
+}
+
 void ship_kit_begin_live(ship_kit *kit, int64_t sync_interval_ns)
 {
     lj_db_options options = kit_db_options();

@@ -35,6 +35,8 @@ struct ship_kit {
 void ship_kit_begin(ship_kit *kit);
 /* The same with a scheduler that really runs, and these intervals. */
 void ship_kit_begin_live(ship_kit *kit, int64_t sync_interval_ns);
+/* What is frozen next: the WAL up to so many frames, with all of it in the database file already. */
+void ship_kit_freeze_at(ship_kit *kit, uint64_t frames);
 void ship_kit_end(ship_kit *kit);
 
 /* As if generation KIT_GEN was replicated up to `at` of index `index`. */

@@ -221,18 +221,6 @@ static void wait_for_snapshots(ship_kit *kit, uint64_t wanted)
     assert_string_equal(status.text, "replicating");
 }
 
-/* The WAL as it was frozen: all of it is in the database file, and none of it has to be read. */
-static void freeze_at(ship_kit *kit, uint64_t frames)
-{
-    pthread_mutex_lock(&kit->db->mutex); /* the snapshot task may be at it */
-    kit->freeze = (lj_freeze){.salt = kit->wal.header.salt,
-                              .frames = frames,
-                              .page_size = KIT_PAGE,
-                              .db_pages = 3,
-                              .backfilled = true};
-    pthread_mutex_unlock(&kit->db->mutex);
-}
-
 /*
  * Behind 4 GiB there are no names for segments. Each further commit of that life needs a snapshot; they rest in between, nobody
  * reads the WAL again, and the next life follows at once.
@@ -243,7 +231,7 @@ static void a_life_past_the_layout(void **state)
     lj_error err = LJ_ERROR_INIT;
     ship_kit kit;
     ship_kit_begin_live(&kit, LJ_NS_PER_MS);
-    freeze_at(&kit, LONG_LIFE);
+    ship_kit_freeze_at(&kit, LONG_LIFE);
     commit_up_to(&kit, LONG_LIFE);
     lj_db_ready(kit.db, NULL, NULL);
     wait_for_snapshots(&kit, 1);
@@ -257,7 +245,7 @@ static void a_life_past_the_layout(void **state)
     kit.s->rest_until_ns = lj_clock_mono_ns() + 3600 * LJ_NS_PER_S;
     pthread_mutex_unlock(&kit.db->mutex);
     for (uint64_t i = 1; i <= 50; i++) {
-        freeze_at(&kit, LONG_LIFE + i);
+        ship_kit_freeze_at(&kit, LONG_LIFE + i);
         commit_up_to(&kit, LONG_LIFE + i);
         lj_clock_sleep_ns(LJ_NS_PER_MS);
     }
@@ -295,7 +283,7 @@ static void the_life_behind_one_past_the_layout(void **state)
     (void)state;
     ship_kit kit;
     ship_kit_begin_live(&kit, LJ_NS_PER_MS);
-    freeze_at(&kit, LONG_LIFE);
+    ship_kit_freeze_at(&kit, LONG_LIFE);
     commit_up_to(&kit, LONG_LIFE);
     lj_db_ready(kit.db, NULL, NULL);
     wait_for_snapshots(&kit, 1);
@@ -307,7 +295,7 @@ static void the_life_behind_one_past_the_layout(void **state)
     lj_db_seal(kit.db, false);
     kit_wal_begin(&kit.wal, kit.dir.wal_path, KIT_PAGE, 77);
     kit_wal_commits(&kit.wal, 2, 3, 5);
-    freeze_at(&kit, 2);
+    ship_kit_freeze_at(&kit, 2);
     kit_wal_publish(&kit.wal, kit.db, 3);
     wait_for_snapshots(&kit, 2);
     ship_kit_end(&kit);

@@ -17,12 +17,20 @@ static void run(ship_kit *kit)
     (void)kit->s->ship_task.run(&kit->s->ship_task);
 }
 
-static void freeze_at(ship_kit *kit, uint64_t frames)
+/* In this thread, and not beside the task that the shipping task wakes when it is answered. */
+static lj_code take_periodic(ship_kit *kit, lj_error *err)
 {
-    kit->freeze =
-        (lj_freeze){.frames = frames, .page_size = KIT_PAGE, .db_pages = 3, .backfilled = true};
-    if (frames > 0)
-        kit->freeze.salt = kit->wal.header.salt;
+    lj_task_stop(&kit->s->snapshot_task);
+    return lj_snapshot_periodic(kit->s, err);
+}
+
+/* A first snapshot is due, of an empty WAL. */
+static void begin_without_a_generation(ship_kit *kit)
+{
+    ship_kit_begin(kit);
+    kit->db->attached = true;
+    kit->db->broken = true;
+    ship_kit_freeze_at(kit, 0);
 }
 
 /* The database's three pages in version `version`, as a snapshot. */
@@ -72,9 +80,9 @@ static void of_an_empty_wal_it_belongs_to_one_life(void **state)
     assert_int_equal(kit.s->saved.at.index, 4);
     lj_db_seal(kit.db, false);
     lj_db_wal_emptied(kit.db);
-    freeze_at(&kit, 0);
+    ship_kit_freeze_at(&kit, 0);
     kit.during_freeze = two_lives;
-    assert_int_equal(lj_snapshot_periodic(kit.s, &err), LJ_BUSY);
+    assert_int_equal(take_periodic(&kit, &err), LJ_BUSY);
     assert_true(err.retryable);
     assert_null(strstr(ship_kit_log(&kit), "/snapshots/"));
     ship_kit_end(&kit);
@@ -112,7 +120,7 @@ static void what_was_shipped_is_forgotten_with_its_generation(void **state)
     lj_error err = LJ_ERROR_INIT;
     ship_kit kit;
     ship_kit_begin_live(&kit, LJ_NS_PER_MS);
-    freeze_at(&kit, 0);
+    ship_kit_freeze_at(&kit, 0);
     lj_db_ready(kit.db, NULL, NULL);
     wait_until_it_replicates(&kit, "");
     kit_wal_commits(&kit.wal, 2, 3, 1);
@@ -129,7 +137,7 @@ static void what_was_shipped_is_forgotten_with_its_generation(void **state)
     assert_ok(lj_db_pending_wait(kit.db, n, LONG_NS, false, &err), &err);
     char first[LJ_GENERATION_MAX];
     copy_generation(&kit, first);
-    freeze_at(&kit, 2);
+    ship_kit_freeze_at(&kit, 2);
     kit.wal = before;
     lj_db_pending_undo(kit.db, n);
     wait_until_it_replicates(&kit, first);
@@ -174,7 +182,7 @@ static void begin_rested(ship_kit *kit, uint32_t newest_snapshot)
 static void expect_nothing_put(ship_kit *kit)
 {
     lj_error err = LJ_ERROR_INIT;
-    assert_true(lj_snapshot_periodic(kit->s, &err) != LJ_OK);
+    assert_true(take_periodic(kit, &err) != LJ_OK);
     pthread_mutex_lock(&kit->db->mutex);
     bool broken = kit->db->broken;
     pthread_mutex_unlock(&kit->db->mutex);
@@ -211,7 +219,7 @@ static void times_are_behind_those_that_are_there(void **state)
     ship_kit_begin_live(&kit, LJ_NS_PER_MS);
     int64_t ahead_ns = lj_clock_wall_ns() + HOUR_NS;
     put_pages(&kit, "generations/" KIT_GEN "/snapshots/00000000.snapshot.lz4", 0, ahead_ns);
-    freeze_at(&kit, 0);
+    ship_kit_freeze_at(&kit, 0);
     lj_db_ready(kit.db, NULL, NULL);
     kit_wal_commits(&kit.wal, 2, 3, 1);
     kit_wal_publish(&kit.wal, kit.db, 3);
@@ -238,10 +246,7 @@ static void without_a_listing_none_is_taken(void **state)
     (void)state;
     lj_error err = LJ_ERROR_INIT;
     ship_kit kit;
-    ship_kit_begin(&kit);
-    kit.db->attached = true;
-    kit.db->broken = true;
-    freeze_at(&kit, 0);
+    begin_without_a_generation(&kit);
     ship_kit_fail_on(&kit, "LIST");
     assert_int_equal(lj_snapshot_first(kit.s, &err), LJ_UNAVAILABLE);
     assert_true(err.retryable);
@@ -292,10 +297,7 @@ static void one_that_arrives_late_is_looked_for_again(void **state)
     (void)state;
     lj_error err = LJ_ERROR_INIT;
     ship_kit kit;
-    ship_kit_begin(&kit);
-    kit.db->attached = true;
-    kit.db->broken = true;
-    freeze_at(&kit, 0);
+    begin_without_a_generation(&kit);
     stray[0] = 0;
     kit.before = note_key;
     ship_kit_fail_on(&kit, "PUT");
@@ -336,10 +338,7 @@ static void the_first_one_may_find_itself(void **state)
     (void)state;
     lj_error err = LJ_ERROR_INIT;
     ship_kit kit;
-    ship_kit_begin(&kit);
-    kit.db->attached = true;
-    kit.db->broken = true;
-    freeze_at(&kit, 0);
+    begin_without_a_generation(&kit);
     put_before = false;
     kit.before = already_there;
     assert_ok(lj_snapshot_first(kit.s, &err), &err);
