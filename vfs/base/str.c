@@ -107,6 +107,12 @@ char *lj_str_dirname(const char *path)
     return lj_str_printf("%.*s", (int)(slash - path), path);
 }
 
+char *lj_str_state_dir(const char *db_path)
+{
+    LJ_CLEANUP(lj_freep) char *dir = lj_str_dirname(db_path);
+    return dir == NULL ? NULL : lj_str_printf("%s/.%s-litejoin", dir, lj_str_basename(db_path));
+}
+
 size_t lj_str_json(char *out, size_t out_size, const char *text)
 {
     size_t n = 0;

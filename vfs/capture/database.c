@@ -36,17 +36,14 @@ lj_code lj_db_new(const char *path, const char *replica_url, const lj_db_options
                   lj_db_wake_fn wake, lj_db **ret_db, lj_error *err)
 {
     lj_db *db = calloc(1, sizeof(*db));
-    LJ_CLEANUP(lj_freep) char *dir = lj_str_dirname(path);
-    if (db == NULL || dir == NULL) {
-        free(db);
+    if (db == NULL)
         return lj_error_nomem(err);
-    }
     db->lock_fd = -1;
     db->options = *options;
     db->wake = wake;
     db->path = lj_str_dup(path);
     db->wal_path = lj_str_printf("%s-wal", path);
-    db->state_dir = lj_str_printf("%s/.%s-litejoin", dir, lj_str_basename(path));
+    db->state_dir = lj_str_state_dir(path);
     if (db->state_dir != NULL) {
         db->spool_dir = lj_str_printf("%s/spool", db->state_dir);
         db->position_path = lj_str_printf("%s/position", db->state_dir);

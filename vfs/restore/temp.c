@@ -32,10 +32,8 @@ typedef struct {
 
 char *lj_restore_lock_path(const char *output)
 {
-    LJ_CLEANUP(lj_freep) char *dir = lj_str_dirname(output);
-    return dir == NULL
-               ? NULL
-               : lj_str_printf("%s/.%s-litejoin/restore-lock", dir, lj_str_basename(output));
+    LJ_CLEANUP(lj_freep) char *dir = lj_str_state_dir(output);
+    return dir == NULL ? NULL : lj_str_printf("%s/restore-lock", dir);
 }
 
 static bool is_temp_of(const char *name, const char *base)
