@@ -41,14 +41,17 @@ static lj_code content_size(lj_shipper *s, const char *key, uint64_t *ret_bytes,
 }
 
 /* Something is there already. Read twice before a generation is given up for it, as in upload.c. */
-static lj_code adopt(lj_shipper *s, const lj_position *at, const char *key, lj_error *err)
+static lj_code adopt(lj_shipper *s, const lj_position *at, const char *key, int64_t *created_ns,
+                     lj_error *err)
 {
     uint64_t bytes = 0;
     lj_code code = LJ_OK;
     for (int i = 0; i < 2; i++) {
         code = content_size(s, key, &bytes, err);
-        if (code == LJ_OK && bytes == 0)
+        if (code == LJ_OK && bytes == 0) {
+            LJ_TRY(lj_ship_adopted_ns(s, key, created_ns, err));
             return lj_resume_check(s, err); /* whose is it? somebody may be far ahead by now */
+        }
         if (code != LJ_OK && code != LJ_CORRUPT)
             return code;
     }
@@ -99,7 +102,7 @@ lj_code lj_end_mark(lj_shipper *s, lj_error *err)
     if (removed)
         code = put(s, key, created_ns, err);
     if (code == LJ_EXISTS)
-        code = adopt(s, &at, key, err);
+        code = adopt(s, &at, key, &created_ns, err);
     if (code != LJ_OK)
         return code;
     saved->mark_end = 0;

@@ -183,6 +183,9 @@ void lj_ship_tell(lj_shipper *s, const lj_chain *chain, const lj_life *life,
  */
 LJ_WARN_UNUSED lj_code lj_ship_read(lj_shipper *s, const char *key, lj_sink *content,
                                     lj_error *err);
+/* An object that is there already was taken as ours: what follows it must not be older. *ns becomes its time if that is later. */
+LJ_WARN_UNUSED lj_code lj_ship_adopted_ns(lj_shipper *s, const char *key, int64_t *ns,
+                                          lj_error *err);
 /* What was saved while a COMMIT waited is synced. A failure is logged. */
 void lj_ship_sync_position(lj_shipper *s);
 /*

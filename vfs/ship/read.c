@@ -1,5 +1,5 @@
 /*
- * read.c - what an object of the replica holds, unpacked.
+ * read.c - what an object of the replica holds, unpacked, and when it was made.
  *
  * Layer: ship. Thread-safety: see internal.h.
  */
@@ -16,4 +16,14 @@ lj_code lj_ship_read(lj_shipper *s, const char *key, lj_sink *content, lj_error 
         code = lj_lz4_decoder_finish(decoder, err);
     lj_lz4_decoder_free(decoder);
     return code;
+}
+
+lj_code lj_ship_adopted_ns(lj_shipper *s, const char *key, int64_t *ns, lj_error *err)
+{
+    if ((lj_storage_features(s->storage) & LJ_STORAGE_SET_TIME) == 0)
+        return LJ_OK; /* the store's clock says when, of every object */
+    lj_storage_entry entry;
+    LJ_TRY(lj_storage_head(s->storage, key, &entry, err));
+    *ns = LJ_MAX(*ns, entry.created_ns);
+    return LJ_OK;
 }

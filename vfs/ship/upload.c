@@ -184,12 +184,12 @@ static uint64_t end_of_repeated(const lj_shipper *s, uint64_t to)
 
 #define TAKEBACKS_MAX 4u
 
-/* Puts the segment, or finds what is there instead of it: *chain and *to say how far it goes then. */
-static lj_code put_or_adopt(lj_shipper *s, const char *key, lj_segment *segment, int64_t created_ns,
+/* Puts the segment, or finds what is there instead of it: *chain, *to and *created_ns say how far it goes then, and its time. */
+static lj_code put_or_adopt(lj_shipper *s, const char *key, lj_segment *segment, int64_t *created_ns,
                             lj_wal_chain *ret_chain, uint64_t *to, lj_error *err)
 {
     for (unsigned i = 0;; i++) {
-        lj_code code = put_segment(s, key, segment, created_ns, err);
+        lj_code code = put_segment(s, key, segment, *created_ns, err);
         if (code != LJ_EXISTS) {
             *ret_chain = segment->chain;
             return code;
@@ -198,6 +198,8 @@ static lj_code put_or_adopt(lj_shipper *s, const char *key, lj_segment *segment,
         code = adopt_existing(s, key, segment, &bytes, err);
         if (code == LJ_OK)
             code = chain_after(segment, bytes, key, ret_chain, err);
+        if (code == LJ_OK)
+            code = lj_ship_adopted_ns(s, key, created_ns, err);
         if (code == LJ_OK) {
             *to = segment->from + bytes;
             lj_log(LJ_LOG_INFO, "%s: %s was already there with our content", s->db->path, key);
@@ -272,7 +274,7 @@ lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header, ui
         return lj_error_retryable(err, true);
     }
     lj_wal_chain chain = segment.chain;
-    lj_code code = put_or_adopt(s, key, &segment, created_ns, &chain, &to, err);
+    lj_code code = put_or_adopt(s, key, &segment, &created_ns, &chain, &to, err);
     bool unknown = code != LJ_OK && lj_ship_outcome_unknown(err);
     if (pending != 0)
         code = settle(s, pending, code, to, wanted_to, &unknown, err);

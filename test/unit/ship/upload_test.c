@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "vfs/base/clock.h"
+
 #define KEY(offset_hex) "generations/" KIT_GEN "/wal/00000004_" offset_hex ".wal.lz4"
 
 typedef struct {
@@ -82,6 +84,29 @@ static void already_there_and_equal(void **state)
     assert_ok(upload(&f, off(6), &err), &err);
     assert_int_equal(f.kit.s->saved.at.offset, off(6));
     assert_true(lj_wal_cksum_eq(f.kit.s->saved.sum, f.kit.wal.sum));
+    end(&f);
+}
+
+/* The object of the lost answer was made by a clock that was set back since: what follows it is not older all the same. */
+static void already_there_and_from_a_clock_ahead(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    lj_storage_entry entry;
+    begin(&f, 6);
+    int64_t ahead_ns = lj_clock_wall_ns() + 3600 * LJ_NS_PER_S;
+    f.kit.put_then_fail = true;
+    ship_kit_fail_on(&f.kit, "PUT");
+    assert_int_equal(
+        lj_upload_segment(f.kit.s, f.fd, &f.kit.wal.header, off(2), ahead_ns, &err),
+        LJ_UNAVAILABLE);
+    ship_kit_fail_on(&f.kit, "");
+    assert_ok(upload(&f, off(2), &err), &err);
+    assert_int_equal(f.kit.s->saved.last_object_ns, ahead_ns);
+    assert_ok(upload(&f, off(6), &err), &err);
+    assert_ok(lj_storage_head(f.kit.files, KEY("00000850"), &entry, &err), &err);
+    assert_true(entry.created_ns == ahead_ns + 1);
     end(&f);
 }
 
@@ -261,6 +286,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_behind_the_other),
         cmocka_unit_test(already_there_and_equal),
+        cmocka_unit_test(already_there_and_from_a_clock_ahead),
         cmocka_unit_test(without_an_answer_the_same_is_sent_again),
         cmocka_unit_test(outcomes),
         cmocka_unit_test(already_there_and_shorter),
