@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
@@ -83,6 +84,20 @@ def all_of_it(t, store, page=True):
         litestream_uses_it(t, store)
 
 
+def broken_off(store, key):
+    """A put whose connection ends in the middle of the body."""
+    with faults.Proxy(store.endpoint) as proxy:
+        proxy.add(faults.reset_upload(2000), method="PUT")
+        client = stores.S3(proxy.endpoint, store.access_key, store.secret_key, store.region)
+        try:
+            client.put("bkt", key, bytes(100000))
+        except OSError:
+            proxy.settle()
+            time.sleep(0.3)  # until the server has noticed
+        else:
+            raise Failure("the put was not broken off")
+
+
 @test()
 def s3rver(t):
     with servers.S3rver() as store:
@@ -91,6 +106,11 @@ def s3rver(t):
             found = stores.parse_xml(store.client().checked("GET", "bkt", query=[("delimiter", "/"), ("prefix", "p/")])[1])
             prefixes = [item.text for item in found.iter("Prefix")]
             check_equal(sorted(prefixes[1:]), sorted({"p/%d/" % i for i in range(5)} | {ODD_KEY[:-1]}), "prefixes")
+        with t.part("a put that breaks off changes nothing"):
+            before = store.objects("bkt")
+            for key in ("p-1", "never whole"):
+                broken_off(store, key)
+            check_equal(store.objects("bkt"), before, "objects")
         with t.part("restart keeps what it has"):
             before = store.objects("bkt")
             store.restart()

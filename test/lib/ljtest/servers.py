@@ -319,7 +319,7 @@ class S3rver(_S3):
     def command(self):
         script = installed("npm", "node_modules", "s3rver", "bin", "s3rver.js")
         # Its continuation tokens are made with DES, which OpenSSL 3 only has in the legacy provider.
-        argv = [program("node"), "--openssl-legacy-provider", "--require", os.path.join(HERE, "s3rver_walk.js"), script,
+        argv = [program("node"), "--openssl-legacy-provider", "--require", os.path.join(HERE, "s3rver_fixes.js"), script,
                 "--directory", os.path.join(self.dir, "data"), "--address", "127.0.0.1", "--port", str(self.port)]
         if self.tls:
             certificate, key = self.tls.certificate()
