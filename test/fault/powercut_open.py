@@ -179,11 +179,12 @@ class Patient:
         self.by_tools(before, at, out)
 
     def by_tools(self, before, at, newest):
-        """The real restorers agree, on the new state and on what the cut left of the generation before it."""
-        old = self.path("before.db") if at.generation not in before and os.path.exists(self.path("before.db")) else None
+        """The real restorers agree, on the new state and on the generation before it: what the cut left of it, and what the spool had for it."""
         cli.check_restorers(self.replica.root, newest, "at the end")
-        if old is not None:
+        if before and at.generation not in before:
             name = sorted(before, key=lambda n: self.replica.generation(n).updated_ns())[-1]
+            old = self.path("old.db")
+            self.replica.restore(old, generation=name)
             cli.check_restorers(self.replica.root, old, "generation %s from before the cut" % name, "-generation", name)
 
 

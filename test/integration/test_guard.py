@@ -222,8 +222,11 @@ def killed_right_behind_a_restart(t):
     process.stdout.readline()
     plain = Plain(t, shard.path, 400, payload=12000)
     plain.wait()
+    wait_for(lambda: shard.restore_moving("before the restart") == plain.last, "everything shipped", 60, 0.1)
+    # from here on restarts are far apart: one that the guard has not heard a commit of ends the generation, if it is killed then
+    before = len(shard.replica.newest().indexes())
     more = 0
-    while len(shard.replica.newest().indexes()) < 2:
+    while len(shard.replica.newest().indexes()) == before:
         foreign_link(shard.path, 1)
         more += 1
         check(more < 1000, "the WAL is never restarted")
