@@ -70,7 +70,7 @@ def main(args, print_table):
     folder = tempfile.mkdtemp(prefix="ljbench", dir=args.dir)
     try:
         make_databases(args, folder)
-        with fasts3.FastS3(delay_ms=DELAY_MS, discard="generations/", aside=True) as store:
+        with fasts3.FastS3(delay_ms=DELAY_MS, discard="ours/", aside=True) as store:
             url = store.url("bucket", "").replace("/?", "?").replace("&", "%26")
             table(args, folder, url, store.env, "to an object store on loopback, %d ms per request" % DELAY_MS, print_table)
         shutil.rmtree(os.path.join(folder, ".ours.db-litejoin"), ignore_errors=True)
