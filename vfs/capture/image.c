@@ -8,11 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vfs/base/aside.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/str.h"
 #include "vfs/capture/framemap.h"
-#include "vfs/wal/pagemap.h"
+#include "vfs/capture/saved.h"
 
 #define CHUNK_BYTES (256u * 1024u)
 #define YIELD_TRIES 40
@@ -30,8 +31,7 @@ struct lj_image {
     bool wal_gone;        /* restarted: every frame up to M is in the database file */
     bool gone_seen;       /* the reader knew that when it read the database file last */
     lj_framemap map;      /* page -> frame number <= M; empty when no frame is needed */
-    int saved_fd;         /* unlinked file of saved pages */
-    lj_pagemap saved;     /* page -> slot in saved_fd */
+    lj_saved saved;       /* pages as they were, which a checkpoint has overwritten */
     bool has_known;       /* the mark was given back, and since then ... */
     lj_image_place known; /* ... nobody but this process should have gone on from here */
     lj_error failure;     /* saving failed: the image is lost */
@@ -132,7 +132,9 @@ static lj_code freeze_guarded(lj_image *image, lj_error *err)
     LJ_TRY(image->dbfile.freeze(image->dbfile.ctx, &image->freeze, err));
     atomic_store(&image->guard->copying, !image->freeze.held);
     tell_holds(image);
-    return measure(image, err);
+    LJ_TRY(measure(image, err));
+    image->saved.page_size = image->freeze.page_size;
+    return LJ_OK;
 }
 
 /* What is missing is verified with nothing frozen: an application's thread that comes finds an image with nothing to save. */
@@ -169,21 +171,15 @@ static lj_code read_elsewhere(lj_image *image, uint32_t pgno, uint8_t *out, bool
                               lj_error *err)
 {
     uint32_t page_size = image->freeze.page_size;
-    uint64_t value = 0;
+    uint64_t frame = 0;
     size_t n = 0;
-    *ret_done = true;
-    if (lj_pagemap_get(&image->saved, pgno, &value)) {
-        LJ_TRY(lj_io_pread(image->saved_fd, out, page_size, value * page_size, &n, err));
-    } else if (!image->wal_gone && lj_pagemap_get(&image->map.frames, pgno, &value)) {
-        uint64_t at = lj_wal_frame_offset(page_size, value) + LJ_WAL_FRAME_HEADER_BYTES;
-        LJ_TRY(lj_io_pread(image->map.file.fd, out, page_size, at, &n, err));
-    } else {
-        *ret_done = false;
+    LJ_TRY(lj_saved_read(&image->saved, pgno, out, ret_done, err));
+    if (*ret_done || image->wal_gone || !lj_pagemap_get(&image->map.frames, pgno, &frame))
         return LJ_OK;
-    }
-    if (n != page_size)
-        return lj_error_set(err, LJ_IO, "page %" PRIu32 " is cut short", pgno);
-    return LJ_OK;
+    uint64_t at = lj_wal_frame_offset(page_size, frame) + LJ_WAL_FRAME_HEADER_BYTES;
+    LJ_TRY(lj_io_pread(image->map.file.fd, out, page_size, at, &n, err));
+    *ret_done = true;
+    return n == page_size ? LJ_OK : lj_error_set(err, LJ_IO, "page %" PRIu32 " is cut short", pgno);
 }
 
 /* The next pages as they stand in the database file, CHUNK_BYTES at most. Without the guard: some may be newer than M. */
@@ -280,6 +276,9 @@ static lj_code copy_to_memory(lj_image *image, lj_error *err)
 static lj_code read_chunk(lj_image *image, uint8_t *to, size_t *ret_len, lj_error *err)
 {
     uint32_t pages = 0;
+    if (!image->stays)
+        lj_aside();
+    LJ_TRY(lj_saved_flush(&image->saved, &image->guard->mutex, err));
     LJ_TRY(read_file(image, to, &pages, err));
     pthread_mutex_lock(&image->guard->mutex);
     lj_code code = correct_pages(image, to, pages, err);
@@ -324,12 +323,12 @@ lj_code lj_image_begin(lj_image_guard *guard, const lj_dbfile *dbfile, const cha
     image->dbfile = *dbfile;
     image->cancel = cancel;
     image->map = (lj_framemap)LJ_FRAMEMAP_INIT;
-    image->saved_fd = -1;
+    image->saved = (lj_saved)LJ_SAVED_INIT;
     image->copy_fd = -1;
     image->stays = guard->copy_first;
     image->next = 1;
     image->chunk = chunk;
-    lj_code code = lj_io_open_unlinked(state_dir, "saved-pages", &image->saved_fd, err);
+    lj_code code = lj_saved_open(&image->saved, state_dir, guard->saved_bytes, err);
     pthread_mutex_lock(&guard->mutex);
     guard->image = image;
     atomic_store(&guard->active, true);
@@ -343,6 +342,8 @@ lj_code lj_image_begin(lj_image_guard *guard, const lj_dbfile *dbfile, const cha
     pthread_mutex_unlock(&guard->mutex);
     if (code == LJ_OK && !small && image->stays && image->freeze.held)
         code = copy_to_file(image, state_dir, err);
+    else if (code == LJ_OK && !small)
+        lj_saved_prepare(&image->saved, &guard->mutex);
     if (code != LJ_OK) {
         lj_image_end(image);
         return code;
@@ -373,10 +374,9 @@ void lj_image_end(lj_image *image)
     give_mark_back(image);
     image->dbfile.close(image->dbfile.ctx);
     pthread_mutex_unlock(&guard->mutex);
-    lj_closep(&image->saved_fd);
     lj_closep(&image->copy_fd);
     lj_framemap_free(&image->map);
-    lj_pagemap_free(&image->saved);
+    lj_saved_free(&image->saved);
     pthread_mutex_destroy(&image->file_mutex);
     free(image->chunk);
     free(image->memory);
@@ -459,19 +459,11 @@ static lj_code save_page(lj_image *image, uint32_t pgno, uint8_t *page,
                          const lj_image_reader *reader, lj_error *err)
 {
     uint32_t page_size = image->freeze.page_size;
-    uint64_t slot = image->saved.count;
     bool done = false;
-    if ((slot + 1) * page_size > image->guard->saved_bytes)
-        return lj_error_set(
-            err, LJ_NOSPACE,
-            "the snapshot was given up: pages that changed meanwhile take more than "
-            "max_spool_size (%" PRIu64 " bytes)",
-            image->guard->saved_bytes);
     LJ_TRY(read_elsewhere(image, pgno, page, &done, err));
     if (!done)
         LJ_TRY(reader->read(reader->ctx, (uint64_t)(pgno - 1) * page_size, page, page_size, err));
-    LJ_TRY(lj_io_pwrite(image->saved_fd, page, page_size, slot * page_size, err));
-    return lj_pagemap_set(&image->saved, pgno, slot, err);
+    return lj_saved_add(&image->saved, pgno, page, err);
 }
 
 static void save_range(lj_image *image, uint64_t off, uint64_t len, const lj_image_reader *reader)
@@ -487,8 +479,7 @@ static void save_range(lj_image *image, uint64_t off, uint64_t len, const lj_ima
     LJ_CLEANUP(lj_freep) uint8_t *page = malloc(page_size);
     lj_code code = page == NULL ? lj_error_nomem(&image->failure) : LJ_OK;
     for (uint64_t pgno = first; pgno <= last && code == LJ_OK; pgno++) {
-        uint64_t ignored = 0;
-        if (!lj_pagemap_get(&image->saved, (uint32_t)pgno, &ignored))
+        if (!lj_saved_has(&image->saved, (uint32_t)pgno))
             code = save_page(image, (uint32_t)pgno, page, reader, &image->failure);
     }
 }
@@ -555,6 +546,8 @@ void lj_image_enter(lj_image_guard *guard, const lj_image_place *now, bool resta
     bool alone = atomic_fetch_add(&guard->inside, 1) == 0;
     if (restart)
         atomic_fetch_add(&guard->restarting, 1);
+    else
+        lj_aside_begin();
     if (!alone || !atomic_load(&guard->active))
         return; /* another one of ours is at it, and tells when it leaves */
     pthread_mutex_lock(&guard->mutex);
@@ -586,5 +579,7 @@ void lj_image_leave(lj_image_guard *guard, const lj_image_place *now, bool resta
     }
     if (restart)
         atomic_fetch_sub(&guard->restarting, 1);
+    else
+        lj_aside_end();
     atomic_fetch_sub(&guard->inside, 1);
 }

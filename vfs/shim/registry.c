@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "vfs/base/aside.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
@@ -74,6 +75,7 @@ static void in_child(void)
     memset(&registry.by_wal_path, 0, sizeof(registry.by_wal_path));
     memset(&registry.files, 0, sizeof(registry.files));
     lj_scheduler_after_fork();
+    lj_aside_forget();
 }
 
 /*

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vfs/base/aside.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/thread.h"
 
@@ -186,8 +187,10 @@ static void sleep_locked(crew *c)
 static void *worker(void *arg)
 {
     crew *c = arg;
-    if (c == &sched.bulk)
+    if (c == &sched.bulk) {
         lj_thread_give_way();
+        (void)lj_aside_swap(true);
+    }
     pthread_mutex_lock(&sched.mutex);
     for (;;) {
         if (c->first != NULL && c->first->due_ns <= lj_clock_mono_ns())

@@ -185,8 +185,9 @@ static uint64_t end_of_repeated(const lj_shipper *s, uint64_t to)
 #define TAKEBACKS_MAX 4u
 
 /* Puts the segment, or finds what is there instead of it: *chain, *to and *created_ns say how far it goes then, and its time. */
-static lj_code put_or_adopt(lj_shipper *s, const char *key, lj_segment *segment, int64_t *created_ns,
-                            lj_wal_chain *ret_chain, uint64_t *to, lj_error *err)
+static lj_code put_or_adopt(lj_shipper *s, const char *key, lj_segment *segment,
+                            int64_t *created_ns, lj_wal_chain *ret_chain, uint64_t *to,
+                            lj_error *err)
 {
     for (unsigned i = 0;; i++) {
         lj_code code = put_segment(s, key, segment, *created_ns, err);

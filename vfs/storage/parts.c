@@ -14,8 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vfs/base/clock.h"
+#include "vfs/base/aside.h"
 #include "vfs/base/cancel.h"
+#include "vfs/base/clock.h"
 #include "vfs/base/retry.h"
 #include "vfs/base/thread.h"
 #include "vfs/storage/http/guard.h"
@@ -38,6 +39,7 @@ typedef struct {
 typedef struct {
     const lj_parts_job *job;
     const bool *cancel; /* the flag of the thread that uploads (cancel.h), for the senders */
+    bool stands_aside;  /* whether that thread does (aside.h), for the senders, too */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     unsigned buffers; /* constant: how many parts may be in memory */
@@ -122,6 +124,7 @@ static void *sender(void *ctx)
 {
     upload *u = ctx;
     lj_cancel_swap(u->cancel);
+    (void)lj_aside_swap(u->stands_aside);
     for (;;) {
         pthread_mutex_lock(&u->mutex);
         while (u->waiting.data == NULL && !u->ended && !u->failed)
@@ -308,6 +311,8 @@ static lj_code send_all(lj_source *source, lj_buf *head, const lj_parts_job *job
     upload u = {.job = job, .error = LJ_ERROR_INIT};
     u.cancel = lj_cancel_swap(NULL);
     lj_cancel_swap(u.cancel);
+    u.stands_aside = lj_aside_swap(false);
+    (void)lj_aside_swap(u.stands_aside);
     lj_error local = LJ_ERROR_INIT;
     lj_error *error = err != NULL ? err : &local;
     pthread_t threads[LJ_PARTS_SENDERS];

@@ -98,9 +98,8 @@ static void already_there_and_from_a_clock_ahead(void **state)
     int64_t ahead_ns = lj_clock_wall_ns() + 3600 * LJ_NS_PER_S;
     f.kit.put_then_fail = true;
     ship_kit_fail_on(&f.kit, "PUT");
-    assert_int_equal(
-        lj_upload_segment(f.kit.s, f.fd, &f.kit.wal.header, off(2), ahead_ns, &err),
-        LJ_UNAVAILABLE);
+    assert_int_equal(lj_upload_segment(f.kit.s, f.fd, &f.kit.wal.header, off(2), ahead_ns, &err),
+                     LJ_UNAVAILABLE);
     ship_kit_fail_on(&f.kit, "");
     assert_ok(upload(&f, off(2), &err), &err);
     assert_int_equal(f.kit.s->saved.last_object_ns, ahead_ns);

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "vfs/base/aside.h"
 #include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
 #include "vfs/storage/http/guard.h"
@@ -66,6 +67,7 @@ static size_t on_read(char *out, size_t size, size_t count, void *ctx)
     size_t n = max;
     if (max == 0)
         return 0;
+    lj_aside();
     if (r->source == NULL) {
         memcpy(out, (const char *)r->body + t->sent, max);
     } else {
