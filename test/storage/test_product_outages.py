@@ -76,7 +76,8 @@ def an_outage_longer_than_the_spool(t):
         at.caught_up(con)
         second = shim.sync(con).generation
         check(second != first, "the generation went on although frames are missing")
-        check_equal(at.finish(con, generations=2), n, "last link")
+        # three, when the first snapshot of the second one was on its way while the spool was full again
+        check_equal(at.finish(con, generations=(2, 3)), n, "last link")
         at.forget()
         con = at.open(create=False)
         check_equal(chain.verify(con, "restored"), n, "last link after the disk was lost")
