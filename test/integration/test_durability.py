@@ -15,6 +15,7 @@ from durablekit import BUCKET, SEGMENTS, Remote, crashed, ids, ids_of_file, io_e
 from shard import Shard, in_time, must_fail, python
 
 from ljtest import faults, harness, shim
+from ljtest.failing import preload
 from ljtest.harness import LONG, check, check_equal, test, wait_for
 from ljtest.replica import Replica
 
@@ -532,6 +533,30 @@ def the_journal_mode_must_be_wal(t):
                 remote.commit(con)
                 check_equal(ids(con), remote.good, "rows")
                 con.close()
+
+
+@test(*NEEDS)
+def a_checkpoint_syncs_what_others_wrote(t):
+    """The sync of a COMMIT that waited is not that of the checkpoint behind it: another connection has written meanwhile."""
+    shard = Shard(t)
+    code = ("import ctypes, sys\n"
+            "from ljtest import shim\n"
+            "path, base = sys.argv[1:]\n"
+            "faults = ctypes.CDLL(None)\n"
+            "one = shim.open_wal(path, base, durability='remote', remote_timeout='60s', pragmas=['synchronous=NORMAL'])\n"
+            "one.execute('CREATE TABLE t(a)')\n"
+            "two = shim.connect(path, base, pragmas=['synchronous=NORMAL'])\n"
+            "one.execute('INSERT INTO t VALUES(1)')\n"
+            "two.execute('INSERT INTO t VALUES(2)')\n"
+            "faults.fs_arm(b'fsync', ctypes.c_long(1000000), ctypes.c_long(1), 5, b'libsqlite3', (path + '-wal').encode(),\n"
+            "              ctypes.c_long(0))\n"
+            "print(one.execute('PRAGMA wal_checkpoint').fetchone())\n"
+            "print(faults.fs_calls())\n"
+            "two.close()\n"
+            "one.close()\n")
+    status, out, errors = python(code, {"LD_PRELOAD": preload(t)}, arguments=(shard.path, shard.base))
+    check_equal(status, 0, "process: " + errors)
+    check_equal(out.splitlines()[-1], "1", "syncs of the WAL by a checkpoint: %s" % out)
 
 
 @test(*NEEDS)

@@ -124,6 +124,7 @@ void lj_durable_published(lj_file *file)
         return;
     wal->commit_body = 0;
     wal->commit_final = false;
+    wal->synced = false; /* others write now, and this connection may checkpoint that */
     check_published(wal);
 }
 

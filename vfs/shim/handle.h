@@ -84,7 +84,7 @@ struct lj_file {
     uint64_t
         pending; /* transaction that waited and is not published yet (capture/pending.h), 0 = none */
     uint64_t pending_frame; /* its commit frame */
-    bool synced;            /* nothing was written behind our own sync */
+    bool synced; /* until the transaction ends: nothing was written behind our own sync */
 };
 
 struct lj_open {
