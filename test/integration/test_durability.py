@@ -7,6 +7,7 @@ in another one, not after a crash, not in what a restore gives. The connection g
 # timeout: 1200
 
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -533,6 +534,34 @@ def the_journal_mode_must_be_wal(t):
                 remote.commit(con)
                 check_equal(ids(con), remote.good, "rows")
                 con.close()
+
+
+@test(*NEEDS)
+def a_hot_journal_is_rolled_back(t):
+    """What a crash outside of WAL mode left is put right by the first read: that is no COMMIT."""
+    for durability in ("remote", "ack"):
+        for locking in ("normal", "exclusive"):
+            with t.part(durability + ", " + locking):
+                with Remote(t, "h" + durability + locking, durability=durability) as remote:
+                    scratch = t.path(durability + locking + ".db")
+                    con = shim.plain(scratch, pragmas=("cache_size=5",))
+                    con.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
+                    con.executemany("INSERT INTO t VALUES(?, randomblob(900))", [(i,) for i in range(1, 101)])
+                    con.execute("BEGIN")
+                    con.execute("UPDATE t SET id = id + 1000")
+                    for tail in ("", "-journal"):
+                        shutil.copyfile(scratch + tail, remote.path + tail)
+                    con.execute("ROLLBACK")
+                    con.close()
+                    con = shim.connect(remote.path, remote.base, pragmas=["locking_mode=" + locking], **remote.options)
+                    check_equal(ids(con), list(range(1, 101)), "rows")
+                    error = io_error(con.execute, "INSERT INTO t VALUES(2000, 0)")
+                    check("journal_mode=WAL" in error, error)
+                    check_equal(con.execute("PRAGMA integrity_check").fetchone()[0], "ok", "integrity")
+                    check_equal(con.execute("PRAGMA journal_mode=WAL").fetchone()[0], "wal", "journal mode")
+                    con.execute("INSERT INTO t VALUES(2000, 0)")
+                    check_equal(remote.restored(), list(range(1, 101)) + [2000], "restored")
+                    con.close()
 
 
 @test(*NEEDS)

@@ -152,6 +152,7 @@ void lj_event_wal_opened(lj_file *wal)
     lj_wal_header header;
     lj_db_outside_wal(file->open->db, false);
     lj_db_journal_mode(file->open->db, NULL);
+    file->recovering = false; /* the lock was for the WAL, in exclusive mode */
     if (file->lock_level < SQLITE_LOCK_EXCLUSIVE || file->index != NULL)
         return;
     /* the wal-index is in SQLite's own memory: all that is known of the WAL comes from its bytes */

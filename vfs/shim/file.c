@@ -137,8 +137,10 @@ static int file_lock(sqlite3_file *f, int level)
         lj_event_make_room(file, true);
         rc = METHODS(f)->xLock(LOWER(f), level);
     }
-    if (rc == SQLITE_OK && level == SQLITE_LOCK_EXCLUSIVE && live(file))
+    if (rc == SQLITE_OK && level == SQLITE_LOCK_EXCLUSIVE && live(file)) {
+        lj_durable_db_locked(file);
         lj_readguard_close(file->open);
+    }
     if (rc == SQLITE_OK && level > file->lock_level)
         lj_view_locked(file, level);
     return rc;

@@ -65,7 +65,8 @@ struct lj_file {
     bool waited;     /* that transaction waited before it was published, or was let go */
     bool db_written; /* rollback-journal mode: written since the last FCNTL_SYNC or unlock ... */
     uint8_t db_format; /* ... and byte 18 of page 1 as it was written, 0 = not written */
-    bool refusing;     /* ... and COMMIT was refused: what follows is its rollback */
+    bool refusing;     /* ... and COMMIT was refused: what follows is its rollback ... */
+    bool recovering;   /* ... or it is the rollback of a hot journal */
 
     /* WAL handle */
     bool unsummed; /* frame headers without checksums were written in this transaction (repair.c) */
@@ -269,6 +270,8 @@ void lj_durable_close(lj_file *wal);
 void lj_durable_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off);
 int lj_durable_db_sync(lj_file *file);
 void lj_durable_db_unlock(lj_file *file);
+/* It has got the EXCLUSIVE lock; lock_level is still the one before. */
+void lj_durable_db_locked(lj_file *file);
 /* "local", "remote", "ack". lj_durable_parse is false when `text` is none of them. */
 const char *lj_durable_name(lj_durability durability);
 bool lj_durable_parse(const char *text, lj_durability *ret_durability);
