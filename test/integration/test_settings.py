@@ -103,6 +103,37 @@ def wal_settings(t):
             end(t, shard, con, n, "closed")
 
 
+@test(*NEEDS)
+def a_rollback_under_exclusive_locking(t):
+    """Frames whose checksums were to be computed at the commit; when the lock is back, what others commit is seen all the same."""
+    for durability in ("local", "remote"):
+        with t.part(durability):
+            shard = Shard(t, durability)
+            con = shard.open(pragmas=("cache_size=5",))
+            con.execute("CREATE TABLE bulk(a)")
+            con.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+            con.execute("BEGIN")
+            for _ in range(3):
+                con.executemany("INSERT INTO bulk VALUES(randomblob(900))", [()] * 40)
+                con.execute("UPDATE bulk SET a = randomblob(900)")
+            con.execute("ROLLBACK")
+            con.execute("PRAGMA locking_mode=NORMAL").fetchall()
+            con.execute("SELECT count(*) FROM bulk").fetchall()
+            other = shard.open(create=False, durability=durability)
+            n = shard.write(other, 3)
+            shim.sync(other)
+            check_equal(shard.restore_now("behind the rollback"), n, "last link in the replica")
+            crash = t.path(durability, "crash.db")
+            for tail in ("", "-wal"):
+                shutil.copyfile(shard.path + tail, crash + tail)
+            check_equal(chain.verify_file(crash, "after a crash"), n, "last link after a crash")
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            n = shard.write(other, 3)
+            other.close()
+            con.close()
+            check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
+
+
 @test(*NEEDS, timeout=240)
 def page_sizes_and_vacuum(t):
     for page_size, auto_vacuum in ((512, "FULL"), (1024, "INCREMENTAL"), (2048, "NONE"), (4096, "FULL"), (8192, "INCREMENTAL"),

@@ -111,6 +111,17 @@ void lj_event_exclusive_commit(lj_file *file)
     lj_durable_published(file);
 }
 
+/*
+ * A transaction that is rolled back under exclusive locking ends without a call. What it left without checksums (repair.c) would
+ * keep everybody of this process from looking, for ever.
+ */
+void lj_event_end_exclusive(lj_file *file)
+{
+    if (file->lock_level == SQLITE_LOCK_EXCLUSIVE && file->partner != NULL &&
+        lj_open_alive(file->open))
+        lj_repair_forget(file->partner);
+}
+
 /* ------------------------------------------------------------------ the WAL file */
 
 /*

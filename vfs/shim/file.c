@@ -150,6 +150,8 @@ static int file_unlock(sqlite3_file *f, int level)
 {
     if (level < SQLITE_LOCK_RESERVED && !SELF(f)->is_wal)
         lj_durable_db_unlock(SELF(f));
+    if (level < SQLITE_LOCK_EXCLUSIVE)
+        lj_event_end_exclusive(SELF(f));
     if (level == SQLITE_LOCK_NONE && lj_view_unlocking(SELF(f)))
         lj_readguard_close(
             SELF(f)->open); /* a wal-index may be mapped only under a lock of the file */
