@@ -663,6 +663,45 @@ def two_databases_at_once(t):
 
 
 @test(*NEEDS, timeout=120)
+def the_second_of_two_databases_fails(t):
+    """The first one stays committed, and its replica has that, however its connection locks and whatever comes next."""
+    for locking in ("normal", "exclusive", "heap"):
+        for behind in ("close", "restart"):
+            with t.part(locking + ", " + behind):
+                shard = Shard(t, locking + behind, name="first")
+                with Remote(t, "s" + locking + behind, remote_timeout="30s") as remote:
+                    aux = remote.open()
+                    aux.close()
+                    con = shim.connect(shard.path, shard.base,
+                                       pragmas=["locking_mode=EXCLUSIVE"] if locking == "heap" else [])
+                    con.execute("PRAGMA journal_mode=WAL").fetchall()
+                    con.execute("CREATE TABLE t(id INTEGER PRIMARY KEY)")
+                    con.execute("CREATE TABLE other(a)")
+                    if locking == "exclusive":
+                        con.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+                        con.execute("INSERT INTO t VALUES(1)")
+                    shim.sync(con)
+                    con.execute("ATTACH ? AS aux", (shim.uri(remote.path, remote.base, **remote.options),))
+                    with remote.refuses():
+                        con.execute("BEGIN")
+                        con.execute("INSERT INTO t VALUES(2)")
+                        con.execute("INSERT INTO aux.t VALUES(2, 0)")
+                        io_error(con.execute, "COMMIT")
+                        abandon(con)
+                    con.execute("PRAGMA aux.wal_checkpoint").fetchall()
+                    con.execute("DETACH aux")
+                    if behind == "restart":
+                        con.execute("PRAGMA wal_checkpoint").fetchall()
+                        con.execute("INSERT INTO other VALUES(1)")
+                    con.close()
+                    shard.replica.check(one_generation=True)
+                    out = t.path("now.db")
+                    shard.replica.restore(out)
+                    check(2 in ids_of_file(shard.path), "the first database has its transaction")
+                    check_equal(ids_of_file(out), ids_of_file(shard.path), "rows in the replica")
+
+
+@test(*NEEDS, timeout=120)
 def frames_without_checksums(t):
     """SQLite before 3.50.2 commits frames that cannot be verified: a commit that is reported is in the replica all the same."""
     with Remote(t) as remote:

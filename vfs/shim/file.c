@@ -221,6 +221,8 @@ static int file_control(sqlite3_file *f, int op, void *arg)
             break;
         }
         case SQLITE_FCNTL_CKPT_START:
+            /* of a COMMIT over several databases that failed in a later one nothing else tells: before its frames can go */
+            lj_event_exclusive_commit(file);
             file->checkpointing = true;
             break;
         case SQLITE_FCNTL_CKPT_DONE:
