@@ -157,6 +157,25 @@ void lj_event_first_open(lj_open *open, bool wal_mode)
         lj_db_ready_alone(open->db, scan_first, open);
 }
 
+/* Beside other processes the caller looks. */
+static bool scan_if_alone(void *ctx)
+{
+    lj_open *open = ctx;
+    pthread_mutex_lock(&open->db->mutex);
+    bool alone = !open->db->sharing;
+    pthread_mutex_unlock(&open->db->mutex);
+    return !alone || scan_first(open);
+}
+
+void lj_event_look(lj_file *file)
+{
+    lj_db *db = file->open->db;
+    /* opened beside other processes, and not read since */
+    if (!atomic_load(&db->ready) && lj_journal_mode_of(file->lower) == LJ_JOURNAL_WAL)
+        lj_db_ready(db, scan_if_alone, file->open);
+    db->shim.look(db->shim.ctx);
+}
+
 void lj_event_wal_opened(lj_file *wal)
 {
     lj_file *file = wal->partner;

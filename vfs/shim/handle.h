@@ -220,6 +220,8 @@ void lj_event_ready(lj_file *file);
 void lj_event_exclusive_commit(lj_file *file);
 /* A lock of the database file is about to be lowered from EXCLUSIVE, if that is what is held. */
 void lj_event_end_exclusive(lj_file *file);
+/* What anybody has committed until now is published: for a wait that is to be for all of it. */
+void lj_event_look(lj_file *file);
 void lj_event_wal_opened(lj_file *wal);
 /* The first handle of a database was opened: finds what a crash left in the WAL, and decides how to go on. */
 void lj_event_first_open(lj_open *open, bool wal_mode);
