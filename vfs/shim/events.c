@@ -412,13 +412,30 @@ static lj_image_place place_of(const volatile void *index)
     return place;
 }
 
+/* By a handle that has not mapped the wal-index through any other one that has. */
+static bool place_now(const lj_file *file, lj_image_place *ret_place)
+{
+    lj_open *open = file->open;
+    const volatile void *index = file->index;
+    if (index == NULL)
+        pthread_mutex_lock(&open->view_mutex);
+    bool there = index != NULL || open->views != NULL;
+    if (there)
+        *ret_place = place_of(index != NULL ? index : open->views->index);
+    if (index == NULL)
+        pthread_mutex_unlock(&open->view_mutex);
+    return there;
+}
+
 bool lj_event_give_way(lj_file *file)
 {
     lj_image_guard *guard = &file->open->guard;
-    if (file->index == NULL)
-        return lj_image_convert(guard, NULL);
-    lj_image_place now = place_of(file->index);
-    return lj_image_convert(guard, &now);
+    lj_image_place now;
+    if (place_now(file, &now))
+        return lj_image_convert(guard, &now);
+    /* what another process checkpoints from here on could not be told from what was before: an image with a mark is given up */
+    lj_image_yield(guard);
+    return false;
 }
 
 /* The locks under which the database file is written, or the WAL begun anew. */
