@@ -131,6 +131,21 @@ def a_sync_is_for_the_commits_of_all(t):
     finish(shard, [other, leader], "in the end")
 
 
+@test(*NEEDS, timeout=60)
+def who_opens_beside_another_goes_on_when_that_has_ended(t):
+    """Opened and not read while the other one writes, checkpoints and closes: the first read behind that continues."""
+    shard = Shard(t)
+    leader = Peer(shard)
+    leader.write(3)
+    late = Peer(shard, opened=False)
+    late.connect()
+    leader.write(3)
+    leader.close()
+    leader.end()
+    n = late.write(2)
+    check_equal(finish(shard, [late], "in the end"), n, "last link")
+
+
 def started(shard, mebibytes=0):
     """A database with a first snapshot, and an uploader that has opened it and read nothing."""
     con = shard.open()
