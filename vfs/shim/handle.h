@@ -289,6 +289,8 @@ int lj_pragma(lj_file *file, char **args);
 /* ---- boot.c ---- */
 /* Restores a database that is missing or empty. LJ_OK also when there was nothing to restore. */
 LJ_WARN_UNUSED lj_code lj_boot_restore(const char *path, const lj_config *config, lj_error *err);
+/* In a forked child: closes its copies of the locks of restores. */
+void lj_boot_in_child(void);
 
 /* ---- vfs.c ---- */
 /* Registers, or takes new defaults. */

@@ -63,11 +63,16 @@ static void in_child(void)
     lj_process_epoch++;
     lj_vfs_after_fork(true);
     lj_bell_in_child();
+    lj_boot_in_child();
     for (lj_open *open = registry.opens; open != NULL; open = open->next) {
         if (open->ending)
             continue; /* half freed; the parent unlocks before it closes (database.c) */
+        /* the parent's descriptor keeps the lock; its thread may be looking for a place */
+        int entering_fd = atomic_load(&open->db->entering_fd);
         if (open->db->lock_fd >= 0)
-            close(open->db->lock_fd); /* the parent's descriptor keeps the lock */
+            close(open->db->lock_fd);
+        if (entering_fd >= 0 && entering_fd != open->db->lock_fd)
+            close(entering_fd);
         open->db->lock_fd = -1;
     }
     registry.opens = NULL;
