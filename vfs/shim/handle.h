@@ -152,10 +152,11 @@ void lj_registry_remove_file(lj_file *file);
 /* The database handle whose WAL will be opened under this very pointer; NULL = none. */
 lj_file *lj_registry_file_of_wal(const char *wal_name);
 /*
- * Calls fn for the open database whose WAL has this path (compared as text), with a handle taken. Of several (the older ones
- * were moved or replaced) it is the newest. false = none.
+ * The open database whose WAL has this name, with a handle taken: the caller releases it. Of several (the older ones were moved or
+ * replaced) it is the newest. Where a folder is mounted twice the name may be another one than the database was opened by first.
+ * NULL = none.
  */
-bool lj_registry_with_wal_path(const char *wal_path, void (*fn)(lj_open *open));
+lj_open *lj_registry_take_wal(const char *wal_name);
 /* Ships what is left, at most shutdown_timeout and not past the first failure. */
 void lj_open_flush(lj_open *open);
 

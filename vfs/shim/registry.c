@@ -439,30 +439,47 @@ void lj_registry_remove_file(lj_file *file)
     pthread_mutex_unlock(&registry.mutex);
 }
 
-lj_file *lj_registry_file_of_wal(const char *wal_name)
+static lj_file *file_of_wal_locked(const char *wal_name)
 {
-    lj_file *file = NULL;
-    pthread_mutex_lock(&registry.mutex);
-    for (lj_link *link = lj_table_first(&registry.files, name_hash(wal_name));
-         link != NULL && file == NULL; link = lj_table_next(link)) {
+    for (lj_link *link = lj_table_first(&registry.files, name_hash(wal_name)); link != NULL;
+         link = lj_table_next(link)) {
         lj_file *candidate = link->owner;
         if (candidate->wal_name == wal_name)
-            file = candidate;
+            return candidate;
     }
+    return NULL;
+}
+
+lj_file *lj_registry_file_of_wal(const char *wal_name)
+{
+    pthread_mutex_lock(&registry.mutex);
+    lj_file *file = file_of_wal_locked(wal_name);
     pthread_mutex_unlock(&registry.mutex);
     return file;
 }
 
-bool lj_registry_with_wal_path(const char *wal_path, void (*fn)(lj_open *open))
+static bool is_same_file(const char *one, const char *two)
+{
+    struct stat a;
+    struct stat b;
+    return stat(one, &a) == 0 && stat(two, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+lj_open *lj_registry_take_wal(const char *wal_name)
 {
     pthread_mutex_lock(&registry.mutex);
-    lj_open *open = of_wal_path_locked(wal_path);
+    lj_open *open = of_wal_path_locked(wal_name);
+    bool by_name = open != NULL;
+    if (!by_name) {
+        /* SQLite deletes a WAL by the pointer that it opened it with */
+        const lj_file *file = file_of_wal_locked(wal_name);
+        open = file != NULL && !file->open->ending ? file->open : NULL;
+    }
     if (open != NULL)
         open->handles++;
     pthread_mutex_unlock(&registry.mutex);
-    if (open == NULL)
-        return false;
-    fn(open);
-    lj_registry_release(open); /* the last only if a program deletes the file by itself */
-    return true;
+    if (open == NULL || by_name || is_same_file(wal_name, open->db->wal_path))
+        return open;
+    lj_registry_release(open); /* a hard link: each name has a WAL of its own */
+    return NULL;
 }

@@ -202,23 +202,17 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int fla
 
 /* ------------------------------------------------------------------ xDelete */
 
-static void wal_going(lj_open *open)
-{
-    lj_event_wal_emptying(open, true);
-}
-
-static void wal_gone(lj_open *open)
-{
-    lj_db_wal_emptied(open->db);
-}
-
 static int vfs_delete(sqlite3_vfs *vfs, const char *name, int sync_dir)
 {
     sqlite3_vfs *base = base_of(vfs);
-    bool ours = lj_str_ends(name, "-wal") && lj_registry_with_wal_path(name, wal_going);
+    lj_open *open = lj_str_ends(name, "-wal") ? lj_registry_take_wal(name) : NULL;
+    if (open == NULL)
+        return base->xDelete(base, name, sync_dir);
+    lj_event_wal_emptying(open, true);
     int rc = base->xDelete(base, name, sync_dir);
-    if (ours && rc == SQLITE_OK)
-        lj_registry_with_wal_path(name, wal_gone);
+    if (rc == SQLITE_OK)
+        lj_db_wal_emptied(open->db);
+    lj_registry_release(open); /* the last only if a program deletes the file by itself */
     return rc;
 }
 
