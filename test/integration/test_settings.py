@@ -104,6 +104,23 @@ def wal_settings(t):
 
 
 @test(*NEEDS)
+def registered_again_it_stays_the_default(t):
+    """A later registration replaces the defaults of options; databases that name no VFS go on being replicated."""
+    code = ("import ctypes, os, sqlite3, sys\n"
+            "from ljtest import harness, shim\n"
+            "shim.load()\n"
+            "def state(name):\n"
+            "    return sqlite3.connect(os.path.join(sys.argv[1], name)).execute('PRAGMA litejoin_status').fetchone()\n"
+            "print(state('one.db') is not None)\n"
+            "del os.environ['LITEJOIN_DEFAULT_VFS']\n"
+            "assert ctypes.CDLL(harness.extension_path()).litejoin_vfs_register(None) == 0\n"
+            "print(state('two.db') is not None)\n")
+    status, out, errors = python(code, {"LITEJOIN_DEFAULT_VFS": "on"}, arguments=(t.folder("data"),))
+    check_equal(status, 0, "process: " + errors)
+    check_equal(out.split(), ["True", "True"], "opened through the VFS")
+
+
+@test(*NEEDS)
 def a_rollback_under_exclusive_locking(t):
     """Frames whose checksums were to be computed at the commit; when the lock is back, what others commit is seen all the same."""
     for durability in ("local", "remote"):

@@ -354,7 +354,10 @@ lj_code lj_vfs_setup(const lj_config *config, lj_error *err)
     pthread_mutex_unlock(&setup.mutex);
     if (code != LJ_OK)
         return code;
-    if (sqlite3_vfs_register(&litejoin_vfs, config->default_vfs) != SQLITE_OK)
+    /* registered again without being the default it would not be that any more */
+    bool there = sqlite3_vfs_find(litejoin_vfs.zName) == &litejoin_vfs;
+    if ((!there || config->default_vfs) &&
+        sqlite3_vfs_register(&litejoin_vfs, config->default_vfs) != SQLITE_OK)
         return lj_error_set(err, LJ_INTERNAL, "sqlite3_vfs_register failed");
     lj_bugs_warn_once(sqlite3_libversion_number(), sqlite3_libversion());
     return LJ_OK;
