@@ -121,6 +121,22 @@ def registered_again_it_stays_the_default(t):
 
 
 @test(*NEEDS)
+def an_sqlite_that_was_set_to_one_thread(t):
+    """Threads of ours could not share its VFS with the application: the extension says so instead of loading."""
+    code = ("import ctypes, sys\n"
+            "lib = ctypes.CDLL('libsqlite3.so.0')\n"
+            "con, text = ctypes.c_void_p(), ctypes.c_char_p()\n"
+            "if int(sys.argv[2]): assert lib.sqlite3_config(1) == 0\n"
+            "assert lib.sqlite3_open(b':memory:', ctypes.byref(con)) == 0\n"
+            "assert lib.sqlite3_enable_load_extension(con, 1) == 0\n"
+            "print(lib.sqlite3_load_extension(con, sys.argv[1].encode(), None, ctypes.byref(text)), text.value)\n")
+    for single, expected in ((0, "0 None"), (1, "SQLITE_CONFIG_SINGLETHREAD")):
+        status, out, errors = python(code, arguments=(harness.extension_path(), single))
+        check_equal(status, 0, "process: " + errors)
+        check(expected in out, out)
+
+
+@test(*NEEDS)
 def a_rollback_under_exclusive_locking(t):
     """Frames whose checksums were to be computed at the commit; when the lock is back, what others commit is seen all the same."""
     for durability in ("local", "remote"):

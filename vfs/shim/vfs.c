@@ -316,6 +316,18 @@ static sqlite3_vfs litejoin_vfs = {
 
 /* ------------------------------------------------------------------ registration */
 
+/*
+ * Threads of ours use the base VFS, whose locks are SQLite's mutexes. Behind sqlite3_config(SQLITE_CONFIG_SINGLETHREAD) these do
+ * nothing, and what is allocated is no address.
+ */
+static bool mutexes_work(void)
+{
+    sqlite3_mutex *mutex = sqlite3_mutex_alloc(SQLITE_MUTEX_FAST);
+    bool work = mutex == NULL || (uintptr_t)mutex >= 4096;
+    sqlite3_mutex_free(mutex);
+    return work;
+}
+
 static lj_code first_registration(const lj_config *config, lj_error *err)
 {
     sqlite3_vfs *base = sqlite3_vfs_find(config->base_vfs);
@@ -324,8 +336,10 @@ static lj_code first_registration(const lj_config *config, lj_error *err)
                      config->base_vfs != NULL ? config->base_vfs : "(default)");
         return lj_error_hint(err, "name one that is registered, e.g. unix");
     }
-    if (sqlite3_threadsafe() == 0) {
-        lj_error_set(err, LJ_UNSUPPORTED, "this SQLite was built with SQLITE_THREADSAFE=0");
+    if (sqlite3_threadsafe() == 0 || !mutexes_work()) {
+        lj_error_set(
+            err, LJ_UNSUPPORTED,
+            "this SQLite is not for threads (SQLITE_THREADSAFE=0 or SQLITE_CONFIG_SINGLETHREAD)");
         return lj_error_hint(err, "replicate from a second process with mode sidecar instead");
     }
     setup.base = base;
