@@ -177,6 +177,31 @@ def a_child_forked_while_a_thread_opens(t):
 
 
 @test(*NEEDS, timeout=120)
+def one_enters_wal_mode_while_another_opens(t):
+    """What the one that opens has read of the file is over when it says so; and it reads nothing more."""
+    shard = Shard(t)
+    folder = os.path.dirname(shard.data)
+    hold = Hold(folder, "head")
+    code = ("import os, random, sys, threading, time\n"
+            "from ljtest import chain, shim\n"
+            "path, base, folder = sys.argv[1:]\n"
+            "con = shim.connect(path, base)\n"
+            "chain.create(con)\n"
+            "thread = threading.Thread(target=lambda: shim.connect(path, base))\n"
+            "thread.start()\n"
+            "while not os.path.exists(folder + '/held'): time.sleep(0.001)\n"
+            "con.execute('PRAGMA journal_mode=WAL').fetchall()\n"
+            "n = chain.commit_one(con, random.Random(1))\n"
+            "open(folder + '/go', 'w').close()\n"
+            "thread.join()\n"
+            "shim.sync(con)\n"
+            "con.close()\n"
+            "print(n)\n")
+    seen = run(code, hold.environment(), (shard.path, shard.base, folder), "the switch")
+    check_equal(shard.check_restores("closed", one_generation=False), int(seen[0]), "last link")
+
+
+@test(*NEEDS, timeout=120)
 def a_child_forked_while_the_wal_is_looked_through(t):
     """The parent is killed then, and the child lives on: it keeps no lock of the database, which another process can open."""
     shard = Shard(t)

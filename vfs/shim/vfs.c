@@ -111,8 +111,12 @@ static void note_opened(lj_file *file, bool first)
     int mode = lj_journal_mode_of(file->lower);
     if (lj_autowal_at_open(file, mode))
         mode = LJ_JOURNAL_WAL;
-    if (mode == LJ_JOURNAL_ROLLBACK)
+    if (mode == LJ_JOURNAL_ROLLBACK) {
         lj_db_journal_mode(file->open->db, "delete");
+        /* another connection may have entered WAL mode since the look, and said so before us */
+        if (lj_journal_mode_of(file->lower) == LJ_JOURNAL_WAL)
+            lj_db_journal_mode(file->open->db, NULL);
+    }
     if (first)
         lj_event_first_open(file->open, mode == LJ_JOURNAL_WAL);
 }
