@@ -104,6 +104,30 @@ def wal_settings(t):
 
 
 @test(*NEEDS)
+def loaded_again_and_again(t):
+    """As by programs that load it for each connection: nothing is left of that. A log file that was moved away is made anew."""
+    code = ("import os, sqlite3, sys\n"
+            "extension, path = sys.argv[1:]\n"
+            "def load():\n"
+            "    con = sqlite3.connect(':memory:')\n"
+            "    con.enable_load_extension(True)\n"
+            "    con.load_extension(extension)\n"
+            "    con.close()\n"
+            "def opened(): return len(os.listdir('/proc/self/fd'))\n"
+            "load()\n"
+            "before = opened()\n"
+            "for _ in range(20): load()\n"
+            "print(opened() - before)\n"
+            "os.rename(path, path + '.1')\n"
+            "load()\n"
+            "print(os.path.exists(path))\n")
+    path = t.path("loaded.log")
+    status, out, errors = python(code, {"LITEJOIN_LOG_FILE": path}, arguments=(harness.extension_path(), path))
+    check_equal(status, 0, "process: " + errors)
+    check_equal(out.split(), ["0", "True"], "descriptors that stay, and whether there is a new log file")
+
+
+@test(*NEEDS)
 def registered_again_it_stays_the_default(t):
     """A later registration replaces the defaults of options; databases that name no VFS go on being replicated."""
     code = ("import ctypes, os, sqlite3, sys\n"
