@@ -6,6 +6,7 @@
  *   recover  a lock on the RECOVER byte of a -shm was granted, shared or not
  *   verify   more than a page was read of a -wal, as only our own verification does
  *   snapshot more than a page was read of a database, as only a snapshot does
+ *   head     the header of a database was read
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -22,6 +23,7 @@
 
 #define RECOVER_BYTE     (120 + 2)
 #define MORE_THAN_A_PAGE 65600
+#define HEAD             100
 #define MINUTE_MS        60000
 
 static atomic_bool was_held;
@@ -91,6 +93,8 @@ static void was_read(int fd, size_t size)
     if (size > MORE_THAN_A_PAGE && wanted("verify") && is_of(fd, "-wal"))
         hold();
     if (size > MORE_THAN_A_PAGE && wanted("snapshot") && is_of(fd, ".db"))
+        hold();
+    if (size == HEAD && wanted("head") && is_of(fd, ".db"))
         hold();
 }
 

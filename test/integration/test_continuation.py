@@ -203,6 +203,22 @@ def closed_life(shard):
     return n
 
 
+def snapshotted_life(shard):
+    """20 links that a plain process left in the WAL; all the replica has is a snapshot of them. The process is gone."""
+    con = shim.plain(shard.path, pragmas=("journal_mode=WAL",))
+    chain.create(con)
+    con.close()
+    foreign_link(shard.path, 20, leave_wal=True)
+    status, out, errors = python("import os, sys\n"
+                                 "from ljtest import chain, shim\n"
+                                 "con = shim.connect(*sys.argv[1:])\n"
+                                 "print(chain.last(con), flush=True)\n"
+                                 "shim.sync(con)\n"
+                                 "os.kill(os.getpid(), 9)\n", arguments=(shard.path, shard.base))
+    check_equal(status, -signal.SIGKILL, "process: " + errors)
+    return int(out)
+
+
 def cut_wal(shard, frames, fill):
     """The last frames never reached the disk: the file is shorter, or has zeros there."""
     path = shard.path + "-wal"
@@ -219,6 +235,15 @@ def cut_wal(shard, frames, fill):
 
 @test(*NEEDS, timeout=180)
 def a_new_generation(t):
+    def cut_and_written_on(shard):
+        cut_wal(shard, 9, False)
+        status, _, errors = python("import os, random, sys\n"
+                                   "from ljtest import chain, shim\n"
+                                   "con = shim.plain(sys.argv[1])\n"
+                                   "for n in range(8): chain.commit_one(con, random.Random(n), 'later')\n"
+                                   "os._exit(0)\n", arguments=(shard.path,))
+        check_equal(status, 0, "plain writer: " + errors)
+
     def lose_wal(shard):
         for tail in ("-wal", "-shm"):
             os.unlink(shard.path + tail)
@@ -247,6 +272,7 @@ def a_new_generation(t):
 
     begins_anew(t, "power loss, the WAL is shorter", killed_life, lambda shard: cut_wal(shard, 9, False))
     begins_anew(t, "power loss, the end of the WAL is zeros", killed_life, lambda shard: cut_wal(shard, 9, True))
+    begins_anew(t, "power loss, and a plain writer went on in what the snapshot has", snapshotted_life, cut_and_written_on)
     begins_anew(t, "lost WAL", killed_life, lose_wal)
     begins_anew(t, "WAL of somebody else", killed_life, foreign_wal)
     begins_anew(t, "an older point was restored over the file", closed_life, older_point)

@@ -7,6 +7,7 @@ in another one, not after a crash, not in what a restore gives. The connection g
 # timeout: 1200
 
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -15,6 +16,7 @@ from durablekit import BUCKET, SEGMENTS, Remote, crashed, ids, ids_of_file, io_e
 from shard import Shard, in_time, must_fail, python
 
 from ljtest import faults, harness, shim
+from ljtest.failing import preload
 from ljtest.harness import LONG, check, check_equal, test, wait_for
 from ljtest.replica import Replica
 
@@ -535,6 +537,58 @@ def the_journal_mode_must_be_wal(t):
 
 
 @test(*NEEDS)
+def a_hot_journal_is_rolled_back(t):
+    """What a crash outside of WAL mode left is put right by the first read: that is no COMMIT."""
+    for durability in ("remote", "ack"):
+        for locking in ("normal", "exclusive"):
+            with t.part(durability + ", " + locking):
+                with Remote(t, "h" + durability + locking, durability=durability) as remote:
+                    scratch = t.path(durability + locking + ".db")
+                    con = shim.plain(scratch, pragmas=("cache_size=5",))
+                    con.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v)")
+                    con.executemany("INSERT INTO t VALUES(?, randomblob(900))", [(i,) for i in range(1, 101)])
+                    con.execute("BEGIN")
+                    con.execute("UPDATE t SET id = id + 1000")
+                    for tail in ("", "-journal"):
+                        shutil.copyfile(scratch + tail, remote.path + tail)
+                    con.execute("ROLLBACK")
+                    con.close()
+                    con = shim.connect(remote.path, remote.base, pragmas=["locking_mode=" + locking], **remote.options)
+                    check_equal(ids(con), list(range(1, 101)), "rows")
+                    error = io_error(con.execute, "INSERT INTO t VALUES(2000, 0)")
+                    check("journal_mode=WAL" in error, error)
+                    check_equal(con.execute("PRAGMA integrity_check").fetchone()[0], "ok", "integrity")
+                    check_equal(con.execute("PRAGMA journal_mode=WAL").fetchone()[0], "wal", "journal mode")
+                    con.execute("INSERT INTO t VALUES(2000, 0)")
+                    check_equal(remote.restored(), list(range(1, 101)) + [2000], "restored")
+                    con.close()
+
+
+@test(*NEEDS)
+def a_checkpoint_syncs_what_others_wrote(t):
+    """The sync of a COMMIT that waited is not that of the checkpoint behind it: another connection has written meanwhile."""
+    shard = Shard(t)
+    code = ("import ctypes, sys\n"
+            "from ljtest import shim\n"
+            "path, base = sys.argv[1:]\n"
+            "faults = ctypes.CDLL(None)\n"
+            "one = shim.open_wal(path, base, durability='remote', remote_timeout='60s', pragmas=['synchronous=NORMAL'])\n"
+            "one.execute('CREATE TABLE t(a)')\n"
+            "two = shim.connect(path, base, pragmas=['synchronous=NORMAL'])\n"
+            "one.execute('INSERT INTO t VALUES(1)')\n"
+            "two.execute('INSERT INTO t VALUES(2)')\n"
+            "faults.fs_arm(b'fsync', ctypes.c_long(1000000), ctypes.c_long(1), 5, b'libsqlite3', (path + '-wal').encode(),\n"
+            "              ctypes.c_long(0))\n"
+            "print(one.execute('PRAGMA wal_checkpoint').fetchone())\n"
+            "print(faults.fs_calls())\n"
+            "two.close()\n"
+            "one.close()\n")
+    status, out, errors = python(code, {"LD_PRELOAD": preload(t)}, arguments=(shard.path, shard.base))
+    check_equal(status, 0, "process: " + errors)
+    check_equal(out.splitlines()[-1], "1", "syncs of the WAL by a checkpoint: %s" % out)
+
+
+@test(*NEEDS)
 def per_connection(t):
     """PRAGMA litejoin_durability shows and sets it for this connection alone; what is no value is refused."""
     with Remote(t, durability="local") as remote:
@@ -606,6 +660,45 @@ def two_databases_at_once(t):
         con.execute("DETACH aux")
         remote.check(con, "afterwards")
         remote.finish(con)
+
+
+@test(*NEEDS, timeout=120)
+def the_second_of_two_databases_fails(t):
+    """The first one stays committed, and its replica has that, however its connection locks and whatever comes next."""
+    for locking in ("normal", "exclusive", "heap"):
+        for behind in ("close", "restart"):
+            with t.part(locking + ", " + behind):
+                shard = Shard(t, locking + behind, name="first")
+                with Remote(t, "s" + locking + behind, remote_timeout="30s") as remote:
+                    aux = remote.open()
+                    aux.close()
+                    con = shim.connect(shard.path, shard.base,
+                                       pragmas=["locking_mode=EXCLUSIVE"] if locking == "heap" else [])
+                    con.execute("PRAGMA journal_mode=WAL").fetchall()
+                    con.execute("CREATE TABLE t(id INTEGER PRIMARY KEY)")
+                    con.execute("CREATE TABLE other(a)")
+                    if locking == "exclusive":
+                        con.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+                        con.execute("INSERT INTO t VALUES(1)")
+                    shim.sync(con)
+                    con.execute("ATTACH ? AS aux", (shim.uri(remote.path, remote.base, **remote.options),))
+                    with remote.refuses():
+                        con.execute("BEGIN")
+                        con.execute("INSERT INTO t VALUES(2)")
+                        con.execute("INSERT INTO aux.t VALUES(2, 0)")
+                        io_error(con.execute, "COMMIT")
+                        abandon(con)
+                    con.execute("PRAGMA aux.wal_checkpoint").fetchall()
+                    con.execute("DETACH aux")
+                    if behind == "restart":
+                        con.execute("PRAGMA wal_checkpoint").fetchall()
+                        con.execute("INSERT INTO other VALUES(1)")
+                    con.close()
+                    shard.replica.check(one_generation=True)
+                    out = t.path("now.db")
+                    shard.replica.restore(out)
+                    check(2 in ids_of_file(shard.path), "the first database has its transaction")
+                    check_equal(ids_of_file(out), ids_of_file(shard.path), "rows in the replica")
 
 
 @test(*NEEDS, timeout=120)

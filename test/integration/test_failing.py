@@ -292,6 +292,29 @@ def a_full_disk_under_the_database(t):
 
 
 @test(*NEEDS, "mount", timeout=60)
+def a_full_disk_at_the_first_open(t):
+    """There is no room for our own files: the application goes on, as far as SQLite can, and it is replicated when there is."""
+    with Tmpfs(t.path("disk"), "8m") as disk:
+        shard = Shard(t, data=disk.folder)
+        con = shim.plain(shard.path, pragmas=("journal_mode=WAL",))
+        chain.create(con)
+        con.close()
+        disk.fill()
+        code = ("import sys\n"
+                "from ljtest import shim\n"
+                "con = shim.connect(sys.argv[1], sys.argv[2])\n"
+                "print(shim.status(con)['state'])\n")
+        status, out, errors = python(code, arguments=(shard.path, shard.base))
+        check_equal(status, 0, "the process that opens it: " + errors)
+        check("not replicating: cannot size" in out, out)
+        disk.free()
+        con = shard.open()
+        n = shard.write(con, 5)
+        con.close()
+        check_equal(shard.check_restores("closed"), n, "last link")
+
+
+@test(*NEEDS, "mount", timeout=60)
 def a_full_disk_and_a_failing_replica_at_once(t):
     """Nowhere to spool to: commits go on while SQLite itself can make them."""
     with Tmpfs(t.path("disk"), "8m") as disk:

@@ -12,7 +12,7 @@ import resource
 import sqlite3
 import subprocess
 
-from shard import Shard, foreign, python, timed, wait_caught_up
+from shard import Shard, foreign, must_fail, python, timed, wait_caught_up
 
 from ljtest import chain, cli, fasts3, harness, pages, shim
 from ljtest.broken import FileInTheWay, Tmpfs
@@ -121,12 +121,30 @@ def snapshot_objects(store, prefix):
     return [(key, store.request("GET", "/bucket/" + key)[2]) for key in keys]
 
 
-@test(*NEEDS, "lz4", timeout=300)
+def by_a_checkpoint(shard, con):
+    con.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def by_a_lock_of_the_whole_file(shard, con):
+    """Which is refused, and asked for by a connection that has not mapped the wal-index."""
+    two = shim.connect(shard.path, shard.base, busy=0.1, sync_interval="100ms")
+    two.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+    check("locked" in must_fail(two.execute, "SELECT 1 FROM bulk"), "a lock of the whole file")
+    two.close()
+
+
+@test(*NEEDS, "lz4", timeout=600)
 def a_foreign_checkpoint_ends_a_snapshot(t):
     """Another process overwrites pages that a snapshot has yet to read, and nobody saves them: that snapshot must not come to be."""
+    for give_back in (by_a_checkpoint, by_a_lock_of_the_whole_file):
+        with t.part(give_back.__name__):
+            foreign_checkpoint(t, give_back)
+
+
+def foreign_checkpoint(t, give_back):
     with fasts3.FastS3(delay_ms=1) as store:
         os.environ.update(store.env)
-        shard = Shard(t, base=store.url("bucket", "foreign"))
+        shard = Shard(t, give_back.__name__, base=store.url("bucket", "foreign"))
         con = shard.open(sync_interval="100ms", pragmas=("wal_autocheckpoint=0",))
         con.execute("CREATE TABLE bulk(id INTEGER PRIMARY KEY, who TEXT, body BLOB)")
         con.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) "
@@ -143,7 +161,7 @@ def a_foreign_checkpoint_ends_a_snapshot(t):
             pass  # it goes on without us
         wait_for(lambda: store.stats()["requests"]["create_upload"] > uploads, "the snapshot's upload", 60)
         con.execute("UPDATE bulk SET who = 'second' WHERE id = 7")
-        con.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # the read mark goes
+        give_back(shard, con)  # the read mark goes
         foreign(shard.path, "UPDATE bulk SET who = 'third' WHERE id < 500 OR id > 19500", "PRAGMA wal_checkpoint(PASSIVE)")
         check_equal(shim.status(con)["snapshots"], snapshots, "snapshots: this one was over before the other process wrote")
         store.control(delay_ms=1)

@@ -4,6 +4,7 @@
 import os
 import subprocess
 
+from held import Hold
 from shard import Shard, python
 
 from ljtest import chain, harness, native, shim
@@ -11,6 +12,16 @@ from ljtest.harness import check, check_equal, test
 
 NEEDS = ("shim", "load_extension")
 HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+# forks a child that lives until the file `ended` is there, and is killed
+OUTLIVED = ("if os.fork() == 0:\n"
+            "    for fd in (0, 1, 2): os.close(fd)\n"
+            "    open(ended + '.child', 'w').close()\n"
+            "    while not os.path.exists(ended): time.sleep(0.01)\n"
+            "    os._exit(0)\n"
+            "while not os.path.exists(ended + '.child'): time.sleep(0.001)\n"
+            "os.kill(os.getpid(), signal.SIGKILL)\n")
 
 
 def late(kind, folder):
@@ -115,6 +126,30 @@ def a_child_forked_during_a_restore_keeps_no_lock(t):
 
 
 @test(*NEEDS, timeout=120)
+def a_child_that_outlives_a_restore_keeps_no_lock(t):
+    """The process that restores is killed, and a child that it had forked meanwhile lives on: who comes next restores."""
+    shard = Shard(t)
+    con = shard.open()
+    n = shard.write(con, 3)
+    con.close()
+    folder, ended = t.folder("late"), t.path("ended")
+    code = ("import glob, os, signal, sys, threading, time\n"
+            "from ljtest import shim\n"
+            "path, base, late, ended = sys.argv[1:]\n"
+            "shim.load()\n"
+            "for name in glob.glob(path + '*'): os.unlink(name)\n"
+            "threading.Thread(target=lambda: shim.connect(path, base), daemon=True).start()\n"
+            "while not os.path.exists(late + '/held'): time.sleep(0.001)\n" + OUTLIVED)
+    t.cleanup(lambda: open(ended, "w").close())
+    status, _, errors = python(code, late("flock", folder), 60, (shard.path, shard.base, folder, ended))
+    check_equal(status, -9, "the process that restores: " + errors)
+    code = ("import sys\n"
+            "from ljtest import chain, shim\n"
+            "print(chain.last(shim.connect(*sys.argv[1:])))\n")
+    check_equal(run(code, {}, (shard.path, shard.base), "the next one"), [str(n)], "last link")
+
+
+@test(*NEEDS, timeout=120)
 def a_child_forked_while_a_thread_opens(t):
     """The thread is reading the defaults; the child opens a database of its own all the same."""
     one, two = Shard(t, name="shard_0"), Shard(t, name="shard_1")
@@ -139,6 +174,64 @@ def a_child_forked_while_a_thread_opens(t):
     ended = run(code, late("lock", folder), (one.path, two.path, one.base, folder), "the child opens")
     check_equal(ended, ["0"], "status of the child")
     check_equal(two.replica.counts()[1], 1, "snapshots of the child's database")
+
+
+@test(*NEEDS, timeout=120)
+def one_enters_wal_mode_while_another_opens(t):
+    """What the one that opens has read of the file is over when it says so; and it reads nothing more."""
+    shard = Shard(t)
+    folder = os.path.dirname(shard.data)
+    hold = Hold(folder, "head")
+    code = ("import os, random, sys, threading, time\n"
+            "from ljtest import chain, shim\n"
+            "path, base, folder = sys.argv[1:]\n"
+            "con = shim.connect(path, base)\n"
+            "chain.create(con)\n"
+            "thread = threading.Thread(target=lambda: shim.connect(path, base))\n"
+            "thread.start()\n"
+            "while not os.path.exists(folder + '/held'): time.sleep(0.001)\n"
+            "con.execute('PRAGMA journal_mode=WAL').fetchall()\n"
+            "n = chain.commit_one(con, random.Random(1))\n"
+            "open(folder + '/go', 'w').close()\n"
+            "thread.join()\n"
+            "shim.sync(con)\n"
+            "con.close()\n"
+            "print(n)\n")
+    seen = run(code, hold.environment(), (shard.path, shard.base, folder), "the switch")
+    check_equal(shard.check_restores("closed", one_generation=False), int(seen[0]), "last link")
+
+
+@test(*NEEDS, timeout=120)
+def a_child_forked_while_the_wal_is_looked_through(t):
+    """The parent is killed then, and the child lives on: it keeps no lock of the database, which another process can open."""
+    shard = Shard(t)
+    code = ("import os, sys\n"
+            "from ljtest import chain, shim\n"
+            "con = shim.open_wal(*sys.argv[1:], pragmas=['wal_autocheckpoint=0'])\n"
+            "chain.create(con)\n"
+            "import random\n"
+            "for _ in range(40): chain.commit_one(con, random.Random(1), 'a', payload_bytes=(5000, 5000))\n"
+            "shim.sync(con)\n"
+            "os._exit(0)\n")
+    run(code, {}, (shard.path, shard.base), "leaving a WAL")
+    folder = os.path.dirname(shard.data)
+    hold = Hold(folder, "verify")
+    code = ("import os, signal, sys, threading, time\n"
+            "from ljtest import shim\n"
+            "path, base, folder, ended = sys.argv[1:]\n"
+            "shim.load()\n"
+            "threading.Thread(target=lambda: shim.connect(path, base), daemon=True).start()\n"
+            "while not os.path.exists(folder + '/held'): time.sleep(0.001)\n" + OUTLIVED)
+    ended = t.path("ended")
+    t.cleanup(lambda: open(ended, "w").close())
+    status, _, errors = python(code, hold.environment(), 60, (shard.path, shard.base, folder, ended))
+    check_equal(status, -9, "the process that opens: " + errors)
+    con = shard.open(create=False)
+    n = shard.write(con, 2)
+    shim.sync(con)
+    check_equal(shim.status(con)["state"], "replicating", "state")
+    con.close()
+    check_equal(shard.check_restores("closed", snapshots=1, killed=True), n, "last link")
 
 
 if __name__ == "__main__":

@@ -244,6 +244,17 @@ def a_folder_that_is_mounted_twice(t):
     n = shard.write(con, 3)
     con.close()
     check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
+    # the other name is the last one that is closed: the WAL goes under it
+    con = shard.open()
+    two = shim.connect(os.path.join(twin, "shard_0.db"), shard.base)
+    shard.write(two, 3)
+    con.close()
+    shard.write(two, 3)
+    two.close()
+    con = shard.open()
+    n = shard.write(con, 3)
+    con.close()
+    check_equal(shard.check_restores("closed by the other name", snapshots=1), n, "last link")
 
 
 if __name__ == "__main__":

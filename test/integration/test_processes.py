@@ -108,6 +108,44 @@ def commits_of_a_standby_are_shipped_at_once(t):
     finish(shard, [other, leader], "in the end")
 
 
+@test(*NEEDS, timeout=60)
+def a_sync_is_for_the_commits_of_all(t):
+    """litejoin_sync in a process that has not looked since, or never: what others have committed is in the replica behind it."""
+    shard = Shard(t, sync_interval="1h")
+    leader, other = Peer(shard), Peer(shard)
+    other.sync()
+    for turn in range(3):
+        n = leader.write(2)
+        other.sync()
+        check_equal(shard.restore_now("by a standby, %d" % turn), n, "last link in the replica")
+        n = other.write(2)
+        leader.sync()
+        check_equal(shard.restore_now("by the uploader, %d" % turn), n, "last link in the replica")
+        n = leader.write(1)
+        late = Peer(shard, opened=False)
+        late.connect()
+        late.sync()
+        check_equal(shard.restore_now("by one that has read nothing, %d" % turn), n, "last link in the replica")
+        late.close()
+        late.end()
+    finish(shard, [other, leader], "in the end")
+
+
+@test(*NEEDS, timeout=60)
+def who_opens_beside_another_goes_on_when_that_has_ended(t):
+    """Opened and not read while the other one writes, checkpoints and closes: the first read behind that continues."""
+    shard = Shard(t)
+    leader = Peer(shard)
+    leader.write(3)
+    late = Peer(shard, opened=False)
+    late.connect()
+    leader.write(3)
+    leader.close()
+    leader.end()
+    n = late.write(2)
+    check_equal(finish(shard, [late], "in the end"), n, "last link")
+
+
 def started(shard, mebibytes=0):
     """A database with a first snapshot, and an uploader that has opened it and read nothing."""
     con = shard.open()

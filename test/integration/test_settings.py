@@ -103,6 +103,94 @@ def wal_settings(t):
             end(t, shard, con, n, "closed")
 
 
+@test(*NEEDS)
+def loaded_again_and_again(t):
+    """As by programs that load it for each connection: nothing is left of that. A log file that was moved away is made anew."""
+    code = ("import os, sqlite3, sys\n"
+            "extension, path = sys.argv[1:]\n"
+            "def load():\n"
+            "    con = sqlite3.connect(':memory:')\n"
+            "    con.enable_load_extension(True)\n"
+            "    con.load_extension(extension)\n"
+            "    con.close()\n"
+            "def opened(): return len(os.listdir('/proc/self/fd'))\n"
+            "load()\n"
+            "before = opened()\n"
+            "for _ in range(20): load()\n"
+            "print(opened() - before)\n"
+            "os.rename(path, path + '.1')\n"
+            "load()\n"
+            "print(os.path.exists(path))\n")
+    path = t.path("loaded.log")
+    status, out, errors = python(code, {"LITEJOIN_LOG_FILE": path}, arguments=(harness.extension_path(), path))
+    check_equal(status, 0, "process: " + errors)
+    check_equal(out.split(), ["0", "True"], "descriptors that stay, and whether there is a new log file")
+
+
+@test(*NEEDS)
+def registered_again_it_stays_the_default(t):
+    """A later registration replaces the defaults of options; databases that name no VFS go on being replicated."""
+    code = ("import ctypes, os, sqlite3, sys\n"
+            "from ljtest import harness, shim\n"
+            "shim.load()\n"
+            "def state(name):\n"
+            "    return sqlite3.connect(os.path.join(sys.argv[1], name)).execute('PRAGMA litejoin_status').fetchone()\n"
+            "print(state('one.db') is not None)\n"
+            "del os.environ['LITEJOIN_DEFAULT_VFS']\n"
+            "assert ctypes.CDLL(harness.extension_path()).litejoin_vfs_register(None) == 0\n"
+            "print(state('two.db') is not None)\n")
+    status, out, errors = python(code, {"LITEJOIN_DEFAULT_VFS": "on"}, arguments=(t.folder("data"),))
+    check_equal(status, 0, "process: " + errors)
+    check_equal(out.split(), ["True", "True"], "opened through the VFS")
+
+
+@test(*NEEDS)
+def an_sqlite_that_was_set_to_one_thread(t):
+    """Threads of ours could not share its VFS with the application: the extension says so instead of loading."""
+    code = ("import ctypes, sys\n"
+            "lib = ctypes.CDLL('libsqlite3.so.0')\n"
+            "con, text = ctypes.c_void_p(), ctypes.c_char_p()\n"
+            "if int(sys.argv[2]): assert lib.sqlite3_config(1) == 0\n"
+            "assert lib.sqlite3_open(b':memory:', ctypes.byref(con)) == 0\n"
+            "assert lib.sqlite3_enable_load_extension(con, 1) == 0\n"
+            "print(lib.sqlite3_load_extension(con, sys.argv[1].encode(), None, ctypes.byref(text)), text.value)\n")
+    for single, expected in ((0, "0 None"), (1, "SQLITE_CONFIG_SINGLETHREAD")):
+        status, out, errors = python(code, arguments=(harness.extension_path(), single))
+        check_equal(status, 0, "process: " + errors)
+        check(expected in out, out)
+
+
+@test(*NEEDS)
+def a_rollback_under_exclusive_locking(t):
+    """Frames whose checksums were to be computed at the commit; when the lock is back, what others commit is seen all the same."""
+    for durability in ("local", "remote"):
+        with t.part(durability):
+            shard = Shard(t, durability)
+            con = shard.open(pragmas=("cache_size=5",))
+            con.execute("CREATE TABLE bulk(a)")
+            con.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+            con.execute("BEGIN")
+            for _ in range(3):
+                con.executemany("INSERT INTO bulk VALUES(randomblob(900))", [()] * 40)
+                con.execute("UPDATE bulk SET a = randomblob(900)")
+            con.execute("ROLLBACK")
+            con.execute("PRAGMA locking_mode=NORMAL").fetchall()
+            con.execute("SELECT count(*) FROM bulk").fetchall()
+            other = shard.open(create=False, durability=durability)
+            n = shard.write(other, 3)
+            shim.sync(other)
+            check_equal(shard.restore_now("behind the rollback"), n, "last link in the replica")
+            crash = t.path(durability, "crash.db")
+            for tail in ("", "-wal"):
+                shutil.copyfile(shard.path + tail, crash + tail)
+            check_equal(chain.verify_file(crash, "after a crash"), n, "last link after a crash")
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            n = shard.write(other, 3)
+            other.close()
+            con.close()
+            check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
+
+
 @test(*NEEDS, timeout=240)
 def page_sizes_and_vacuum(t):
     for page_size, auto_vacuum in ((512, "FULL"), (1024, "INCREMENTAL"), (2048, "NONE"), (4096, "FULL"), (8192, "INCREMENTAL"),

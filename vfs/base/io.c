@@ -14,11 +14,28 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/str.h"
 
+#define STDIO_LAST 2
+
+/*
+ * Where the host has closed its standard output or error, a file would get their number, and what the host or a library of its prints
+ * would go into it. SQLite keeps away from them likewise.
+ */
+static int above_stdio(int fd)
+{
+    if (fd < 0 || fd > STDIO_LAST)
+        return fd;
+    int above = fcntl(fd, F_DUPFD_CLOEXEC, STDIO_LAST + 1);
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return above;
+}
+
 lj_code lj_io_open(const char *path, int flags, mode_t mode, int *ret_fd, lj_error *err)
 {
     int fd;
     do {
-        fd = open(path, flags | O_CLOEXEC, mode);
+        fd = above_stdio(open(path, flags | O_CLOEXEC, mode));
     } while (fd < 0 && errno == EINTR);
     if (fd < 0)
         return lj_error_errno(err, errno, "cannot open %s", path);

@@ -20,7 +20,7 @@ static inline void lj_closedirp(DIR **dir)
         closedir(*dir);
 }
 
-/* open(2) with O_CLOEXEC; on success *ret_fd is owned by the caller. `path` is named in the error. */
+/* open(2) with O_CLOEXEC, never 0 to 2; on success *ret_fd is owned by the caller. `path` is named in the error. */
 LJ_WARN_UNUSED lj_code lj_io_open(const char *path, int flags, mode_t mode, int *ret_fd,
                                   lj_error *err);
 /* Opens DIR/NAME.tmp anew for reading and writing and takes its name away: it is gone with its descriptor. */

@@ -21,7 +21,8 @@ typedef struct {
     bool has_record;
     lj_life life;
     bool touched;
-    lj_chain chain; /* what comes out */
+    lj_identity now; /* of the database file; valid with an empty WAL */
+    lj_chain chain;  /* what comes out */
     uint64_t safe_frames;
     char reason[192]; /* why not */
 } decision;
@@ -36,15 +37,14 @@ static bool refuse(decision *d, const char *fmt, ...)
     return false;
 }
 
-/* The frame in front of the shipped offset is the one that was shipped. */
-static bool shipped_frame_unchanged(const decision *d)
+/* The last of so many frames is the one that the position file has the checksum of, and so are all before it. */
+static bool frames_unchanged(const decision *d, uint64_t frames)
 {
     lj_error err = LJ_ERROR_INIT;
     LJ_CLEANUP(lj_walfile_close) lj_walfile file = LJ_WALFILE_INIT;
     if (lj_walfile_refresh(&file, d->db->wal_path, &err) != LJ_OK ||
         !lj_wal_salt_eq(file.header.salt, d->life.salt))
         return false;
-    uint64_t frames = lj_wal_frames_below(d->saved.page_size, d->saved.at.offset);
     if (frames == 0)
         return lj_wal_cksum_eq(file.header.cksum, d->saved.sum);
     lj_wal_frame frame;
@@ -62,7 +62,7 @@ static bool continue_in_life(decision *d)
                       "the replica is ahead: it has %" PRIu64
                       " frames of this WAL, the local file %" PRIu64,
                       shipped, d->life.frames);
-    if (saved->page_size != d->life.page_size || !shipped_frame_unchanged(d))
+    if (saved->page_size != d->life.page_size || !frames_unchanged(d, shipped))
         return refuse(d, "the local WAL is not the one that was shipped up to offset %" PRIu64,
                       saved->at.offset);
     d->chain.index = saved->at.index;
@@ -78,6 +78,12 @@ static bool continue_from_base(decision *d)
                       "the replica is ahead: its snapshot has %" PRIu64
                       " frames of this WAL, the local file %" PRIu64,
                       saved->base_frames, d->life.frames);
+    /* a position file of a build before did not say */
+    bool has_sum = lj_wal_salt_eq(saved->salt, saved->base_salt);
+    if (has_sum &&
+        (saved->page_size != d->life.page_size || !frames_unchanged(d, saved->base_frames)))
+        return refuse(d, "the local WAL is not the one that the snapshot has %" PRIu64 " frames of",
+                      saved->base_frames);
     d->chain.index = saved->at.index;
     d->chain.base_frames = saved->base_frames;
     d->chain.unused = d->life.frames == saved->base_frames;
@@ -179,7 +185,7 @@ static bool still_empty(decision *d)
 {
     d->chain.sealed = true;
     d->chain.emptied = true;
-    d->chain.identity = d->db->opened_identity;
+    d->chain.identity = d->now;
     d->chain.has_next = d->has_record && d->record.has_next;
     d->chain.next_salt = d->record.next_salt;
     return true;
@@ -188,12 +194,13 @@ static bool still_empty(decision *d)
 static bool decide_without_frames(decision *d)
 {
     const lj_saved_position *saved = &d->saved;
-    const lj_identity *now = &d->db->opened_identity;
+    const lj_identity *now = &d->now;
     if (!d->db->has_opened_identity)
         return refuse(d, "the database file is new");
-    lj_identity current;
-    if (d->db->ready_failures > 0 &&
-        (!lj_identity_of(d->db->path, &current) || !lj_identity_eq(&current, now)))
+    /* of this moment: others may have had the database since it was opened here */
+    if (!lj_identity_of(d->db->path, &d->now))
+        return refuse(d, "the database file cannot be looked at");
+    if (d->db->ready_failures > 0 && !lj_identity_eq(now, &d->db->opened_identity))
         return refuse(d, "the database file changed while its state could not be read");
     if (saved->at.offset == 0 && !saved->has_base && saved->has_identity &&
         lj_identity_eq(&saved->identity, now)) {

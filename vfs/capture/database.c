@@ -39,6 +39,7 @@ lj_code lj_db_new(const char *path, const char *replica_url, const lj_db_options
     if (db == NULL)
         return lj_error_nomem(err);
     db->lock_fd = -1;
+    atomic_init(&db->entering_fd, -1);
     db->options = *options;
     db->wake = wake;
     db->path = lj_str_dup(path);

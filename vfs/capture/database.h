@@ -107,11 +107,12 @@ struct lj_db {
     bool
         snapshots_only; /* the WAL does not verify: until it restarts, generations are snapshots alone */
     lj_life life;
-    lj_chain chain;    /* shared */
-    lj_shared *shared; /* NULL until ready */
-    int lock_fd;       /* seat.h; -1 until ready */
-    bool sharing;      /* takes part in the session: the fields marked "shared" follow the page */
-    bool entered;      /* between enter and leave, with the page's lock */
+    lj_chain chain;         /* shared */
+    lj_shared *shared;      /* NULL until ready */
+    int lock_fd;            /* seat.h; -1 until ready */
+    atomic_int entering_fd; /* the same while a place is looked for (fork closes it); else -1 */
+    bool sharing; /* takes part in the session: the fields marked "shared" follow the page */
+    bool entered; /* between enter and leave, with the page's lock */
     uint64_t page_version; /* of the page, when it was read last */
     lj_session page_read;  /* the page as it was then */
     uint64_t session_life; /* shared. Number and salts of the life begun last */

@@ -216,6 +216,7 @@ static void sit_down(lj_db *db, int fd, lj_shared *shared)
     pthread_mutex_lock(&db->mutex);
     db->lock_fd = fd;
     db->shared = shared;
+    atomic_store(&db->entering_fd, -1);
     pthread_mutex_unlock(&db->mutex);
 }
 
@@ -229,6 +230,7 @@ static bool take_place(lj_db *db, lj_db_first_look_fn look, void *ctx, bool only
         no_place(db, LJ_DB_STOPPED, &err);
         return false;
     }
+    atomic_store(&db->entering_fd, fd); /* before anything is locked through it */
     place got = find_place(db, fd, shared, !only_alone && db->ready_failures == 0);
     bool good = got == PLACE_ALONE ? look == NULL || look(ctx) : got == PLACE_JOINED && !only_alone;
     if (good) {
@@ -236,6 +238,7 @@ static bool take_place(lj_db *db, lj_db_first_look_fn look, void *ctx, bool only
     } else {
         if (got != PLACE_ALONE && got != PLACE_JOINED && !only_alone)
             explain(db, shared, got);
+        atomic_store(&db->entering_fd, -1);
         lj_seat_leave(fd);
         lj_shared_close(shared);
         return false;

@@ -157,15 +157,28 @@ static bool newest_slot(const lj_shared *shared, shared_slot *ret_slot)
     return false;
 }
 
+/*
+ * Blocks, not a hole: a store into the mapping that meets a full disk is a SIGBUS in the application. A hole only where the file
+ * system has nothing else to offer.
+ */
+static lj_code make_room(int fd, const char *path, lj_error *err)
+{
+    int failed;
+    do
+        failed = posix_fallocate(fd, 0, SHARED_BYTES);
+    while (failed == EINTR);
+    if ((failed == EOPNOTSUPP || failed == EINVAL) && ftruncate(fd, SHARED_BYTES) == 0)
+        failed = 0;
+    return failed == 0 ? LJ_OK : lj_error_errno(err, failed, "cannot size %s", path);
+}
+
 lj_code lj_shared_open(const char *path, lj_shared **ret_shared, lj_error *err)
 {
     _Static_assert(sizeof(shared_page) <= SHARED_BYTES, "both slots fit in the page");
     _Static_assert(offsetof(shared_slot, check) % sizeof(uint64_t) == 0, "checked by words");
     LJ_CLEANUP(lj_closep) int fd = -1;
     LJ_TRY(lj_io_open(path, O_RDWR | O_CREAT, 0600, &fd, err));
-    /* blocks, not a hole: a store into the mapping must not meet a full disk */
-    if (posix_fallocate(fd, 0, SHARED_BYTES) != 0 && ftruncate(fd, SHARED_BYTES) != 0)
-        return lj_error_errno(err, errno, "cannot size %s", path);
+    LJ_TRY(make_room(fd, path, err));
     lj_shared *shared = calloc(1, sizeof(*shared));
     if (shared == NULL)
         return lj_error_nomem(err);

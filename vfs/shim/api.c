@@ -122,16 +122,21 @@ static lj_file *find_file(sqlite3 *db, const char *schema)
     return NULL;
 }
 
-/* The replicated database behind a schema; NULL when there is none. */
+/* The replicated database behind a schema, with what was committed in it until now; NULL when there is none. */
 static lj_db *find_db(sqlite3 *db, const char *schema)
 {
-    const lj_file *file = find_file(db, schema);
+    lj_file *file = find_file(db, schema);
     if (file == NULL)
         return NULL;
-    if (lj_open_alive(file->open))
-        return file->open->db;
-    set_not_found(schema, "replicated by");
-    return NULL;
+    if (!lj_open_alive(file->open)) {
+        set_not_found(schema, "replicated by");
+        return NULL;
+    }
+    sqlite3_mutex *mutex = sqlite3_db_mutex(db);
+    sqlite3_mutex_enter(mutex);
+    lj_event_look(file);
+    sqlite3_mutex_leave(mutex);
+    return file->open->db;
 }
 
 static int wait_result(lj_code code, const lj_error *err)

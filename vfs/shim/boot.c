@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -104,11 +105,35 @@ static lj_code restore_locked(lj_storage *storage, const lj_restore_plan *plan,
     return LJ_OK;
 }
 
+/* The locks of restores that are under way; -1 = none. More than these at once are not known to a child. */
+static atomic_int locks[] = {-1, -1, -1, -1, -1, -1, -1, -1};
+
+static void note_lock(int from, int to)
+{
+    for (size_t i = 0; i < LJ_ARRAY_LEN(locks); i++) {
+        int expected = from;
+        if (atomic_compare_exchange_strong(&locks[i], &expected, to))
+            return;
+    }
+}
+
+/* Else a restore whose process is killed would stay locked for as long as a child of it lives. */
+void lj_boot_in_child(void)
+{
+    for (size_t i = 0; i < LJ_ARRAY_LEN(locks); i++) {
+        int fd = atomic_exchange(&locks[i], -1);
+        if (fd >= 0)
+            close(fd);
+    }
+}
+
 /* Unlocked, not only closed: a child that was forked meanwhile has the descriptor too, and would keep the lock. */
 static void unlock(int *fd)
 {
-    if (*fd >= 0)
+    if (*fd >= 0) {
         (void)flock(*fd, LOCK_UN);
+        note_lock(*fd, -1);
+    }
     lj_closep(fd);
 }
 
@@ -123,6 +148,7 @@ static lj_code restore_under_lock(lj_storage *storage, const lj_restore_plan *pl
     LJ_TRY(lj_io_mkdirs(state_dir, 0700, err));
     LJ_CLEANUP(unlock) int fd = -1;
     LJ_TRY(lj_io_open(lock, O_RDWR | O_CREAT, 0600, &fd, err));
+    note_lock(-1, fd);
     while (flock(fd, LOCK_EX) != 0) {
         if (errno != EINTR)
             return lj_error_errno(err, errno, "cannot lock %s", lock);

@@ -124,6 +124,7 @@ void lj_durable_published(lj_file *file)
         return;
     wal->commit_body = 0;
     wal->commit_final = false;
+    wal->synced = false; /* others write now, and this connection may checkpoint that */
     check_published(wal);
 }
 
@@ -231,12 +232,19 @@ void lj_durable_db_write(lj_file *file, const void *data, int len, sqlite3_int64
         file->db_format = ((const uint8_t *)data)[18];
 }
 
-int lj_durable_db_sync(lj_file *file)
+static void forget_writes(lj_file *file)
 {
-    bool commit = file->db_written && !file->refusing && file->db_format != 2; /* 2: to WAL mode */
     file->db_written = false;
     file->db_format = 0;
     file->refusing = false;
+    file->recovering = false;
+}
+
+int lj_durable_db_sync(lj_file *file)
+{
+    bool commit = file->db_written && !file->refusing && !file->recovering &&
+                  file->db_format != 2; /* 2: to WAL mode */
+    forget_writes(file);
     if (!commit || file->durability == LJ_DURABILITY_LOCAL || file->degrade)
         return SQLITE_OK;
     file->refusing = true;
@@ -251,7 +259,14 @@ int lj_durable_db_sync(lj_file *file)
 
 void lj_durable_db_unlock(lj_file *file)
 {
-    file->db_written = false;
-    file->db_format = 0;
-    file->refusing = false;
+    forget_writes(file);
+}
+
+/*
+ * A transaction of SQLite's takes RESERVED first. Who goes from SHARED to EXCLUSIVE has found a hot journal; or it leaves WAL mode,
+ * with the WAL open.
+ */
+void lj_durable_db_locked(lj_file *file)
+{
+    file->recovering = file->lock_level == SQLITE_LOCK_SHARED && file->partner == NULL;
 }

@@ -111,6 +111,17 @@ void lj_event_exclusive_commit(lj_file *file)
     lj_durable_published(file);
 }
 
+/*
+ * A transaction that is rolled back under exclusive locking ends without a call. What it left without checksums (repair.c) would
+ * keep everybody of this process from looking, for ever.
+ */
+void lj_event_end_exclusive(lj_file *file)
+{
+    if (file->lock_level == SQLITE_LOCK_EXCLUSIVE && file->partner != NULL &&
+        lj_open_alive(file->open))
+        lj_repair_forget(file->partner);
+}
+
 /* ------------------------------------------------------------------ the WAL file */
 
 /*
@@ -146,12 +157,32 @@ void lj_event_first_open(lj_open *open, bool wal_mode)
         lj_db_ready_alone(open->db, scan_first, open);
 }
 
+/* Beside other processes the caller looks. */
+static bool scan_if_alone(void *ctx)
+{
+    lj_open *open = ctx;
+    pthread_mutex_lock(&open->db->mutex);
+    bool alone = !open->db->sharing;
+    pthread_mutex_unlock(&open->db->mutex);
+    return !alone || scan_first(open);
+}
+
+void lj_event_look(lj_file *file)
+{
+    lj_db *db = file->open->db;
+    /* opened beside other processes, and not read since */
+    if (!atomic_load(&db->ready) && lj_journal_mode_of(file->lower) == LJ_JOURNAL_WAL)
+        lj_db_ready(db, scan_if_alone, file->open);
+    db->shim.look(db->shim.ctx);
+}
+
 void lj_event_wal_opened(lj_file *wal)
 {
     lj_file *file = wal->partner;
     lj_wal_header header;
     lj_db_outside_wal(file->open->db, false);
     lj_db_journal_mode(file->open->db, NULL);
+    file->recovering = false; /* the lock was for the WAL, in exclusive mode */
     if (file->lock_level < SQLITE_LOCK_EXCLUSIVE || file->index != NULL)
         return;
     /* the wal-index is in SQLite's own memory: all that is known of the WAL comes from its bytes */
@@ -381,13 +412,30 @@ static lj_image_place place_of(const volatile void *index)
     return place;
 }
 
+/* By a handle that has not mapped the wal-index through any other one that has. */
+static bool place_now(const lj_file *file, lj_image_place *ret_place)
+{
+    lj_open *open = file->open;
+    const volatile void *index = file->index;
+    if (index == NULL)
+        pthread_mutex_lock(&open->view_mutex);
+    bool there = index != NULL || open->views != NULL;
+    if (there)
+        *ret_place = place_of(index != NULL ? index : open->views->index);
+    if (index == NULL)
+        pthread_mutex_unlock(&open->view_mutex);
+    return there;
+}
+
 bool lj_event_give_way(lj_file *file)
 {
     lj_image_guard *guard = &file->open->guard;
-    if (file->index == NULL)
-        return lj_image_convert(guard, NULL);
-    lj_image_place now = place_of(file->index);
-    return lj_image_convert(guard, &now);
+    lj_image_place now;
+    if (place_now(file, &now))
+        return lj_image_convert(guard, &now);
+    /* what another process checkpoints from here on could not be told from what was before: an image with a mark is given up */
+    lj_image_yield(guard);
+    return false;
 }
 
 /* The locks under which the database file is written, or the WAL begun anew. */

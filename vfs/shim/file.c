@@ -137,8 +137,10 @@ static int file_lock(sqlite3_file *f, int level)
         lj_event_make_room(file, true);
         rc = METHODS(f)->xLock(LOWER(f), level);
     }
-    if (rc == SQLITE_OK && level == SQLITE_LOCK_EXCLUSIVE && live(file))
+    if (rc == SQLITE_OK && level == SQLITE_LOCK_EXCLUSIVE && live(file)) {
+        lj_durable_db_locked(file);
         lj_readguard_close(file->open);
+    }
     if (rc == SQLITE_OK && level > file->lock_level)
         lj_view_locked(file, level);
     return rc;
@@ -148,6 +150,8 @@ static int file_unlock(sqlite3_file *f, int level)
 {
     if (level < SQLITE_LOCK_RESERVED && !SELF(f)->is_wal)
         lj_durable_db_unlock(SELF(f));
+    if (level < SQLITE_LOCK_EXCLUSIVE)
+        lj_event_end_exclusive(SELF(f));
     if (level == SQLITE_LOCK_NONE && lj_view_unlocking(SELF(f)))
         lj_readguard_close(
             SELF(f)->open); /* a wal-index may be mapped only under a lock of the file */
@@ -217,6 +221,8 @@ static int file_control(sqlite3_file *f, int op, void *arg)
             break;
         }
         case SQLITE_FCNTL_CKPT_START:
+            /* of a COMMIT over several databases that failed in a later one nothing else tells: before its frames can go */
+            lj_event_exclusive_commit(file);
             file->checkpointing = true;
             break;
         case SQLITE_FCNTL_CKPT_DONE:

@@ -65,7 +65,8 @@ struct lj_file {
     bool waited;     /* that transaction waited before it was published, or was let go */
     bool db_written; /* rollback-journal mode: written since the last FCNTL_SYNC or unlock ... */
     uint8_t db_format; /* ... and byte 18 of page 1 as it was written, 0 = not written */
-    bool refusing;     /* ... and COMMIT was refused: what follows is its rollback */
+    bool refusing;     /* ... and COMMIT was refused: what follows is its rollback ... */
+    bool recovering;   /* ... or it is the rollback of a hot journal */
 
     /* WAL handle */
     bool unsummed; /* frame headers without checksums were written in this transaction (repair.c) */
@@ -84,7 +85,7 @@ struct lj_file {
     uint64_t
         pending; /* transaction that waited and is not published yet (capture/pending.h), 0 = none */
     uint64_t pending_frame; /* its commit frame */
-    bool synced;            /* nothing was written behind our own sync */
+    bool synced; /* until the transaction ends: nothing was written behind our own sync */
 };
 
 struct lj_open {
@@ -151,10 +152,11 @@ void lj_registry_remove_file(lj_file *file);
 /* The database handle whose WAL will be opened under this very pointer; NULL = none. */
 lj_file *lj_registry_file_of_wal(const char *wal_name);
 /*
- * Calls fn for the open database whose WAL has this path (compared as text), with a handle taken. Of several (the older ones
- * were moved or replaced) it is the newest. false = none.
+ * The open database whose WAL has this name, with a handle taken: the caller releases it. Of several (the older ones were moved or
+ * replaced) it is the newest. Where a folder is mounted twice the name may be another one than the database was opened by first.
+ * NULL = none.
  */
-bool lj_registry_with_wal_path(const char *wal_path, void (*fn)(lj_open *open));
+lj_open *lj_registry_take_wal(const char *wal_name);
 /* Ships what is left, at most shutdown_timeout and not past the first failure. */
 void lj_open_flush(lj_open *open);
 
@@ -217,6 +219,10 @@ void lj_event_publish(lj_file *file);
 /* The attach, if no read brought it about: in exclusive mode. */
 void lj_event_ready(lj_file *file);
 void lj_event_exclusive_commit(lj_file *file);
+/* A lock of the database file is about to be lowered from EXCLUSIVE, if that is what is held. */
+void lj_event_end_exclusive(lj_file *file);
+/* What anybody has committed until now is published: for a wait that is to be for all of it. */
+void lj_event_look(lj_file *file);
 void lj_event_wal_opened(lj_file *wal);
 /* The first handle of a database was opened: finds what a crash left in the WAL, and decides how to go on. */
 void lj_event_first_open(lj_open *open, bool wal_mode);
@@ -269,6 +275,8 @@ void lj_durable_close(lj_file *wal);
 void lj_durable_db_write(lj_file *file, const void *data, int len, sqlite3_int64 off);
 int lj_durable_db_sync(lj_file *file);
 void lj_durable_db_unlock(lj_file *file);
+/* It has got the EXCLUSIVE lock; lock_level is still the one before. */
+void lj_durable_db_locked(lj_file *file);
 /* "local", "remote", "ack". lj_durable_parse is false when `text` is none of them. */
 const char *lj_durable_name(lj_durability durability);
 bool lj_durable_parse(const char *text, lj_durability *ret_durability);
@@ -282,6 +290,8 @@ int lj_pragma(lj_file *file, char **args);
 /* ---- boot.c ---- */
 /* Restores a database that is missing or empty. LJ_OK also when there was nothing to restore. */
 LJ_WARN_UNUSED lj_code lj_boot_restore(const char *path, const lj_config *config, lj_error *err);
+/* In a forked child: closes its copies of the locks of restores. */
+void lj_boot_in_child(void);
 
 /* ---- vfs.c ---- */
 /* Registers, or takes new defaults. */

@@ -1,13 +1,16 @@
 /*
  * log_sink.c - where log lines go: sqlite3_log always; a file and the host's callback when they were named.
  *
- * Layer: shim. Thread-safety: sinks are immutable once installed and never freed (a line may be on its way through one); a
- * file is opened O_APPEND and written with one write() per line.
+ * Layer: shim. Thread-safety: sinks are immutable once installed and never freed (a line may be on its way through one), so one
+ * is used again where nothing changed: programs load the extension for each of their connections. A file is opened O_APPEND and
+ * written with one write() per line.
  */
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "vfs/base/clock.h"
@@ -47,9 +50,28 @@ static void sink(void *ctx, lj_log_level level, const char *line)
         targets->host(targets->host_ctx, (int)level, line);
 }
 
+static _Atomic(sink_targets *) newest;
+
+/* The file has that name; or there is none. */
+static bool is_open_as(int fd, const char *path)
+{
+    struct stat opened;
+    struct stat named;
+    if (fd < 0 || path == NULL)
+        return fd < 0 && path == NULL;
+    return fstat(fd, &opened) == 0 && stat(path, &named) == 0 && opened.st_dev == named.st_dev &&
+           opened.st_ino == named.st_ino;
+}
+
 lj_code lj_log_sink_install(const lj_config *config, lj_host_log host, void *host_ctx,
                             lj_error *err)
 {
+    const sink_targets *now = atomic_load(&newest);
+    if (now != NULL && now->host == host && now->host_ctx == host_ctx &&
+        is_open_as(now->fd, config->log_file)) {
+        lj_log_set_level(config->log_level);
+        return LJ_OK;
+    }
     int fd = -1;
     if (config->log_file != NULL &&
         lj_io_open(config->log_file, O_WRONLY | O_CREAT | O_APPEND, 0600, &fd, err) != LJ_OK)
@@ -61,5 +83,6 @@ lj_code lj_log_sink_install(const lj_config *config, lj_host_log host, void *hos
     }
     *targets = (sink_targets){.fd = fd, .host = host, .host_ctx = host_ctx};
     lj_log_install(sink, targets, config->log_level);
+    atomic_store(&newest, targets);
     return LJ_OK;
 }

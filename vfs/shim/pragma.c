@@ -106,6 +106,8 @@ static int pragma_wait(lj_file *file, char **args, bool snapshot)
     if (args[2] != NULL)
         code = lj_clock_parse_duration(args[2], &timeout_ns, &err);
     if (code == LJ_OK)
+        lj_event_look(file);
+    if (code == LJ_OK)
         code = snapshot ? lj_db_wait_snapshot(db, timeout_ns, &err)
                         : lj_db_wait(db, timeout_ns, false, &err);
     return code == LJ_OK ? answer_position(db, args) : answer_error(args, &err);

@@ -63,11 +63,16 @@ static void in_child(void)
     lj_process_epoch++;
     lj_vfs_after_fork(true);
     lj_bell_in_child();
+    lj_boot_in_child();
     for (lj_open *open = registry.opens; open != NULL; open = open->next) {
         if (open->ending)
             continue; /* half freed; the parent unlocks before it closes (database.c) */
+        /* the parent's descriptor keeps the lock; its thread may be looking for a place */
+        int entering_fd = atomic_load(&open->db->entering_fd);
         if (open->db->lock_fd >= 0)
-            close(open->db->lock_fd); /* the parent's descriptor keeps the lock */
+            close(open->db->lock_fd);
+        if (entering_fd >= 0 && entering_fd != open->db->lock_fd)
+            close(entering_fd);
         open->db->lock_fd = -1;
     }
     registry.opens = NULL;
@@ -434,30 +439,47 @@ void lj_registry_remove_file(lj_file *file)
     pthread_mutex_unlock(&registry.mutex);
 }
 
-lj_file *lj_registry_file_of_wal(const char *wal_name)
+static lj_file *file_of_wal_locked(const char *wal_name)
 {
-    lj_file *file = NULL;
-    pthread_mutex_lock(&registry.mutex);
-    for (lj_link *link = lj_table_first(&registry.files, name_hash(wal_name));
-         link != NULL && file == NULL; link = lj_table_next(link)) {
+    for (lj_link *link = lj_table_first(&registry.files, name_hash(wal_name)); link != NULL;
+         link = lj_table_next(link)) {
         lj_file *candidate = link->owner;
         if (candidate->wal_name == wal_name)
-            file = candidate;
+            return candidate;
     }
+    return NULL;
+}
+
+lj_file *lj_registry_file_of_wal(const char *wal_name)
+{
+    pthread_mutex_lock(&registry.mutex);
+    lj_file *file = file_of_wal_locked(wal_name);
     pthread_mutex_unlock(&registry.mutex);
     return file;
 }
 
-bool lj_registry_with_wal_path(const char *wal_path, void (*fn)(lj_open *open))
+static bool is_same_file(const char *one, const char *two)
+{
+    struct stat a;
+    struct stat b;
+    return stat(one, &a) == 0 && stat(two, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+lj_open *lj_registry_take_wal(const char *wal_name)
 {
     pthread_mutex_lock(&registry.mutex);
-    lj_open *open = of_wal_path_locked(wal_path);
+    lj_open *open = of_wal_path_locked(wal_name);
+    bool by_name = open != NULL;
+    if (!by_name) {
+        /* SQLite deletes a WAL by the pointer that it opened it with */
+        const lj_file *file = file_of_wal_locked(wal_name);
+        open = file != NULL && !file->open->ending ? file->open : NULL;
+    }
     if (open != NULL)
         open->handles++;
     pthread_mutex_unlock(&registry.mutex);
-    if (open == NULL)
-        return false;
-    fn(open);
-    lj_registry_release(open); /* the last only if a program deletes the file by itself */
-    return true;
+    if (open == NULL || by_name || is_same_file(wal_name, open->db->wal_path))
+        return open;
+    lj_registry_release(open); /* a hard link: each name has a WAL of its own */
+    return NULL;
 }

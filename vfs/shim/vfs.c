@@ -111,8 +111,12 @@ static void note_opened(lj_file *file, bool first)
     int mode = lj_journal_mode_of(file->lower);
     if (lj_autowal_at_open(file, mode))
         mode = LJ_JOURNAL_WAL;
-    if (mode == LJ_JOURNAL_ROLLBACK)
+    if (mode == LJ_JOURNAL_ROLLBACK) {
         lj_db_journal_mode(file->open->db, "delete");
+        /* another connection may have entered WAL mode since the look, and said so before us */
+        if (lj_journal_mode_of(file->lower) == LJ_JOURNAL_WAL)
+            lj_db_journal_mode(file->open->db, NULL);
+    }
     if (first)
         lj_event_first_open(file->open, mode == LJ_JOURNAL_WAL);
 }
@@ -202,23 +206,17 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int fla
 
 /* ------------------------------------------------------------------ xDelete */
 
-static void wal_going(lj_open *open)
-{
-    lj_event_wal_emptying(open, true);
-}
-
-static void wal_gone(lj_open *open)
-{
-    lj_db_wal_emptied(open->db);
-}
-
 static int vfs_delete(sqlite3_vfs *vfs, const char *name, int sync_dir)
 {
     sqlite3_vfs *base = base_of(vfs);
-    bool ours = lj_str_ends(name, "-wal") && lj_registry_with_wal_path(name, wal_going);
+    lj_open *open = lj_str_ends(name, "-wal") ? lj_registry_take_wal(name) : NULL;
+    if (open == NULL)
+        return base->xDelete(base, name, sync_dir);
+    lj_event_wal_emptying(open, true);
     int rc = base->xDelete(base, name, sync_dir);
-    if (ours && rc == SQLITE_OK)
-        lj_registry_with_wal_path(name, wal_gone);
+    if (rc == SQLITE_OK)
+        lj_db_wal_emptied(open->db);
+    lj_registry_release(open); /* the last only if a program deletes the file by itself */
     return rc;
 }
 
@@ -322,6 +320,18 @@ static sqlite3_vfs litejoin_vfs = {
 
 /* ------------------------------------------------------------------ registration */
 
+/*
+ * Threads of ours use the base VFS, whose locks are SQLite's mutexes. Behind sqlite3_config(SQLITE_CONFIG_SINGLETHREAD) these do
+ * nothing, and what is allocated is no address.
+ */
+static bool mutexes_work(void)
+{
+    sqlite3_mutex *mutex = sqlite3_mutex_alloc(SQLITE_MUTEX_FAST);
+    bool work = mutex == NULL || (uintptr_t)mutex >= 4096;
+    sqlite3_mutex_free(mutex);
+    return work;
+}
+
 static lj_code first_registration(const lj_config *config, lj_error *err)
 {
     sqlite3_vfs *base = sqlite3_vfs_find(config->base_vfs);
@@ -330,8 +340,10 @@ static lj_code first_registration(const lj_config *config, lj_error *err)
                      config->base_vfs != NULL ? config->base_vfs : "(default)");
         return lj_error_hint(err, "name one that is registered, e.g. unix");
     }
-    if (sqlite3_threadsafe() == 0) {
-        lj_error_set(err, LJ_UNSUPPORTED, "this SQLite was built with SQLITE_THREADSAFE=0");
+    if (sqlite3_threadsafe() == 0 || !mutexes_work()) {
+        lj_error_set(
+            err, LJ_UNSUPPORTED,
+            "this SQLite is not for threads (SQLITE_THREADSAFE=0 or SQLITE_CONFIG_SINGLETHREAD)");
         return lj_error_hint(err, "replicate from a second process with mode sidecar instead");
     }
     setup.base = base;
@@ -360,7 +372,10 @@ lj_code lj_vfs_setup(const lj_config *config, lj_error *err)
     pthread_mutex_unlock(&setup.mutex);
     if (code != LJ_OK)
         return code;
-    if (sqlite3_vfs_register(&litejoin_vfs, config->default_vfs) != SQLITE_OK)
+    /* registered again without being the default it would not be that any more */
+    bool there = sqlite3_vfs_find(litejoin_vfs.zName) == &litejoin_vfs;
+    if ((!there || config->default_vfs) &&
+        sqlite3_vfs_register(&litejoin_vfs, config->default_vfs) != SQLITE_OK)
         return lj_error_set(err, LJ_INTERNAL, "sqlite3_vfs_register failed");
     lj_bugs_warn_once(sqlite3_libversion_number(), sqlite3_libversion());
     return LJ_OK;

@@ -2,6 +2,7 @@
 #include "test/unit/unit.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "vfs/base/buf.h"
@@ -191,6 +192,26 @@ static void assert_content(const char *path, const char *expected)
     assert_string_equal(data, expected);
 }
 
+/* A host may have closed them, and print all the same. */
+static void no_file_takes_the_place_of_stdio(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    int saved = dup(STDIN_FILENO);
+    assert_true(saved > STDERR_FILENO);
+    close(STDIN_FILENO);
+    int fd = -1;
+    lj_code code = lj_io_open("/dev/null", O_RDONLY, 0, &fd, &err);
+    bool closed = fcntl(STDIN_FILENO, F_GETFD) < 0;
+    dup2(saved, STDIN_FILENO);
+    close(saved);
+    assert_ok(code, &err);
+    assert_true(closed);
+    assert_true(fd > STDERR_FILENO);
+    assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
+    close(fd);
+}
+
 static void files_are_swapped_whole(void **state)
 {
     (void)state;
@@ -231,6 +252,7 @@ int main(void)
         cmocka_unit_test(buffers_have_a_maximum),
         cmocka_unit_test(errors_keep_the_root),
         cmocka_unit_test(files_are_replaced_whole),
+        cmocka_unit_test(no_file_takes_the_place_of_stdio),
         cmocka_unit_test(files_are_swapped_whole),
         cmocka_unit_test(times_at_the_ends),
     };

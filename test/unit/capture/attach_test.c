@@ -254,6 +254,25 @@ static void from_the_base(void **state)
     end(&f);
 }
 
+/* The base was lost in a power cut, and somebody else has written as much again: the snapshot has pages that nobody else has. */
+static void the_base_has_other_frames(void **state)
+{
+    (void)state;
+    fixture f;
+    begin(&f, 5);
+    shipped(&f, 5); /* the checksum */
+    f.saved.at.offset = 0;
+    f.saved.has_base = true;
+    f.saved.base_salt = kit_salt(10);
+    f.saved.base_frames = 5;
+    assert_true(attach(&f));
+    assert_int_equal(f.db->chain.base_frames, 5);
+    kit_wal_begin(&f.wal, f.dir.wal_path, PAGE, 10);
+    kit_wal_commits(&f.wal, 6, 3, 100);
+    expect_refused(&f, "not the one that the snapshot has 5 frames of");
+    end(&f);
+}
+
 /* Another process committed between the decision and its end: the life is not unused any more. */
 static void base_with_late_commits(void **state)
 {
@@ -480,6 +499,28 @@ static void as_restored(void **state)
     end(&f);
 }
 
+/* Opened first and read later: what counts is the file at that moment. */
+static void changed_between_open_and_attach(void **state)
+{
+    (void)state;
+    fixture f;
+    lj_saved_position got;
+    begin(&f, 0);
+    f.saved.has_identity = lj_identity_of(f.dir.db_path, &f.saved.identity);
+    assert_true(attach(&f));
+    usleep(20 * 1000);
+    kit_flip(f.dir.db_path, 2000, 1);
+    lj_attach(f.db, &got);
+    assert_false(f.db->chain.active);
+    /* and the other way round: another process had it meanwhile, and said what it looks like now */
+    lj_error err = LJ_ERROR_INIT;
+    f.saved.has_identity = lj_identity_of(f.dir.db_path, &f.saved.identity);
+    assert_ok(lj_saved_position_store(f.dir.position_path, &f.saved, true, &err), &err);
+    lj_attach(f.db, &got);
+    assert_true(f.db->chain.active);
+    end(&f);
+}
+
 static void unused_life_that_was_closed(void **state)
 {
     (void)state;
@@ -510,6 +551,7 @@ int main(void)
         ONE(same_salts_other_frames),
         ONE(salts_of_somebody_else),
         ONE(from_the_base),
+        ONE(the_base_has_other_frames),
         ONE(base_with_late_commits),
         ONE(later_life),
         ONE(later_life_behind_a_hole_in_the_spool),
@@ -520,6 +562,7 @@ int main(void)
         ONE(wal_lost_without_a_seal),
         ONE(database_written_meanwhile),
         ONE(as_restored),
+        ONE(changed_between_open_and_attach),
         ONE(unused_life_that_was_closed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
