@@ -36,15 +36,14 @@ static bool refuse(decision *d, const char *fmt, ...)
     return false;
 }
 
-/* The frame in front of the shipped offset is the one that was shipped. */
-static bool shipped_frame_unchanged(const decision *d)
+/* The first `frames` frames of the life are those behind which the position's checksum was taken. */
+static bool frames_unchanged(const decision *d, uint64_t frames)
 {
     lj_error err = LJ_ERROR_INIT;
     LJ_CLEANUP(lj_walfile_close) lj_walfile file = LJ_WALFILE_INIT;
     if (lj_walfile_refresh(&file, d->db->wal_path, &err) != LJ_OK ||
         !lj_wal_salt_eq(file.header.salt, d->life.salt))
         return false;
-    uint64_t frames = lj_wal_frames_below(d->saved.page_size, d->saved.at.offset);
     if (frames == 0)
         return lj_wal_cksum_eq(file.header.cksum, d->saved.sum);
     lj_wal_frame frame;
@@ -62,7 +61,7 @@ static bool continue_in_life(decision *d)
                       "the replica is ahead: it has %" PRIu64
                       " frames of this WAL, the local file %" PRIu64,
                       shipped, d->life.frames);
-    if (saved->page_size != d->life.page_size || !shipped_frame_unchanged(d))
+    if (saved->page_size != d->life.page_size || !frames_unchanged(d, shipped))
         return refuse(d, "the local WAL is not the one that was shipped up to offset %" PRIu64,
                       saved->at.offset);
     d->chain.index = saved->at.index;
@@ -78,6 +77,12 @@ static bool continue_from_base(decision *d)
                       "the replica is ahead: its snapshot has %" PRIu64
                       " frames of this WAL, the local file %" PRIu64,
                       saved->base_frames, d->life.frames);
+    /* as many, but others: a crash took some, and what was committed behind it is not in a new generation yet */
+    if (lj_wal_salt_eq(saved->salt, saved->base_salt) &&
+        (saved->page_size != d->life.page_size || !frames_unchanged(d, saved->base_frames)))
+        return refuse(
+            d, "the local WAL is not the one whose first %" PRIu64 " frames the snapshot has",
+            saved->base_frames);
     d->chain.index = saved->at.index;
     d->chain.base_frames = saved->base_frames;
     d->chain.unused = d->life.frames == saved->base_frames;
@@ -258,6 +263,9 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
     decision d = {.db = db, .life = db->life, .touched = db->touched};
     pthread_mutex_unlock(&db->mutex);
     bool go_on = decide(&d);
+    /* killed at a rollover that was not written down: the life goes on under the index before it, and the next one is another life's */
+    if (go_on && d.chain.has_life)
+        lj_spool_drop_from(db->spool_dir, d.saved.at.generation, d.chain.index + 1);
     uint64_t spooled = go_on ? lj_spool_bytes(db->spool_dir, d.saved.at.generation) : 0;
     char at[LJ_POSITION_TEXT_MAX];
     lj_position_format(&d.saved.at, at);

@@ -20,7 +20,10 @@ typedef struct {
     uint64_t
         prev_end; /* where the index before at.index ends; 0 = not known, or it does not matter */
 
-    /* With at.offset > 0: the life that at.index is, and the running checksum behind the last shipped frame. */
+    /*
+     * With at.offset > 0: the life that at.index is, and the running checksum behind the last shipped frame. With a base: the same
+     * salt as the base's, and the checksum behind its last frame; another salt: that one is not known.
+     */
     lj_wal_salt salt;
     lj_wal_cksum sum;
     uint32_t page_size; /* also of the base; 0 = not known yet */

@@ -156,6 +156,10 @@ static void begin_chain_locked(lj_shipper *s, const lj_freeze *f, const frozen_p
     saved->has_base = f->frames > 0;
     saved->base_salt = f->salt;
     saved->base_frames = f->frames;
+    if (saved->has_base && f->has_cksum) {
+        saved->salt = f->salt;
+        saved->sum = f->cksum;
+    }
 }
 
 /* Freezes with restarts held off in between, and makes the new generation the active chain. */

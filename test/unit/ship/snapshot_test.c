@@ -348,6 +348,25 @@ static void the_first_one_may_find_itself(void **state)
     ship_kit_end(&kit);
 }
 
+/* What the snapshot has of the WAL can be told from what somebody may write in its place. */
+static void the_position_says_what_the_base_is(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    ship_kit kit;
+    begin_without_a_generation(&kit);
+    kit_wal_commits(&kit.wal, 2, 3, 1);
+    kit_wal_publish(&kit.wal, kit.db, 3);
+    ship_kit_freeze_at(&kit, 2);
+    kit.freeze.cksum = kit.wal.sum;
+    kit.freeze.has_cksum = true;
+    assert_ok(lj_snapshot_first(kit.s, &err), &err);
+    const lj_saved_position *saved = &kit.s->fresh.saved;
+    assert_true(saved->has_base && lj_wal_salt_eq(saved->salt, saved->base_salt));
+    assert_true(lj_wal_cksum_eq(saved->sum, kit.wal.sum));
+    ship_kit_end(&kit);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -360,6 +379,7 @@ int main(void)
         cmocka_unit_test(the_timer_goes_on_when_the_clock_was_set_back),
         cmocka_unit_test(one_that_arrives_late_is_looked_for_again),
         cmocka_unit_test(the_first_one_may_find_itself),
+        cmocka_unit_test(the_position_says_what_the_base_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
