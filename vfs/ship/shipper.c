@@ -251,6 +251,10 @@ static lj_code ship_live(lj_shipper *s, const lj_chain *chain, const lj_life *li
     lj_db *db = s->db;
     uint64_t to = lj_wal_frame_offset(life->page_size, life->frames + 1);
     *ret_more = false;
+    /* seen before another process added to it: an index must begin with all that its snapshot has */
+    if (s->saved.at.offset == 0 && s->saved.has_base &&
+        lj_wal_salt_eq(s->saved.base_salt, life->salt) && life->frames < s->saved.base_frames)
+        return LJ_OK;
     /* the position may be one index ahead: of a life whose first transaction was withdrawn */
     if (!chain->has_life || chain->unused || !life->known || s->saved.at.index > chain->index ||
         to <= s->saved.at.offset)
@@ -362,17 +366,13 @@ static lj_code work(lj_shipper *s, lj_error *err)
         LJ_TRY(lj_resume_open(s, err));
         s->resumed = true;
     }
-    /* an index can only end behind a segment, so what there is goes first; the snapshot that asked is told in any case */
-    lj_error why = LJ_ERROR_INIT;
-    lj_code code = ship_all(s, err);
+    /*
+     * An index can only end behind a segment, so what there is goes first. And not while that fails: an attempt may be in the replica
+     * without our knowing it, at the very place of the end mark.
+     */
+    LJ_TRY(ship_all(s, err));
     uint32_t index = s->saved.at.index;
-    lj_code rolled = lj_rollover(s, &why);
-    if (code != LJ_OK)
-        return code;
-    if (rolled != LJ_OK) {
-        *err = why;
-        return rolled;
-    }
+    LJ_TRY(lj_rollover(s, err));
     /* else what was committed meanwhile would get a segment of its own in each tick */
     return s->saved.at.index == index ? LJ_OK : ship_all(s, err);
 }
