@@ -303,7 +303,8 @@ static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
     if (!chain.active || code != LJ_OK)
         return code;
     lj_ship_tell(s, &chain, &life, &known);
-    if (spooled > 0) {
+    /* the sum may be too small: a file that a killed process left uncounted was taken off it. What is not in the WAL is looked for */
+    if (spooled > 0 || chain.sealed || s->saved.at.index < chain.index) {
         LJ_TRY(drain_spool(s, &chain, &life, spooled, ret_more, err));
         if (*ret_more)
             return LJ_OK;
