@@ -415,6 +415,7 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
     lj_db_look_around(db);
     pthread_mutex_lock(&db->mutex);
     bool more = unshipped_locked(s) || db->urgent;
+    bool behind = s->want_generation; /* nothing to ship, because the snapshot is missing */
     db->want_wake = !more && !s->want_generation;
     bool hurry = lj_db_flush_wanted_locked(db) || db->urgent;
     int64_t due_ns = more ? (hurry ? now_ns : db->not_before_ns) : LJ_TASK_IDLE;
@@ -430,11 +431,20 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
         due_ns = lj_task_earlier(due_ns, now_ns + NO_THREAD_TICK_NS);
     if (more)
         return due_ns;
-    lj_db_caught_up(db);
+    if (!behind)
+        lj_db_caught_up(db);
     if (s->sync_ns != 0 && lj_clock_mono_ns() >= s->sync_ns)
         lj_ship_sync_position(s);
     due_ns = lj_task_earlier(due_ns, lj_takeback_due(s));
     return lj_task_earlier(due_ns, s->sync_ns != 0 ? s->sync_ns : LJ_TASK_IDLE);
+}
+
+/* The snapshot task waits for half a minute, and comes again: for it alone a failing store is not asked more often. */
+static bool somebody_waits_locked(const lj_shipper *s)
+{
+    const lj_db *db = s->db;
+    bool nobody = s->snapshot_waits && !lj_db_snapshot_asked_locked(db);
+    return db->flush_waiters > (nobody ? 1u : 0u) || lj_clock_mono_ns() < db->call_until_ns;
 }
 
 int64_t lj_ship_retry_at_locked(lj_shipper *s, unsigned failures, const lj_error *err)
@@ -443,7 +453,7 @@ int64_t lj_ship_retry_at_locked(lj_shipper *s, unsigned failures, const lj_error
     int64_t delay_ns = lj_backoff_ns(failures, err);
     if (err->retry_after_ns > 0)
         s->store_not_before_ns = LJ_MAX(s->store_not_before_ns, now_ns + delay_ns);
-    else if (lj_db_flush_wanted_locked(s->db))
+    else if (somebody_waits_locked(s))
         delay_ns = LJ_MIN(delay_ns, WAITED_FOR_NS);
     return LJ_MAX(now_ns + delay_ns, s->store_not_before_ns);
 }
