@@ -90,6 +90,7 @@ static void take_over(lj_shipper *s)
     } else if (noted && strcmp(noted_at.generation, s->saved.at.generation) == 0) {
         s->saved.snapshot_ns = noted_ns;
         s->saved.snapshot_at = noted_at;
+        s->saved.last_object_ns = LJ_MAX(s->saved.last_object_ns, noted_ns);
         s->unsaved = true;
     }
 }
