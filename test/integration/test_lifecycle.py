@@ -153,6 +153,42 @@ def a_leftover_wal_is_not_mixed_into_a_restored_database(t):
         shard.check_restores("turn %d" % turn, one_generation=False, killed=True)
 
 
+@test(*NEEDS)
+def what_a_lost_database_has_spooled_is_not_shipped(t):
+    """The store is away, lives of the WAL wait in the spool, then the database is lost: what is restored goes on without them."""
+    code = ("import sys, os, random\n"
+            "from ljtest import chain, shim\n"
+            "path, base = sys.argv[1:]\n"
+            "con = shim.open_wal(path, base, max_wal_size='0')\n"
+            "chain.exists(con) or chain.create(con)\n"
+            "for _ in range(20): n = chain.commit_one(con, random.Random(3))\n"
+            "print(n, shim.sync(con), flush=True)\n"
+            "os.rename(base, base + '.away')\n"
+            "open(base, 'w').close()\n"
+            "for _ in range(4):\n"
+            "    for _ in range(3): chain.commit_one(con, random.Random(4))\n"
+            "    assert con.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()[0] == 0\n"
+            "os.kill(os.getpid(), 9)\n")
+    shard = Shard(t)
+    status, out, errors = python(code, arguments=(shard.path, shard.base))
+    check_equal(status, -signal.SIGKILL, "process: " + errors)
+    synced = int(out.split()[0])
+    spool = os.path.join(shard.data, ".shard_0.db-litejoin", "spool")
+    check(len(os.listdir(spool)) >= 4, "spooled: %s" % os.listdir(spool))
+    os.unlink(shard.base)
+    os.rename(shard.base + ".away", shard.base)
+    for tail in ("", "-wal", "-shm"):
+        if os.path.exists(shard.path + tail):
+            os.unlink(shard.path + tail)
+    con = shard.open(create=False)
+    check_equal(chain.verify(con, "restored on open"), synced, "last link")
+    shim.sync(con)
+    check_equal(shard.restore_now("before the first commit"), synced, "last link in the replica")
+    n = shard.write(con, 3)
+    con.close()
+    check_equal(shard.check_restores("closed"), n, "last link in the replica")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # writers that do not know the shim, and files that change under it
 

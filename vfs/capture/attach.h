@@ -7,7 +7,7 @@
  *
  *   WAL has committed frames
  *     same salts as shipped, same checksum at the shipped offset, not shorter     -> continue there
- *     same salts as the generation's first snapshot, not shorter                  -> continue at (index, 0)
+ *     same salts as the snapshot's base, same checksum at its end, not shorter    -> continue at (index, 0)
  *     salts the shared page knows as a later index of this generation, and the
  *     spool (or the position) reaches its begin without a gap                     -> continue
  *   WAL is empty or gone

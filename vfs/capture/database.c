@@ -82,7 +82,8 @@ void lj_db_free(lj_db *db)
 
 static void break_locked(lj_db *db, const char *reason)
 {
-    if (!db->chain.active)
+    /* without a chain: established is a generation that is a snapshot alone */
+    if (!db->chain.active && !db->established)
         return;
     lj_attach_tell_break_locked(db, reason);
     db->chain.active = false;
@@ -102,13 +103,14 @@ void lj_db_break(lj_db *db, const char *fmt, ...)
     char told[sizeof(db->last_break)];
     pthread_mutex_lock(&db->mutex);
     /* a database in rollback-journal mode is written page by page: nothing new */
-    bool known = db->attached && !db->chain.active && !db->freezing && !lj_db_page_moved_locked(db);
+    bool known = db->attached && !db->chain.active && !db->established && !db->freezing &&
+                 !lj_db_page_moved_locked(db);
     if (known) {
         pthread_mutex_unlock(&db->mutex);
         return;
     }
     lj_db_enter_locked(db);
-    bool was_active = db->chain.active;
+    bool was_active = db->chain.active || db->established;
     db->touched = db->touched || !db->attached;
     db->disturbed =
         db->disturbed || db->freezing; /* a generation that is about to begin must not miss it */

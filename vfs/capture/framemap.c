@@ -27,7 +27,7 @@ static lj_code map_unverified(lj_freeze *f, lj_pagemap *frames, int fd, lj_error
 }
 
 /* Goes on where the map ends. */
-static lj_code map_verified(lj_framemap *map, const lj_freeze *f, lj_error *err)
+static lj_code map_verified(lj_framemap *map, lj_freeze *f, lj_error *err)
 {
     lj_wal_chain *chain = &map->chain;
     lj_wal_verdict verdict = LJ_WAL_FRAME_OK;
@@ -45,6 +45,8 @@ static lj_code map_verified(lj_framemap *map, const lj_freeze *f, lj_error *err)
     if (chain->committed != f->frames)
         return lj_error_set(err, LJ_CORRUPT,
                             "frame %" PRIu64 " of the WAL does not end a transaction", f->frames);
+    f->cksum = chain->sum; /* without a wal-index nobody knew it */
+    f->has_cksum = true;
     return LJ_OK;
 }
 

@@ -136,6 +136,13 @@ static void set_state(lj_db *db, lj_db_state state)
     pthread_mutex_unlock(&db->mutex);
 }
 
+/* What the processes before us said. Before the first look: who waits in vain for our decision says so from here on (explain). */
+static void forget_words(lj_shared *shared)
+{
+    for (int word = 0; word < LJ_WORD_COUNT; word++)
+        lj_shared_set(shared, (lj_shared_word)word, 0);
+}
+
 /* The page tells nobody any more that a session is live, until we say so. */
 static void page_undecided(lj_shared *shared)
 {
@@ -152,6 +159,7 @@ static void begin_alone(lj_db *db)
     page_undecided(db->shared);
     set_state(db, LJ_DB_STARTING);
     lj_spool_sweep(db->spool_dir);
+    lj_spool_drop_links(db->spool_dir, db->wal_path);
     lj_attach(db, &saved);
     pthread_mutex_lock(&db->mutex);
     db->uploader = (uint32_t)getpid();
@@ -232,6 +240,8 @@ static bool take_place(lj_db *db, lj_db_first_look_fn look, void *ctx, bool only
     }
     atomic_store(&db->entering_fd, fd); /* before anything is locked through it */
     place got = find_place(db, fd, shared, !only_alone && db->ready_failures == 0);
+    if (got == PLACE_ALONE)
+        forget_words(shared);
     bool good = got == PLACE_ALONE ? look == NULL || look(ctx) : got == PLACE_JOINED && !only_alone;
     if (good) {
         sit_down(db, fd, shared);
@@ -317,6 +327,13 @@ static uint64_t saved_frames(const lj_chain *chain, const lj_saved_position *sav
                                                                             : 0;
 }
 
+/* Killed at a rollover: the page is at the next index already, the file at the end of the one before it. Nothing is between the two. */
+static bool at_rollover_locked(const lj_db *db, const lj_position *at)
+{
+    return db->pos.index == db->chain.index && db->pos.offset == 0 &&
+           at->index + 1 == db->pos.index && at->offset != 0 && at->offset == db->chain.prev_end;
+}
+
 /* NULL, or why the generation cannot go on. */
 static const char *cannot_follow_locked(const lj_db *db, lj_code loaded,
                                         const lj_saved_position *saved)
@@ -328,7 +345,7 @@ static const char *cannot_follow_locked(const lj_db *db, lj_code loaded,
     if (strcmp(saved->at.generation, db->chain.generation) != 0)
         return "the process that began it has ended";
     if (strcmp(saved->at.generation, db->pos.generation) == 0 &&
-        lj_position_compare(&saved->at, &db->pos) < 0)
+        lj_position_compare(&saved->at, &db->pos) < 0 && !at_rollover_locked(db, &saved->at))
         return "the position file is older than what was shipped";
     return NULL;
 }

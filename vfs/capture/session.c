@@ -202,8 +202,6 @@ static void name_replica(const lj_db *db, lj_session *s)
 void lj_db_session_begin(lj_db *db)
 {
     pthread_mutex_lock(&db->mutex);
-    for (int word = 0; word < LJ_WORD_COUNT; word++)
-        lj_shared_set(db->shared, (lj_shared_word)word, 0);
     memset(&db->page_read, 0, sizeof(db->page_read));
     name_replica(db, &db->page_read);
     db->session_life = db->life.number;

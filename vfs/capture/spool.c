@@ -241,6 +241,41 @@ void lj_spool_drop(const char *dir, const char *generation)
     (void)!visit(dir, visit_drop, &s, NULL);
 }
 
+static void visit_drop_from(void *ctx, const char *name, const lj_spool_entry *entry)
+{
+    const search *s = ctx;
+    if (entry != NULL && entry->start.index >= s->index)
+        visit_drop(ctx, name, entry);
+}
+
+void lj_spool_drop_from(const char *dir, const char *generation, uint32_t index)
+{
+    search s = {.dir = dir, .generation = generation, .index = index};
+    (void)!visit(dir, visit_drop_from, &s, NULL);
+}
+
+typedef struct {
+    const char *dir;
+    struct stat wal;
+} link_search;
+
+static void visit_link(void *ctx, const char *name, const lj_spool_entry *entry)
+{
+    const link_search *s = ctx;
+    struct stat st;
+    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s/%s", s->dir, name);
+    if (entry != NULL && path != NULL && stat(path, &st) == 0 && st.st_dev == s->wal.st_dev &&
+        st.st_ino == s->wal.st_ino)
+        unlink(path);
+}
+
+void lj_spool_drop_links(const char *dir, const char *wal_path)
+{
+    link_search s = {.dir = dir};
+    if (stat(wal_path, &s.wal) == 0 && s.wal.st_nlink > 1)
+        (void)!visit(dir, visit_link, &s, NULL);
+}
+
 uint64_t lj_spool_bytes(const char *dir, const char *generation)
 {
     search s = {.generation = generation};

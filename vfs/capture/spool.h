@@ -40,6 +40,13 @@ LJ_WARN_UNUSED lj_code lj_spool_open(const char *dir, const lj_spool_entry *entr
                                      lj_error *err);
 /* Removes what is complete of one generation, which is not going to be shipped. */
 void lj_spool_drop(const char *dir, const char *generation);
+/* Likewise what belongs to an index from `index` on. */
+void lj_spool_drop_from(const char *dir, const char *generation, uint32_t index);
+/*
+ * Removes what is the WAL itself under another name: killed between the link and the deletion, or it could not be deleted. All of it is
+ * in the WAL, and the next life will be written over it. Only while nobody is about to delete the WAL.
+ */
+void lj_spool_drop_links(const char *dir, const char *wal_path);
 /* Removes copies that a process began and did not finish: those nobody has written to for a minute. */
 void lj_spool_sweep(const char *dir);
 void lj_spool_remove(const char *dir, const lj_spool_entry *entry);

@@ -24,6 +24,7 @@
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
+#include "vfs/capture/spool.h"
 #include "vfs/restore/restore.h"
 #include "vfs/shim/handle.h"
 
@@ -65,6 +66,23 @@ static void keep_lineage(const char *position_path, lj_saved_position *saved)
         lj_saved_position_leave(saved, &before);
 }
 
+/* What the lost database had not shipped yet. Behind what was restored it would be another history. */
+static lj_code drop_spool(const char *path, const char *state_dir, const char *generation,
+                          lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) char *dir = lj_str_printf("%s/spool", state_dir);
+    if (dir == NULL)
+        return lj_error_nomem(err);
+    uint64_t bytes = lj_spool_bytes(dir, generation);
+    lj_spool_drop(dir, generation);
+    if (bytes > 0)
+        lj_log(LJ_LOG_WARN,
+               "%s: %" PRIu64 " bytes that the lost database had not shipped yet are removed from "
+               "%s: the restored one goes on without them",
+               path, bytes, dir);
+    return LJ_OK;
+}
+
 static lj_code continue_generation(const char *path, const char *state_dir,
                                    const lj_restore_result *result, lj_error *err)
 {
@@ -84,6 +102,7 @@ static lj_code continue_generation(const char *path, const char *state_dir,
     saved.snapshot_ns = lj_clock_wall_ns();
     saved.snapshot_at = result->position;
     saved.snapshot_at.index = result->snapshot_index;
+    LJ_TRY(drop_spool(path, state_dir, saved.at.generation, err));
     return lj_saved_position_store(position_path, &saved, true, err);
 }
 

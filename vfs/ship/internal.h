@@ -87,6 +87,7 @@ struct lj_shipper {
     lj_new_generation fresh;
     bool
         rollover_wanted; /* the snapshot task wants the current life to go on under the next index */
+    bool snapshot_waits; /* one of the flush_waiters is the snapshot task */
     bool snapshot_noted; /* a periodic snapshot is to be written into the position file */
     int64_t noted_ns;
     lj_position noted_at;

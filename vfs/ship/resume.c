@@ -190,6 +190,16 @@ static lj_code check_tail(lj_shipper *s, const lj_generation_info *found, lj_err
     return ahead(&theirs, &s->saved, err);
 }
 
+/* Killed behind an object, before the position file: what follows it must not be older all the same. */
+static void note_newest_time(lj_shipper *s, const lj_generation_info *found)
+{
+    if ((lj_storage_features(s->storage) & LJ_STORAGE_SET_TIME) == 0 ||
+        found->updated_ns <= s->saved.last_object_ns)
+        return;
+    s->saved.last_object_ns = found->updated_ns;
+    s->unsaved = true;
+}
+
 static lj_code check(lj_shipper *s, bool tail, lj_error *err)
 {
     lj_inventory *inventory = NULL;
@@ -200,6 +210,8 @@ static lj_code check(lj_shipper *s, bool tail, lj_error *err)
         code = check_tail(s, found, err);
     if (code == LJ_OK) {
         note_newest_snapshot(s, found);
+        if (tail)
+            note_newest_time(s, found);
         lj_resume_agreed(s);
     }
     lj_inventory_free(inventory);

@@ -18,7 +18,10 @@ lj_code lj_ship_save(lj_shipper *s, lj_error *err)
         return LJ_OK;
     pthread_mutex_lock(&s->db->mutex);
     lj_saved_position_disown(&s->saved, s->disowned);
+    bool moved = s->db->moved;
     pthread_mutex_unlock(&s->db->mutex);
+    if (moved)
+        return LJ_OK; /* the file is of what has the name now */
     /* a COMMIT that waits does not wait for the disk: all that a power cut can cost is the generation */
     bool durable = s->pending == 0;
     lj_code code = lj_saved_position_store(s->db->position_path, &s->saved, durable, err);

@@ -90,6 +90,7 @@ static void take_over(lj_shipper *s)
     } else if (noted && strcmp(noted_at.generation, s->saved.at.generation) == 0) {
         s->saved.snapshot_ns = noted_ns;
         s->saved.snapshot_at = noted_at;
+        s->saved.last_object_ns = LJ_MAX(s->saved.last_object_ns, noted_ns);
         s->unsaved = true;
     }
 }
@@ -251,6 +252,10 @@ static lj_code ship_live(lj_shipper *s, const lj_chain *chain, const lj_life *li
     lj_db *db = s->db;
     uint64_t to = lj_wal_frame_offset(life->page_size, life->frames + 1);
     *ret_more = false;
+    /* seen before another process added to it: an index must begin with all that its snapshot has */
+    if (s->saved.at.offset == 0 && s->saved.has_base &&
+        lj_wal_salt_eq(s->saved.base_salt, life->salt) && life->frames < s->saved.base_frames)
+        return LJ_OK;
     /* the position may be one index ahead: of a life whose first transaction was withdrawn */
     if (!chain->has_life || chain->unused || !life->known || s->saved.at.index > chain->index ||
         to <= s->saved.at.offset)
@@ -299,7 +304,8 @@ static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
     if (!chain.active || code != LJ_OK)
         return code;
     lj_ship_tell(s, &chain, &life, &known);
-    if (spooled > 0) {
+    /* the sum may be too small: a file that a killed process left uncounted was taken off it. What is not in the WAL is looked for */
+    if (spooled > 0 || chain.sealed || s->saved.at.index < chain.index) {
         LJ_TRY(drain_spool(s, &chain, &life, spooled, ret_more, err));
         if (*ret_more)
             return LJ_OK;
@@ -362,17 +368,13 @@ static lj_code work(lj_shipper *s, lj_error *err)
         LJ_TRY(lj_resume_open(s, err));
         s->resumed = true;
     }
-    /* an index can only end behind a segment, so what there is goes first; the snapshot that asked is told in any case */
-    lj_error why = LJ_ERROR_INIT;
-    lj_code code = ship_all(s, err);
+    /*
+     * An index can only end behind a segment, so what there is goes first. And not while that fails: an attempt may be in the replica
+     * without our knowing it, at the very place of the end mark.
+     */
+    LJ_TRY(ship_all(s, err));
     uint32_t index = s->saved.at.index;
-    lj_code rolled = lj_rollover(s, &why);
-    if (code != LJ_OK)
-        return code;
-    if (rolled != LJ_OK) {
-        *err = why;
-        return rolled;
-    }
+    LJ_TRY(lj_rollover(s, err));
     /* else what was committed meanwhile would get a segment of its own in each tick */
     return s->saved.at.index == index ? LJ_OK : ship_all(s, err);
 }
@@ -414,6 +416,7 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
     lj_db_look_around(db);
     pthread_mutex_lock(&db->mutex);
     bool more = unshipped_locked(s) || db->urgent;
+    bool behind = s->want_generation; /* nothing to ship, because the snapshot is missing */
     db->want_wake = !more && !s->want_generation;
     bool hurry = lj_db_flush_wanted_locked(db) || db->urgent;
     int64_t due_ns = more ? (hurry ? now_ns : db->not_before_ns) : LJ_TASK_IDLE;
@@ -429,11 +432,20 @@ static int64_t next_tick(lj_shipper *s, int64_t start_ns)
         due_ns = lj_task_earlier(due_ns, now_ns + NO_THREAD_TICK_NS);
     if (more)
         return due_ns;
-    lj_db_caught_up(db);
+    if (!behind)
+        lj_db_caught_up(db);
     if (s->sync_ns != 0 && lj_clock_mono_ns() >= s->sync_ns)
         lj_ship_sync_position(s);
     due_ns = lj_task_earlier(due_ns, lj_takeback_due(s));
     return lj_task_earlier(due_ns, s->sync_ns != 0 ? s->sync_ns : LJ_TASK_IDLE);
+}
+
+/* The snapshot task waits for half a minute, and comes again: for it alone a failing store is not asked more often. */
+static bool somebody_waits_locked(const lj_shipper *s)
+{
+    const lj_db *db = s->db;
+    bool nobody = s->snapshot_waits && !lj_db_snapshot_asked_locked(db);
+    return db->flush_waiters > (nobody ? 1u : 0u) || lj_clock_mono_ns() < db->call_until_ns;
 }
 
 int64_t lj_ship_retry_at_locked(lj_shipper *s, unsigned failures, const lj_error *err)
@@ -442,7 +454,7 @@ int64_t lj_ship_retry_at_locked(lj_shipper *s, unsigned failures, const lj_error
     int64_t delay_ns = lj_backoff_ns(failures, err);
     if (err->retry_after_ns > 0)
         s->store_not_before_ns = LJ_MAX(s->store_not_before_ns, now_ns + delay_ns);
-    else if (lj_db_flush_wanted_locked(s->db))
+    else if (somebody_waits_locked(s))
         delay_ns = LJ_MIN(delay_ns, WAITED_FOR_NS);
     return LJ_MAX(now_ns + delay_ns, s->store_not_before_ns);
 }

@@ -436,6 +436,19 @@ static lj_code behind_locked(const lj_db *db, lj_error *err)
     return lj_error_retryable(err, true);
 }
 
+/* The shipping task does not wait for its next tick. */
+static void wait_begins_locked(lj_shipper *s)
+{
+    s->snapshot_waits = true;
+    s->db->flush_waiters++;
+}
+
+static void wait_ends_locked(lj_shipper *s)
+{
+    s->snapshot_waits = false;
+    s->db->flush_waiters--;
+}
+
 /* Lets the shipping task bring the replica to the frozen state. */
 static lj_code wait_until_shipped(lj_shipper *s, const lj_position *at, uint64_t life,
                                   uint64_t frames, lj_error *err)
@@ -444,7 +457,7 @@ static lj_code wait_until_shipped(lj_shipper *s, const lj_position *at, uint64_t
     int64_t deadline_ns = lj_clock_mono_ns() + SHIP_WAIT_NS;
     lj_code code = LJ_OK;
     pthread_mutex_lock(&db->mutex);
-    db->flush_waiters++;
+    wait_begins_locked(s);
     pthread_mutex_unlock(&db->mutex);
     lj_shipper_wake(db, 0);
     pthread_mutex_lock(&db->mutex);
@@ -456,7 +469,7 @@ static lj_code wait_until_shipped(lj_shipper *s, const lj_position *at, uint64_t
         }
         wait_a_little_locked(db);
     }
-    db->flush_waiters--;
+    wait_ends_locked(s);
     pthread_mutex_unlock(&db->mutex);
     return code;
 }
@@ -519,7 +532,7 @@ static lj_code roll_over(lj_shipper *s, lj_error *err)
     lj_code code = LJ_OK;
     pthread_mutex_lock(&db->mutex);
     s->rollover_wanted = true;
-    db->flush_waiters++;
+    wait_begins_locked(s);
     pthread_mutex_unlock(&db->mutex);
     lj_shipper_wake(db, 0);
     pthread_mutex_lock(&db->mutex);
@@ -528,7 +541,7 @@ static lj_code roll_over(lj_shipper *s, lj_error *err)
         wait_a_little_locked(db);
     if (s->rollover_wanted && db->chain.active && !atomic_load(&s->cancel_snapshot))
         code = behind_locked(db, err); /* nobody could ask */
-    db->flush_waiters--;
+    wait_ends_locked(s);
     pthread_mutex_unlock(&db->mutex);
     return code;
 }

@@ -254,25 +254,6 @@ static void from_the_base(void **state)
     end(&f);
 }
 
-/* The base was lost in a power cut, and somebody else has written as much again: the snapshot has pages that nobody else has. */
-static void the_base_has_other_frames(void **state)
-{
-    (void)state;
-    fixture f;
-    begin(&f, 5);
-    shipped(&f, 5); /* the checksum */
-    f.saved.at.offset = 0;
-    f.saved.has_base = true;
-    f.saved.base_salt = kit_salt(10);
-    f.saved.base_frames = 5;
-    assert_true(attach(&f));
-    assert_int_equal(f.db->chain.base_frames, 5);
-    kit_wal_begin(&f.wal, f.dir.wal_path, PAGE, 10);
-    kit_wal_commits(&f.wal, 6, 3, 100);
-    expect_refused(&f, "not the one that the snapshot has 5 frames of");
-    end(&f);
-}
-
 /* Another process committed between the decision and its end: the life is not unused any more. */
 static void base_with_late_commits(void **state)
 {
@@ -286,6 +267,68 @@ static void base_with_late_commits(void **state)
     kit_wal_commits(&f.wal, 1, 3, 9);
     kit_wal_publish(&f.wal, f.db, 3);
     assert_false(f.db->chain.unused);
+    end(&f);
+}
+
+/*
+ * A power cut took the end of the base, and before the next generation was in the replica as much was committed anew, under the same
+ * salts. The snapshot has what was lost: its pages do not go with these frames.
+ */
+static void other_frames_in_place_of_the_base(void **state)
+{
+    (void)state;
+    fixture f;
+    begin(&f, 5);
+    shipped(&f, 3); /* the checksum behind frame 3 */
+    f.saved.at.offset = 0;
+    f.saved.has_base = true;
+    f.saved.base_salt = kit_salt(10);
+    f.saved.base_frames = 3;
+    assert_true(attach(&f));
+    assert_int_equal(f.db->chain.base_frames, 3);
+    kit_wal_begin(&f.wal, f.dir.wal_path, PAGE, 10);
+    kit_wal_commits(&f.wal, 2, 3, 1);
+    expect_refused(&f, "the replica is ahead");
+    kit_wal_commits(&f.wal, 3, 3, 100);
+    expect_refused(&f, "not the one that the snapshot has 3 frames of");
+    end(&f);
+}
+
+/*
+ * Killed at a rollover: the page and a file of the spool are of index 5, the position still of index 4, in the same life. It goes on
+ * as index 4, and what the next life will be called must not find the old file.
+ */
+static void a_rollover_that_was_not_written_down(void **state)
+{
+    (void)state;
+    fixture f;
+    begin(&f, 5);
+    shipped(&f, 3);
+    f.has_record = true;
+    f.record.index = 5;
+    f.record.has_life = true;
+    f.record.salt = kit_salt(10);
+    f.record.base_frames = 3;
+    f.record.prev_end = f.saved.at.offset;
+    f.record.sealed = true;
+    f.record.sealed_frames = 5;
+    lj_error err = LJ_ERROR_INIT;
+    for (uint32_t index = 4; index <= 5; index++) {
+        LJ_CLEANUP(lj_closep) int fd = -1;
+        lj_spool_entry e = {.start = {.generation = GEN, .index = index},
+                            .end = kit_wal_end(&f.wal)};
+        e.start.offset = index == 4 ? f.saved.at.offset : 0;
+        assert_ok(lj_io_open(f.wal.path, 0, 0, &fd, &err), &err);
+        assert_ok(lj_spool_copy(f.dir.spool_dir, &e, fd, &err), &err);
+    }
+    assert_true(attach(&f));
+    assert_int_equal(f.db->chain.index, 4);
+    assert_true(lj_spool_holds(f.dir.spool_dir, &f.saved.at));
+    lj_position next = f.saved.at;
+    next.index = 5;
+    next.offset = 0;
+    assert_false(lj_spool_holds(f.dir.spool_dir, &next));
+    assert_int_equal(f.db->spool_bytes, kit_wal_end(&f.wal) - f.saved.at.offset);
     end(&f);
 }
 
@@ -551,8 +594,9 @@ int main(void)
         ONE(same_salts_other_frames),
         ONE(salts_of_somebody_else),
         ONE(from_the_base),
-        ONE(the_base_has_other_frames),
         ONE(base_with_late_commits),
+        ONE(other_frames_in_place_of_the_base),
+        ONE(a_rollover_that_was_not_written_down),
         ONE(later_life),
         ONE(later_life_behind_a_hole_in_the_spool),
         ONE(later_life_of_another_generation),

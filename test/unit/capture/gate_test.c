@@ -367,6 +367,27 @@ static void an_older_look_takes_nothing_back(void **state)
     end(&c.f);
 }
 
+/* Of a WAL that does not verify a generation is a snapshot alone. What is written beside the WAL is not in it. */
+static void break_of_a_snapshot_alone(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    begin(&f, 3, 3);
+    f.db->chain.active = false;
+    f.db->snapshots_only = true;
+    assert_ok(lj_db_wait(f.db, 0, false, &err), &err);
+    atomic_store(&kit_wakes, 0);
+    lj_db_break(f.db, "the database was written outside of WAL mode");
+    assert_true(f.db->broken && !f.db->established);
+    assert_int_equal(atomic_load(&kit_wakes), 1);
+    lj_db_break(f.db, "again");
+    assert_string_equal(f.db->broken_reason, "the database was written outside of WAL mode");
+    assert_int_equal(atomic_load(&kit_wakes), 1);
+    assert_int_equal(lj_db_wait(f.db, 0, false, &err), LJ_TIMEOUT);
+    end(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -383,6 +404,7 @@ int main(void)
         cmocka_unit_test(emptied_only_behind_a_seal),
         cmocka_unit_test(seal_of_a_generation_given_up),
         cmocka_unit_test(break_while_freezing),
+        cmocka_unit_test(break_of_a_snapshot_alone),
         cmocka_unit_test(an_older_look_takes_nothing_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

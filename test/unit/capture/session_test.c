@@ -277,6 +277,113 @@ static void taking_over_without_a_position_begins_anew(void **state)
     }
 }
 
+/* The uploader was killed at a rollover: the page has the next index, the position file the end of the one before. */
+static void taking_over_in_the_middle_of_a_rollover(void **state)
+{
+    (void)state;
+    for (int missing = 0; missing < 2; missing++) {
+        fixture f;
+        begin(&f, 5, 5);
+        lj_position at = f.a->pos;
+        lj_db_enter(f.a);
+        f.a->chain.prev_end = at.offset + (missing ? lj_wal_frame_bytes(PAGE) : 0);
+        f.a->chain.index++;
+        f.a->chain.base_frames = 5;
+        f.a->chain.unused = true;
+        f.a->pos.index++;
+        f.a->pos.offset = 0;
+        lj_db_leave(f.a);
+        lj_db_quiet(f.a);
+        lj_db_free(f.a);
+        f.a = NULL;
+        assert_int_equal(lj_db_standby(f.b), LJ_DB_LEADS);
+        assert_int_equal(f.b->chain.active, !missing);
+        if (!missing) {
+            assert_int_equal(lj_position_compare(&f.b->pos, &at), 0);
+            assert_int_equal(f.b->chain.index, 1);
+            assert_int_equal(lj_db_gate(f.b, false), LJ_GATE_ALLOW); /* all of it is shipped */
+        }
+        end(&f);
+    }
+}
+
+/* What was shipped is in the position file as a shipper writes it; then both processes end, and so many commits were not shipped. */
+static void all_end(fixture *f, unsigned unshipped, bool link)
+{
+    lj_error err = LJ_ERROR_INIT;
+    lj_saved_position saved = {
+        .at = f->a->pos, .page_size = PAGE, .salt = f->wal.header.salt, .sum = f->wal.sum};
+    assert_ok(lj_saved_position_store(f->dir.position_path, &saved, true, &err), &err);
+    lj_db_quiet(f->b);
+    lj_db_free(f->b);
+    kit_wal_commits(&f->wal, unshipped, 3, 9);
+    kit_wal_publish(&f->wal, f->a, 3);
+    if (link)
+        lj_db_seal(f->a, true);
+    lj_db_quiet(f->a);
+    lj_db_free(f->a);
+    f->a = NULL;
+}
+
+typedef struct {
+    kit_dir *dir;
+    lj_db *other;
+} impatient;
+
+/* While one decides another one gives up waiting for it, and goes on beside it. */
+static bool give_up_waiting(void *ctx)
+{
+    impatient *i = ctx;
+    i->other = kit_db(i->dir, NULL);
+    i->other->ready_failures = 1; /* does not wait */
+    lj_db_ready(i->other, NULL, NULL);
+    return true;
+}
+
+static void what_is_decided_too_late_does_not_count(void **state)
+{
+    (void)state;
+    for (int late = 0; late < 2; late++) {
+        fixture f;
+        begin(&f, 5, 5);
+        all_end(&f, 2, false);
+        impatient i = {.dir = &f.dir};
+        f.b = kit_db(&f.dir, NULL);
+        kit_wal_publish(&f.wal, f.b, 3);
+        lj_db_ready(f.b, late ? give_up_waiting : NULL, &i);
+        lj_db_look_around(f.b);
+        assert_int_equal(f.b->chain.active, !late);
+        assert_int_equal(f.b->broken, late);
+        if (late) {
+            assert_int_equal(i.other->state, LJ_DB_STOPPED);
+            lj_db_free(i.other);
+        }
+        end(&f);
+    }
+}
+
+/* Killed between the link of a WAL and its deletion: what the spool has is the WAL, and would be written over with it. */
+static void a_link_of_a_wal_that_is_still_there(void **state)
+{
+    (void)state;
+    lj_spool_entry entry;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    begin(&f, 5, 5);
+    all_end(&f, 2, true);
+    assert_ok(lj_spool_first(f.dir.spool_dir, GEN, 0, false, &entry, &err), &err);
+    f.b = kit_db(&f.dir, NULL);
+    kit_wal_publish(&f.wal, f.b, 3);
+    lj_db_ready(f.b, NULL, NULL);
+    assert_true(f.b->chain.active && !f.b->chain.sealed);
+    assert_int_equal(f.b->safe_frames, 5);
+    assert_int_equal(f.b->spool_bytes, 0);
+    assert_int_equal(lj_spool_first(f.dir.spool_dir, GEN, 0, false, &entry, &err), LJ_NOTFOUND);
+    lj_db_seal(f.b, false); /* and a restart makes a copy */
+    assert_ok(lj_spool_first(f.dir.spool_dir, GEN, 0, false, &entry, &err), &err);
+    end(&f);
+}
+
 /* A process that was stopped with the page's lock: nobody waits for long, and the generation ends for all. */
 static void stuck_page(void **state)
 {
@@ -406,6 +513,9 @@ int main(void)
         cmocka_unit_test(a_commit_that_nobody_hears),
         cmocka_unit_test(taking_over_goes_on_where_the_file_says),
         cmocka_unit_test(taking_over_without_a_position_begins_anew),
+        cmocka_unit_test(taking_over_in_the_middle_of_a_rollover),
+        cmocka_unit_test(what_is_decided_too_late_does_not_count),
+        cmocka_unit_test(a_link_of_a_wal_that_is_still_there),
         cmocka_unit_test(stuck_page),
         cmocka_unit_test(many_at_once),
     };

@@ -120,6 +120,58 @@ static void what_was_shipped_before_is_told(void **state)
     ship_kit_end(&kit);
 }
 
+static uint64_t segments(ship_kit *kit)
+{
+    (void)kit->s->ship_task.run(&kit->s->ship_task);
+    return kit->db->segments;
+}
+
+/* Who takes over may have looked before the last frames came: the index is not begun with less than its snapshot has. */
+static void the_next_index_begins_with_its_base(void **state)
+{
+    (void)state;
+    ship_kit kit;
+    begin(&kit, 3);
+    kit.s->resumed = true;
+    kit.db->options.sync_interval_ns = 0;
+    roll(&kit);
+    uint64_t before = segments(&kit);
+    kit.db->chain.unused = false;
+    lj_db_publish(kit.db, kit.wal.header.salt, 2, KIT_PAGE, 3);
+    assert_int_equal(segments(&kit), before);
+    assert_false(kit.db->broken);
+    kit_wal_commits(&kit.wal, 1, 3, 9);
+    kit_wal_publish(&kit.wal, kit.db, 3);
+    assert_int_equal(segments(&kit), before + 1);
+    assert_int_equal(kit.s->saved.at.index, 5);
+    assert_int_equal(kit.s->saved.at.offset, lj_wal_frame_offset(KIT_PAGE, 5));
+    ship_kit_end(&kit);
+}
+
+/* A segment is in the replica, and the answer was lost, when the index is to end: it is ours, and goes first. */
+static void not_while_a_segment_has_no_answer(void **state)
+{
+    (void)state;
+    ship_kit kit;
+    begin(&kit, 2);
+    kit.s->resumed = true;
+    kit.db->options.sync_interval_ns = 0;
+    kit.s->rollover_wanted = true;
+    kit.put_then_fail = true;
+    ship_kit_fail_on(&kit, "PUT");
+    (void)kit.s->ship_task.run(&kit.s->ship_task);
+    assert_int_equal(kit.s->failures, 1);
+    assert_true(kit.s->rollover_wanted);
+    assert_int_equal(index_on_disk(&kit), 4);
+    ship_kit_fail_on(&kit, "");
+    (void)kit.s->ship_task.run(&kit.s->ship_task);
+    assert_false(kit.db->broken);
+    assert_false(kit.s->rollover_wanted);
+    assert_int_equal(index_on_disk(&kit), 5);
+    assert_int_equal(kit.db->chain.base_frames, 3);
+    ship_kit_end(&kit);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -128,6 +180,8 @@ int main(void)
         cmocka_unit_test(not_while_frames_are_being_spooled),
         cmocka_unit_test(not_when_the_index_has_no_snapshot_yet),
         cmocka_unit_test(what_was_shipped_before_is_told),
+        cmocka_unit_test(the_next_index_begins_with_its_base),
+        cmocka_unit_test(not_while_a_segment_has_no_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

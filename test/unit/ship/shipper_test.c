@@ -8,6 +8,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/str.h"
+#include "vfs/capture/session.h"
 
 static bool status_has(ship_kit *kit, const char *error, const char *state)
 {
@@ -143,6 +144,82 @@ static void a_generation_nobody_heard_of_is_removed(void **state)
     assert_false(ship_kit_has(&kit, key));
     lj_name_snapshot(saved.at.generation, 0, key);
     assert_true(ship_kit_has(&kit, key));
+    ship_kit_end(&kit);
+}
+
+/* A new generation is due and its snapshot fails: the replica has not caught up, and each COMMIT would wait in vain again. */
+static void degraded_until_the_new_generation_is_there(void **state)
+{
+    (void)state;
+    ship_kit kit;
+    ship_kit_begin_live(&kit, LJ_NS_PER_MS);
+    kit.freeze = (lj_freeze){.page_size = KIT_PAGE, .db_pages = 3};
+    lj_db_ready(kit.db, NULL, NULL);
+    wait_for_status(&kit, "", "replicating");
+    ship_kit_fail_on(&kit, "PUT");
+    lj_db_enter(kit.db);
+    kit.db->pending.degraded = true;
+    lj_db_leave(kit.db);
+    lj_db_break(kit.db, "as a test says");
+    wait_for_status(&kit, "the store is away", "");
+    uint64_t runs = runs_of(&kit);
+    lj_shipper_wake(kit.db, 0);
+    while (runs_of(&kit) == runs)
+        lj_clock_sleep_ns(LJ_NS_PER_MS);
+    lj_shipper_wake(kit.db, 0); /* which waits for the end of that one */
+    while (runs_of(&kit) < runs + 2)
+        lj_clock_sleep_ns(LJ_NS_PER_MS);
+    assert_true(lj_db_degraded(kit.db));
+    ship_kit_fail_on(&kit, "");
+    wait_for_status(&kit, "", "replicating");
+    assert_false(lj_db_degraded(kit.db));
+    ship_kit_end(&kit);
+}
+
+static unsigned puts_of(ship_kit *kit, const char *folder);
+
+/* A snapshot is due and the store is away: who waits for the shipping task is the snapshot task alone, and that is no hurry. */
+static void a_snapshot_that_is_due_does_not_press_a_failing_store(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    ship_kit kit;
+    ship_kit_begin_live(&kit, LJ_NS_PER_MS);
+    kit.freeze = (lj_freeze){.page_size = KIT_PAGE, .db_pages = 3};
+    lj_db_ready(kit.db, NULL, NULL);
+    kit_wal_commits(&kit.wal, 1, 3, 1);
+    kit_wal_publish(&kit.wal, kit.db, 3);
+    assert_ok(lj_db_wait(kit.db, 20 * LJ_NS_PER_S, false, &err), &err);
+    ship_kit_fail_on(&kit, "wal/");
+    pthread_mutex_lock(&kit.db->mutex);
+    kit.db->options.snapshot_interval_ns = LJ_NS_PER_MS;
+    pthread_mutex_unlock(&kit.db->mutex);
+    (void)ship_kit_log(&kit);
+    kit_wal_commits(&kit.wal, 1, 3, 2);
+    kit_wal_publish(&kit.wal, kit.db, 3);
+    lj_clock_sleep_ns(4 * LJ_NS_PER_S);
+    unsigned puts = puts_of(&kit, "wal/");
+    assert_true(puts >= 2);
+    assert_true(puts <= 12);
+    /* somebody who waits for a snapshot is another matter */
+    assert_int_equal(lj_db_wait_snapshot(kit.db, 4 * LJ_NS_PER_S, &err), LJ_TIMEOUT);
+    assert_true(puts_of(&kit, "wal/") > 12);
+    ship_kit_end(&kit);
+}
+
+/* What has the name now has a position file of its own. */
+static void the_position_of_a_moved_file_is_not_written(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    ship_kit kit;
+    ship_kit_begin(&kit);
+    ship_kit_replicating(&kit, 4);
+    kit.db->moved = true;
+    kit.s->sync_ns = 1;
+    lj_ship_sync_position(kit.s);
+    lj_saved_position saved;
+    assert_int_equal(lj_saved_position_load(kit.db->position_path, &saved, &err), LJ_NOTFOUND);
     ship_kit_end(&kit);
 }
 
@@ -307,6 +384,9 @@ int main(void)
         cmocka_unit_test(threads_that_cannot_be_started_at_the_open),
         cmocka_unit_test(a_generation_begins_when_its_position_can_be_written),
         cmocka_unit_test(a_generation_nobody_heard_of_is_removed),
+        cmocka_unit_test(degraded_until_the_new_generation_is_there),
+        cmocka_unit_test(a_snapshot_that_is_due_does_not_press_a_failing_store),
+        cmocka_unit_test(the_position_of_a_moved_file_is_not_written),
         cmocka_unit_test(snapshots_of_many_databases_are_spread),
         cmocka_unit_test(a_life_past_the_layout),
         cmocka_unit_test(the_life_behind_one_past_the_layout),

@@ -257,6 +257,43 @@ static void without_a_listing_none_is_taken(void **state)
     ship_kit_end(&kit);
 }
 
+/* The clock was set back behind a periodic snapshot: a restore takes the generation with the newest object, so what follows is newer. */
+static void the_next_generation_is_behind_a_periodic_snapshot(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    ship_kit kit;
+    ship_kit_begin(&kit);
+    ship_kit_replicating(&kit, 4);
+    kit.s->resumed = true;
+    int64_t ahead_ns = lj_clock_wall_ns() + HOUR_NS;
+    kit.s->snapshot_noted = true;
+    kit.s->noted_ns = ahead_ns;
+    kit.s->noted_at = kit.s->saved.at;
+    run(&kit);
+    ship_kit_freeze_at(&kit, 0);
+    assert_ok(lj_snapshot_first(kit.s, &err), &err);
+    assert_true(kit.s->fresh.saved.snapshot_ns > ahead_ns);
+    ship_kit_end(&kit);
+}
+
+/* Or the process was killed before it had written that down. */
+static void an_open_goes_by_the_times_that_are_there(void **state)
+{
+    (void)state;
+    ship_kit kit;
+    ship_kit_begin(&kit);
+    ship_kit_replicating(&kit, 4);
+    kit.db->options.sync_interval_ns = 0;
+    int64_t ahead_ns = lj_clock_wall_ns() + HOUR_NS;
+    put_pages(&kit, "generations/" KIT_GEN "/snapshots/00000004.snapshot.lz4", 0, ahead_ns);
+    run(&kit);
+    assert_true(kit.s->resumed);
+    run(&kit);
+    assert_true(kit.db->saved.last_object_ns >= ahead_ns);
+    ship_kit_end(&kit);
+}
+
 static void the_timer_goes_on_when_the_clock_was_set_back(void **state)
 {
     (void)state;
@@ -348,6 +385,25 @@ static void the_first_one_may_find_itself(void **state)
     ship_kit_end(&kit);
 }
 
+/* What the snapshot has of the WAL can be told from what somebody may write in its place. */
+static void the_position_says_what_the_base_is(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    ship_kit kit;
+    begin_without_a_generation(&kit);
+    kit_wal_commits(&kit.wal, 2, 3, 1);
+    kit_wal_publish(&kit.wal, kit.db, 3);
+    ship_kit_freeze_at(&kit, 2);
+    kit.freeze.cksum = kit.wal.sum;
+    kit.freeze.has_cksum = true;
+    assert_ok(lj_snapshot_first(kit.s, &err), &err);
+    const lj_saved_position *saved = &kit.s->fresh.saved;
+    assert_true(saved->has_base && lj_wal_salt_eq(saved->salt, saved->base_salt));
+    assert_true(lj_wal_cksum_eq(saved->sum, kit.wal.sum));
+    ship_kit_end(&kit);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,9 +413,12 @@ int main(void)
         cmocka_unit_test(behind_a_rest_the_store_is_asked_without_a_rollover),
         cmocka_unit_test(times_are_behind_those_that_are_there),
         cmocka_unit_test(without_a_listing_none_is_taken),
+        cmocka_unit_test(the_next_generation_is_behind_a_periodic_snapshot),
+        cmocka_unit_test(an_open_goes_by_the_times_that_are_there),
         cmocka_unit_test(the_timer_goes_on_when_the_clock_was_set_back),
         cmocka_unit_test(one_that_arrives_late_is_looked_for_again),
         cmocka_unit_test(the_first_one_may_find_itself),
+        cmocka_unit_test(the_position_says_what_the_base_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

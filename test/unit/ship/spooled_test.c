@@ -2,6 +2,7 @@
 #include "test/unit/ship/ship_kit.h"
 
 #include <dirent.h>
+#include <inttypes.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -163,6 +164,44 @@ static void out_of_descriptors_for_a_moment(void **state)
     }
 }
 
+/* A killed process left a file that nobody counted: taking it off the sum must not hide what was counted. */
+static void a_file_that_was_not_counted(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    ship_kit kit;
+    for (unsigned lives = 1; lives <= 2; lives++) {
+        begin_spooled(&kit, lives);
+        char left[300];
+        snprintf(left, sizeof(left), "%s/" KIT_GEN "-00000004-000000000000-%012" PRIx64 ".wal",
+                 kit.dir.spool_dir, kit.s->saved.at.offset);
+        assert_ok(lj_io_replace_file(left, "x", 1, 0600, false, &err), &err);
+        ship(&kit);
+        assert_false(kit.db->broken);
+        assert_int_equal(kit.s->saved.at.index, 4 + lives);
+        assert_int_equal(spooled(&kit, "", false), 0);
+        assert_int_equal(kit.db->spool_bytes, 0);
+        ship_kit_end(&kit);
+    }
+}
+
+/* The life is over, and the next one has not begun. */
+static void a_file_that_was_not_counted_of_the_last_life(void **state)
+{
+    (void)state;
+    ship_kit kit;
+    begin_spooled(&kit, 0);
+    lj_db_seal(kit.db, false);
+    lj_db_wal_emptied(kit.db);
+    assert_int_equal(truncate(kit.dir.wal_path, 0), 0);
+    kit.db->spool_bytes = 0;
+    ship(&kit);
+    assert_false(kit.db->broken);
+    assert_int_equal(kit.s->saved.at.offset, lj_wal_frame_offset(KIT_PAGE, 3));
+    assert_int_equal(spooled(&kit, "", false), 0);
+    ship_kit_end(&kit);
+}
+
 /* The next generation may be spooling by the time the files of the one before it go. */
 static void a_generation_that_is_given_up_takes_its_own_files(void **state)
 {
@@ -226,6 +265,8 @@ int main(void)
         cmocka_unit_test(a_file_between_two_others_is_gone),
         cmocka_unit_test(the_last_file_is_gone),
         cmocka_unit_test(out_of_descriptors_for_a_moment),
+        cmocka_unit_test(a_file_that_was_not_counted),
+        cmocka_unit_test(a_file_that_was_not_counted_of_the_last_life),
         cmocka_unit_test(a_generation_that_is_given_up_takes_its_own_files),
         cmocka_unit_test(first_snapshots_that_fail_leave_nothing),
     };
