@@ -285,7 +285,7 @@ LJ_WARN_UNUSED lj_code lj_boot_restore(const char *path, const lj_config *config
 
 /* ---- vfs.c ---- */
 /* Registers, or takes new defaults. */
-LJ_WARN_UNUSED lj_code lj_vfs_setup(const lj_config *config, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_vfs_setup(const lj_config *config, bool asks_for_default, lj_error *err);
 void lj_vfs_before_fork(void);
 void lj_vfs_after_fork(bool child);
 
