@@ -88,9 +88,10 @@ struct lj_file {
 };
 
 struct lj_open {
-    lj_open *next, *previous;      /* registry: all of them */
-    lj_link by_inode, by_wal_path; /* registry */
+    lj_open *next, *previous;                  /* registry: all of them */
+    lj_link by_inode, by_wal_path, by_replica; /* registry */
     uint64_t device, inode;
+    uint64_t replica; /* hash of the replica's URL, as it was given */
     unsigned handles;
     bool
         ending; /* the last handle is gone: what is below is being freed, and an open of the same file waits */
