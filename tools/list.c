@@ -78,7 +78,7 @@ static lj_code each_in_replica(const target_replica *replica, const char *genera
 lj_code cli_each_generation(const target *t, const char *generation, cli_generation_fn fn,
                             void *ctx)
 {
-    lj_code first = LJ_OK;
+    lj_code first = t->left_out.code;
     for (size_t i = 0; i < t->count; i++) {
         lj_error err = LJ_ERROR_INIT;
         lj_code code = each_in_replica(&t->replicas[i], generation, fn, ctx, &err);

@@ -76,11 +76,12 @@ static lj_code open_replica(const litestream_replica *replica, const target_flag
     lj_storage_setting settings[LITESTREAM_SETTINGS_MAX];
     lj_storage_options options = {.settings = settings, .cancel = flags->cancel};
     LJ_CLEANUP(lj_wipe_freep) char *url = NULL; /* a password may be in it */
-    LJ_TRY(litestream_replica_url(replica, &url, err));
-    LJ_TRY(litestream_replica_settings(replica, settings, &options.setting_count, err));
-    if (lj_storage_open(url, &options, ret_storage, err) != LJ_OK)
-        return lj_error_context(err, "replica \"%s\"", replica->name);
-    return LJ_OK;
+    lj_code code = litestream_replica_url(replica, &url, err);
+    if (code == LJ_OK)
+        code = litestream_replica_settings(replica, settings, &options.setting_count, err);
+    if (code == LJ_OK)
+        code = lj_storage_open(url, &options, ret_storage, err);
+    return code == LJ_OK ? LJ_OK : lj_error_context(err, "replica \"%s\"", replica->name);
 }
 
 static lj_code open_db(target *t, const char *path, const target_flags *flags, lj_error *err)
@@ -96,24 +97,30 @@ static lj_code open_db(target *t, const char *path, const target_flags *flags, l
     if (t->replicas == NULL)
         return lj_error_nomem(err);
     size_t wanted = 0;
-    lj_code code = LJ_OK;
     for (size_t i = 0; i < t->db->replica_count; i++) {
         const litestream_replica *replica = &t->db->replicas[i];
+        lj_error why = LJ_ERROR_INIT;
         if (flags->replica != NULL && strcmp(flags->replica, replica->name) != 0)
             continue;
         wanted++;
-        code = open_replica(replica, flags, &t->replicas[t->count].storage, err);
-        if (code != LJ_OK && err != NULL)
-            lj_log_error(LJ_LOG_WARN, "replica left out", err);
-        if (code == LJ_OK)
+        if (open_replica(replica, flags, &t->replicas[t->count].storage, &why) == LJ_OK) {
             t->replicas[t->count++].name = replica->name;
+            continue;
+        }
+        if (t->left_out.code == LJ_OK)
+            t->left_out = why;
+        if (flags->replica == NULL && t->db->replica_count > 1)
+            lj_log_error(LJ_LOG_WARN, "replica left out", &why);
     }
     if (wanted == 0 && flags->replica != NULL)
         return lj_error_set(err, LJ_INVALID, "replica \"%s\" not found for database \"%s\"",
                             flags->replica, t->db->path);
     if (wanted == 0)
         return lj_error_set(err, LJ_INVALID, "database has no replicas in config: %s", t->db->path);
-    return t->count == 0 ? code : LJ_OK;
+    if (t->count > 0)
+        return LJ_OK;
+    *err = t->left_out;
+    return err->code;
 }
 
 lj_code target_open(target *t, const char *text, const target_flags *flags, lj_error *err)

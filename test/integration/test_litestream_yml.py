@@ -87,6 +87,34 @@ def lists_that_are_there_twice(t):
 
 
 @test("cli", timeout=60)
+def a_replica_nobody_could_see(t):
+    """Where one replica cannot be opened "there is no backup" is not known, and not said."""
+    root, database, empty = made(t), t.path("a.db"), t.folder("empty")
+    broken = "{name: broken, type: s3, bucket: b, region: 'no region'}"
+    for second in (broken, "{name: broken, type: s3, bucket: b, sse-kms-key-id: k, max-connections: 1}",
+                   "{name: broken, type: gcs, bucket: my-bucket, credentials-path: %s}" % t.path("none.json")):
+        config = config_of(t, database, "path: " + empty, second)
+        for flags in ([], ["-if-replica-exists"]):
+            status, _, said = ours("restore", "-config", config, *flags, database)
+            check(status == 1 and "broken" in said and "no matching backups" not in said, "%s %s: %d %s" % (second, flags, status, said))
+            check(not os.path.exists(database), "a database appeared")
+    for command in ("generations", "snapshots", "wal"):
+        status, _, said = ours(command, "-config", config_of(t, database, "path: " + root, broken), database)
+        check(status == 0 and "broken" in said, "%s: %d %s" % (command, status, said))
+        status, _, said = ours(command, "-config", t.path("litestream.yml"), "-exit-codes", database)
+        check_equal(status, 12, "%s -exit-codes: %s" % (command, said))
+    status, _, said = ours("restore", "-config", t.path("litestream.yml"), database)
+    check(status == 0 and "broken" in said and os.path.exists(database), "the other one: " + said)
+    os.unlink(database)
+    status, _, said = ours("restore", "-config", config_of(t, database, broken), database)
+    check(status == 1 and said.count("AWS region") == 1, "the only one is said once: " + said)
+    status, _, said = ours("restore", "-config", config_of(t, database, "path: " + empty), "-if-replica-exists", database)
+    check(status == 0 and "no matching backups found" in said, "all were seen: " + said)
+    status, _, said = ours("restore", "-config", t.path("litestream.yml"), database)
+    check(status == 1 and "file://%s: no matching backups found" % empty in said, "where: " + said)
+
+
+@test("cli", timeout=60)
 def files_that_are_none(t):
     root, database = made(t), t.path("a.db")
     text = open(config_of(t, database, "path: " + root)).read()
