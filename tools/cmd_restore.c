@@ -261,7 +261,9 @@ static bool exists(const char *path)
 
 static int run(int argc, char **argv)
 {
-    restore_flags flags = {.parallelism = 8, .target.cancel = &cancelled};
+    restore_flags flags = {.parallelism = 8,
+                           .target.cancel = &cancelled,
+                           .distinct = cli_wants_exit_codes(argc, argv)};
     lj_error err = LJ_ERROR_INIT;
     const char *what = NULL;
     bool help = false;

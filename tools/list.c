@@ -12,7 +12,7 @@
 bool cli_list_open(const command *c, int argc, char **argv, bool with_generation, list_flags *flags,
                    target *t, int *ret_exit)
 {
-    *flags = (list_flags){.json = false};
+    *flags = (list_flags){.distinct = cli_wants_exit_codes(argc, argv)};
     flag_def defs[] = {
         {"config", FLAG_TEXT, &flags->target.config_path},
         {"no-expand-env", FLAG_SWITCH, &flags->target.no_expand_env},

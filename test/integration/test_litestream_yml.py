@@ -177,5 +177,15 @@ def what_is_wrong_with_a_replica(t):
         check(status == 0 and "unknown key" in said and "MARK" not in said, said)
 
 
+@test("cli")
+def failures_before_the_flag_is_read(t):
+    for arguments in (["frobnicate", "-exit-codes"], ["restore", "-bogus", "-exit-codes"],
+                      ["wal", "-config", "-exit-codes", "-x", "--exit-codes"], ["databases", "-bogus", "-exit-codes"],
+                      ["restore", "-timestamp", "noon", "-exit-codes", "-o", "x", "file:///x"]):
+        check_equal(ours(*arguments)[0], 12, " ".join(arguments))
+    status, _, said = ours("replicate", "a.db", "file:///x")
+    check(status == 1 and "replicate: unknown command" in said and "litejoin_vfs" in said, said)
+
+
 if __name__ == "__main__":
     harness.main("litestream.yml")
