@@ -8,6 +8,7 @@
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "vfs/base/log.h"
 #include "vfs/base/secret.h"
@@ -84,15 +85,32 @@ static lj_code open_replica(const litestream_replica *replica, const target_flag
     return code == LJ_OK ? LJ_OK : lj_error_context(err, "replica \"%s\"", replica->name);
 }
 
+/* A folder is no database: whoever names one means the replica in it. */
+static lj_code hint_of_folder(const char *path, lj_error *err)
+{
+    struct stat st;
+    LJ_CLEANUP(lj_freep) char *folder = litestream_absolute_path(path);
+    if (folder != NULL && stat(folder, &st) == 0 && S_ISDIR(st.st_mode))
+        lj_error_hint(err, "%s is a folder; a replica in it is named file://%s", path, folder);
+    return err->code;
+}
+
+static lj_code find_db(target *t, const char *path, const target_flags *flags, lj_error *err)
+{
+    if (target_load_config(flags, &t->config, err) != LJ_OK)
+        return err->code == LJ_NOTFOUND ? hint_of_folder(path, err) : err->code;
+    t->db = litestream_config_find(t->config, path);
+    if (t->db != NULL)
+        return LJ_OK;
+    lj_error_set(err, LJ_INVALID, "database not found in config: %s", path);
+    lj_error_hint(err, "%s lists other databases; the databases command shows them",
+                  litestream_config_path(flags->config_path));
+    return hint_of_folder(path, err);
+}
+
 static lj_code open_db(target *t, const char *path, const target_flags *flags, lj_error *err)
 {
-    LJ_TRY(target_load_config(flags, &t->config, err));
-    t->db = litestream_config_find(t->config, path);
-    if (t->db == NULL) {
-        lj_error_set(err, LJ_INVALID, "database not found in config: %s", path);
-        return lj_error_hint(err, "%s lists other databases; the databases command shows them",
-                             litestream_config_path(flags->config_path));
-    }
+    LJ_TRY(find_db(t, path, flags, err));
     t->replicas = calloc(t->db->replica_count + 1, sizeof(*t->replicas));
     if (t->replicas == NULL)
         return lj_error_nomem(err);

@@ -128,6 +128,9 @@ def files_that_are_none(t):
     for content in (bytes(4096), text.encode() + b"\0", text.encode("utf-16")):
         status, _, said = ours("databases", "-config", write(t.path("bad.yml"), content))
         check(status == 1 and "bad.yml: byte" in said and "NUL" in said and "hint:" in said, said)
+    for config in (t.path("none.yml"), t.path("litestream.yml")):
+        status, _, said = ours("snapshots", "-config", config, os.path.relpath(root))
+        check(status == 1 and "is named file://" + root in said, "a folder: " + said)
     for path, words in ((t.dir, "directory"), (t.path("none.yml"), "config file not found")):
         status, _, said = ours("databases", "-config", path)
         check(status == 1 and path in said and words in said, said)
