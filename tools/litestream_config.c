@@ -266,8 +266,11 @@ static lj_code read_block(reader *r, const yaml_node_t *node, const block *b);
 static lj_code set_key(reader *r, const yaml_node_t *node, const key_def *def, void *object)
 {
     void *target = (char *)object + def->offset;
-    if (is_null(node))
+    if (is_null(node)) {
+        if (def->kind == KEY_TEXT)
+            lj_wipe_freep(target); /* it may be there from a block that was taken over */
         return LJ_OK;
+    }
     if (def->kind == KEY_BLOCK) {
         block inner = {.where = def->name, .defs = def->block, .object = object};
         return read_block(r, node, &inner);
@@ -445,6 +448,19 @@ static lj_code read_config(reader *r, litestream_config *config)
     return LJ_OK;
 }
 
+/* As v0.3.13, which says nothing: of several documents in the file the first counts. */
+static void warn_of_more(yaml_parser_t *parser, const char *name)
+{
+    yaml_document_t next;
+    if (!yaml_parser_load(parser, &next))
+        return;
+    const yaml_node_t *root = yaml_document_get_root_node(&next);
+    if (root != NULL)
+        lj_log(LJ_LOG_WARN, "%s: line %zu: what stands behind \"---\" is ignored", name,
+               root->start_mark.line + 1);
+    yaml_document_delete(&next);
+}
+
 lj_code litestream_config_parse(const char *text, const char *name, litestream_config **ret_config,
                                 lj_error *err)
 {
@@ -465,6 +481,7 @@ lj_code litestream_config_parse(const char *text, const char *name, litestream_c
         reader r = {.document = &document, .name = name, .err = err};
         code = read_config(&r, config);
         yaml_document_delete(&document);
+        warn_of_more(&parser, name);
     }
     yaml_parser_delete(&parser);
     if (code == LJ_OK)

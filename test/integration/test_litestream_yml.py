@@ -52,6 +52,8 @@ def the_same_to_both(t):
             ("a key twice", "dbs:\n  - path: DB\n    replicas:\n      - {name: one, path: ROOT, name: two}\n"),
             ("replicas twice", "dbs:\n  - path: DB\n    replicas: [{path: /none}]\n    replicas: [{path: ROOT, name: two}]\n"),
             ("dbs twice", "dbs: [{path: /x.db}]\ndbs: [{path: DB, replicas: [{path: ROOT}]}]\n"),
+            ("null", "x: &x {name: theirs, path: ROOT}\ndbs:\n  - path: DB\n    replicas:\n      - {<<: *x, name: ~}\n"),
+            ("two documents", "---\ndbs: [{path: DB, replicas: [{path: ROOT}]}]\n---\ndbs: []\n"),
             ("empty texts", "access-key-id: ''\ndbs:\n  - path: DB\n    meta-path: ''\n    replicas:\n"
              "      - {type: '', name: \"\", url: '${LJ_NOT_SET}', bucket: '', host: '', path: ROOT}\n"),
             ("an empty path", "dbs:\n  - path: DB\n    replicas:\n      - {path: '', bucket: \"\", url: 'file://ROOT'}\n")):
@@ -62,6 +64,7 @@ def the_same_to_both(t):
             status, got, said = ours(*command)
             check_equal((status, got), (0, want), "%s: %s: %s" % (label, command[0], said))
             check_equal(said.count("there twice"), 1 if "twice" in label else 0, label + ": " + said)
+        check_equal('behind "---" is ignored' in said, label == "two documents", label + ": " + said)
     for label, text in (("a number", "dbs: [{path: DB, replicas: [{<<: 7, path: ROOT}]}]\n"),
                         ("a list of numbers", "dbs: [{path: DB, replicas: [{<<: [7], path: ROOT}]}]\n"),
                         ("a circle", "dbs: [{path: DB, replicas: [&a {<<: *a, path: ROOT}]}]\n"),
