@@ -71,7 +71,7 @@ typedef struct litejoin_config {
 
 /*
  * Registers the VFS "litejoin" (sqlite3_vfs_register). `config` may be NULL. The first call fixes the base VFS; a later
- * one only replaces the defaults for databases opened after it. Returns SQLITE_OK, SQLITE_MISUSE for a bad
+ * one only replaces the defaults for databases opened after it, and makes the VFS the default if it says so. Returns SQLITE_OK, SQLITE_MISUSE for a bad
  * configuration (litejoin_last_error says which key), or SQLITE_ERROR.
  */
 LITEJOIN_API int litejoin_vfs_register(const litejoin_config *config);

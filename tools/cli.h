@@ -36,6 +36,8 @@ const char *cli_program(void);
 int cli_help(const command *c);
 /* Prints an error and its hint to stderr; returns the exit code for it. */
 int cli_fail(const lj_error *err, bool distinct);
+/* Whether -exit-codes is among the arguments: for failures that come before it is read. */
+bool cli_wants_exit_codes(int argc, char **argv);
 
 /* Flags and one positional argument that all listings share. */
 typedef struct {

@@ -23,7 +23,7 @@ static int run(int argc, char **argv)
 {
     static const column columns[] = {{"path", COLUMN_TEXT, false},
                                      {"replicas", COLUMN_LIST, false}};
-    list_flags flags = {.json = false};
+    list_flags flags = {.distinct = cli_wants_exit_codes(argc, argv)};
     flag_def defs[] = {
         {"config", FLAG_TEXT, &flags.target.config_path},
         {"no-expand-env", FLAG_SWITCH, &flags.target.no_expand_env},

@@ -125,6 +125,7 @@ static lj_restore_options make_options(const restore_flags *flags, bar *b)
 /*
  * The replica with the newest answer. Replicas that have none are left out, with a warning when that is not just for want
  * of data; if none is left, the error is that of the first which failed for another reason, else that nothing was found.
+ * LJ_NOTFOUND only when every replica was seen.
  */
 static lj_code choose(const target *t, const lj_restore_options *options, candidate *ret_best,
                       lj_error *err)
@@ -137,6 +138,8 @@ static lj_code choose(const target *t, const lj_restore_options *options, candid
         if (lj_restore_plan_make(next.replica->storage, options, &next.plan, &error) != LJ_OK) {
             if (error.code != LJ_NOTFOUND && t->count > 1)
                 lj_log_error(LJ_LOG_WARN, next.replica->name, &error);
+            if (error.code == LJ_NOTFOUND)
+                (void)lj_error_context(&error, "%s", lj_storage_url(next.replica->storage));
             if (worst.code == LJ_OK || (worst.code == LJ_NOTFOUND && error.code != LJ_NOTFOUND))
                 worst = error;
             continue;
@@ -150,10 +153,11 @@ static lj_code choose(const target *t, const lj_restore_options *options, candid
         }
     }
     if (best.plan == NULL) {
-        if (worst.code == LJ_OK) /* no replica at all */
-            lj_error_set(&worst, LJ_NOTFOUND, "no matching backups found");
-        *err = worst;
-        return err->code != LJ_OK ? err->code : LJ_NOTFOUND;
+        bool blind = worst.code == LJ_NOTFOUND && t->left_out.code != LJ_OK;
+        *err = blind ? t->left_out : worst;
+        if (err->code == LJ_NOTFOUND && blind) /* a file of its credentials, say */
+            err->code = LJ_INVALID;
+        return err->code;
     }
     *ret_best = best;
     return LJ_OK;
@@ -257,7 +261,9 @@ static bool exists(const char *path)
 
 static int run(int argc, char **argv)
 {
-    restore_flags flags = {.parallelism = 8, .target.cancel = &cancelled};
+    restore_flags flags = {.parallelism = 8,
+                           .target.cancel = &cancelled,
+                           .distinct = cli_wants_exit_codes(argc, argv)};
     lj_error err = LJ_ERROR_INIT;
     const char *what = NULL;
     bool help = false;

@@ -12,7 +12,7 @@
 bool cli_list_open(const command *c, int argc, char **argv, bool with_generation, list_flags *flags,
                    target *t, int *ret_exit)
 {
-    *flags = (list_flags){.json = false};
+    *flags = (list_flags){.distinct = cli_wants_exit_codes(argc, argv)};
     flag_def defs[] = {
         {"config", FLAG_TEXT, &flags->target.config_path},
         {"no-expand-env", FLAG_SWITCH, &flags->target.no_expand_env},
@@ -78,7 +78,7 @@ static lj_code each_in_replica(const target_replica *replica, const char *genera
 lj_code cli_each_generation(const target *t, const char *generation, cli_generation_fn fn,
                             void *ctx)
 {
-    lj_code first = LJ_OK;
+    lj_code first = t->left_out.code;
     for (size_t i = 0; i < t->count; i++) {
         lj_error err = LJ_ERROR_INIT;
         lj_code code = each_in_replica(&t->replicas[i], generation, fn, ctx, &err);

@@ -37,11 +37,33 @@ typedef struct key_def {
     const struct key_def *block; /* KEY_BLOCK */
 } key_def;
 
+/* Blocks that one takes over by "<<", one in the other and in the whole file: where a circle ends. */
+#define MERGE_DEPTH_MAX 16u
+#define MERGES_MAX      1000000u
+
+#define KEY_SHOWN_MAX 64u
+
 typedef struct {
     yaml_document_t *document;
     const char *name; /* of the file */
+    unsigned merge_depth;
+    unsigned merges;
     lj_error *err;
 } reader;
+
+/* The list that stands in a block beside its keys. */
+typedef struct {
+    const char *name;
+    const yaml_node_t *node; /* NULL: the key is absent */
+} list_key;
+
+/* What the keys of a mapping are read into. */
+typedef struct {
+    const char *where; /* for messages */
+    const key_def *defs;
+    void *object;
+    list_key *list; /* may be NULL */
+} block;
 
 #define R(member) offsetof(litestream_replica, member)
 static const key_def age_keys[] = {
@@ -93,6 +115,8 @@ static const key_def replica_keys[] = {
     {0},
 };
 #undef R
+
+_Static_assert(LJ_ARRAY_LEN(replica_keys) <= 64, "read_block has a bit for each");
 
 #define D(member) offsetof(litestream_db, member)
 static const key_def db_keys[] = {
@@ -189,11 +213,21 @@ static lj_code set_text(const reader *r, char **target, const char *text)
     return LJ_OK;
 }
 
+/* Any text of the file may be a secret. */
+static void free_texts(litestream_texts *texts)
+{
+    for (size_t i = 0; i < texts->count; i++)
+        lj_wipe_freep(&texts->items[i]);
+    free(texts->items);
+    *texts = (litestream_texts){.items = NULL};
+}
+
 static lj_code set_texts(const reader *r, const yaml_node_t *node, const char *key,
                          litestream_texts *target)
 {
     if (node->type != YAML_SEQUENCE_NODE)
         return bad(r, node, key, "a list");
+    free_texts(target); /* the key may be there twice */
     size_t count = (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
     target->items = calloc(count + 1, sizeof(*target->items));
     if (target->items == NULL)
@@ -227,16 +261,20 @@ static lj_code add_setting(const reader *r, litestream_settings *settings, const
     return append_text(r, &settings->values, value);
 }
 
-static lj_code read_block(const reader *r, const yaml_node_t *node, const char *where,
-                          const key_def *defs, void *object, const char *const *elsewhere);
+static lj_code read_block(reader *r, const yaml_node_t *node, const block *b);
 
-static lj_code set_key(const reader *r, const yaml_node_t *node, const key_def *def, void *object)
+static lj_code set_key(reader *r, const yaml_node_t *node, const key_def *def, void *object)
 {
     void *target = (char *)object + def->offset;
-    if (is_null(node))
+    if (is_null(node)) {
+        if (def->kind == KEY_TEXT)
+            lj_wipe_freep(target); /* it may be there from a block that was taken over */
         return LJ_OK;
-    if (def->kind == KEY_BLOCK)
-        return read_block(r, node, def->name, def->block, object, NULL);
+    }
+    if (def->kind == KEY_BLOCK) {
+        block inner = {.where = def->name, .defs = def->block, .object = object};
+        return read_block(r, node, &inner);
+    }
     if (def->kind == KEY_TEXTS)
         return set_texts(r, node, def->name, target);
     const char *text = scalar(node);
@@ -244,7 +282,10 @@ static lj_code set_key(const reader *r, const yaml_node_t *node, const key_def *
         return bad(r, node, def->name, "a single value");
     switch (def->kind) {
     case KEY_TEXT:
-        return set_text(r, target, text);
+        if (text[0] != 0)
+            return set_text(r, target, text);
+        lj_wipe_freep(target); /* as in Go: "" is what an absent key has */
+        return LJ_OK;
     case KEY_SETTING:
         return add_setting(r, target, def->name, text);
     case KEY_MAYBE_BOOL:
@@ -266,57 +307,96 @@ static lj_code set_key(const reader *r, const yaml_node_t *node, const key_def *
     return LJ_OK;
 }
 
-/* Reads a mapping. Keys in `elsewhere` (NULL-terminated) are somebody else's; others that no table has are warned about. */
-static lj_code read_block(const reader *r, const yaml_node_t *node, const char *where,
-                          const key_def *defs, void *object, const char *const *elsewhere)
+/* A plain "<<": the block takes over the keys of another one, which was named with '&'. */
+static bool is_merge(const yaml_node_t *key)
 {
+    return scalar(key) != NULL && strcmp(scalar(key), "<<") == 0 &&
+           key->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
+}
+
+/* The keys of what a "<<" names: one block, or a list of which the first has the last word. */
+static lj_code merge(reader *r, const yaml_node_t *node, const block *b)
+{
+    if (r->merge_depth == MERGE_DEPTH_MAX || ++r->merges > MERGES_MAX)
+        return bad(r, node, "<<", "a block that does not contain itself");
+    lj_code code = LJ_OK;
+    r->merge_depth++;
+    if (node->type == YAML_SEQUENCE_NODE) {
+        const yaml_node_item_t *items = node->data.sequence.items.start;
+        size_t count = (size_t)(node->data.sequence.items.top - items);
+        for (size_t i = count; i > 0 && code == LJ_OK; i--)
+            code = merge(r, yaml_document_get_node(r->document, items[i - 1]), b);
+    } else if (node->type == YAML_MAPPING_NODE) {
+        code = read_block(r, node, b);
+    } else {
+        code = bad(r, node, "<<", "a block of keys, or a list of them");
+    }
+    r->merge_depth--;
+    return code;
+}
+
+/* The place of a key in b->defs, behind them that of the list; SIZE_MAX when it is neither. */
+static size_t find_key(const block *b, const char *name)
+{
+    size_t i = 0;
+    for (; b->defs[i].name != NULL; i++)
+        if (strcmp(b->defs[i].name, name) == 0)
+            return i;
+    return b->list != NULL && strcmp(b->list->name, name) == 0 ? i : SIZE_MAX;
+}
+
+/* How much of a key is shown: with a ':' that no space follows its value is a part of it, and may be a secret. */
+static int shown_length(const char *key)
+{
+    return (int)LJ_MIN(strcspn(key, ":"), (size_t)KEY_SHOWN_MAX);
+}
+
+/*
+ * Reads a mapping. As in v0.3.13 what comes later wins, also over what a "<<" before it has brought. Keys that are not
+ * known, or are there twice, are warned about.
+ */
+static lj_code read_block(reader *r, const yaml_node_t *node, const block *b)
+{
+    uint64_t seen = 0; /* one bit for each known key */
     if (node->type != YAML_MAPPING_NODE)
-        return bad(r, node, where, "a block of keys");
+        return bad(r, node, b->where, "a block of keys");
     for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start;
          pair < node->data.mapping.pairs.top; pair++) {
         const yaml_node_t *key = yaml_document_get_node(r->document, pair->key);
         const yaml_node_t *value = yaml_document_get_node(r->document, pair->value);
         if (scalar(key) == NULL)
-            return bad(r, key, where, "a block with plain keys");
-        const key_def *def = defs;
-        while (def->name != NULL && strcmp(def->name, scalar(key)) != 0)
-            def++;
-        if (def->name != NULL) {
-            LJ_TRY(set_key(r, value, def, object));
+            return bad(r, key, b->where, "a block with plain keys");
+        if (is_merge(key)) {
+            LJ_TRY(merge(r, value, b));
             continue;
         }
-        bool known = false;
-        for (size_t i = 0; elsewhere != NULL && elsewhere[i] != NULL; i++)
-            known = known || strcmp(elsewhere[i], scalar(key)) == 0;
-        if (!known)
-            lj_log(LJ_LOG_WARN, "%s: line %zu: unknown key \"%s\" in %s is ignored", r->name,
-                   key->start_mark.line + 1, scalar(key), where);
+        size_t at = find_key(b, scalar(key));
+        if (at == SIZE_MAX) {
+            lj_log(LJ_LOG_WARN, "%s: line %zu: unknown key \"%.*s\" in %s is ignored", r->name,
+                   key->start_mark.line + 1, shown_length(scalar(key)), scalar(key), b->where);
+            continue;
+        }
+        if ((seen & (UINT64_C(1) << at)) != 0)
+            lj_log(LJ_LOG_WARN, "%s: line %zu: \"%s\" is there twice, and this one counts", r->name,
+                   key->start_mark.line + 1, scalar(key));
+        seen |= UINT64_C(1) << at;
+        if (b->defs[at].name != NULL)
+            LJ_TRY(set_key(r, value, &b->defs[at], b->object));
+        else
+            b->list->node = value;
     }
     return LJ_OK;
 }
 
-static const yaml_node_t *member(const reader *r, const yaml_node_t *node, const char *name)
-{
-    for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start;
-         pair < node->data.mapping.pairs.top; pair++) {
-        const yaml_node_t *key = yaml_document_get_node(r->document, pair->key);
-        if (scalar(key) != NULL && strcmp(scalar(key), name) == 0)
-            return yaml_document_get_node(r->document, pair->value);
-    }
-    return NULL;
-}
-
 /* A list of mappings, as an array of `count` zeroed elements; NULL and 0 when the key is absent. */
-static lj_code make_list(const reader *r, const yaml_node_t *parent, const char *name,
-                         size_t element_bytes, const yaml_node_t **ret_node, void **ret_array,
-                         size_t *ret_count)
+static lj_code make_list(const reader *r, const list_key *list, size_t element_bytes,
+                         void **ret_array, size_t *ret_count)
 {
-    const yaml_node_t *node = member(r, parent, name);
-    *ret_node = node;
+    const yaml_node_t *node = list->node;
     if (node == NULL || is_null(node))
         return LJ_OK;
     if (node->type != YAML_SEQUENCE_NODE)
-        return bad(r, node, name, "a list");
+        return bad(r, node, list->name, "a list");
     size_t count = (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
     *ret_array = calloc(count + 1, element_bytes);
     if (*ret_array == NULL)
@@ -330,43 +410,55 @@ static const yaml_node_t *item_at(const reader *r, const yaml_node_t *list, size
     return yaml_document_get_node(r->document, list->data.sequence.items.start[i]);
 }
 
-static lj_code read_db(const reader *r, const yaml_node_t *node, litestream_db *db)
+static lj_code read_db(reader *r, const yaml_node_t *node, litestream_db *db)
 {
-    static const char *const lists[] = {"replicas", NULL};
+    list_key replicas = {.name = "replicas"};
+    block all = {.where = "dbs", .defs = db_keys, .object = db, .list = &replicas};
     *db = (litestream_db){.monitor_interval_ns = LJ_NS_PER_S,
                           .checkpoint_interval_ns = 60 * LJ_NS_PER_S,
                           .min_checkpoint_pages = 1000,
                           .max_checkpoint_pages = 10000};
-    LJ_TRY(read_block(r, node, "dbs", db_keys, db, lists));
-    const yaml_node_t *replicas = NULL;
+    LJ_TRY(read_block(r, node, &all));
     void *array = NULL;
-    LJ_TRY(make_list(r, node, "replicas", sizeof(litestream_replica), &replicas, &array,
-                     &db->replica_count));
+    LJ_TRY(make_list(r, &replicas, sizeof(litestream_replica), &array, &db->replica_count));
     db->replicas = array;
     for (size_t i = 0; db->replicas != NULL && i < db->replica_count; i++) {
+        block one = {.where = "replicas", .defs = replica_keys, .object = &db->replicas[i]};
         db->replicas[i] = (litestream_replica){.retention_ns = 24 * 3600 * LJ_NS_PER_S,
                                                .retention_check_interval_ns = 3600 * LJ_NS_PER_S,
                                                .sync_interval_ns = LJ_NS_PER_S};
-        LJ_TRY(read_block(r, item_at(r, replicas, i), "replicas", replica_keys, &db->replicas[i],
-                          NULL));
+        LJ_TRY(read_block(r, item_at(r, replicas.node, i), &one));
     }
     return LJ_OK;
 }
 
-static lj_code read_config(const reader *r, litestream_config *config)
+static lj_code read_config(reader *r, litestream_config *config)
 {
-    static const char *const lists[] = {"dbs", NULL};
+    list_key dbs = {.name = "dbs"};
+    block all = {.where = "the file", .defs = config_keys, .object = config, .list = &dbs};
     const yaml_node_t *root = yaml_document_get_root_node(r->document);
     if (root == NULL || is_null(root))
         return LJ_OK;
-    LJ_TRY(read_block(r, root, "the file", config_keys, config, lists));
-    const yaml_node_t *dbs = NULL;
+    LJ_TRY(read_block(r, root, &all));
     void *array = NULL;
-    LJ_TRY(make_list(r, root, "dbs", sizeof(litestream_db), &dbs, &array, &config->db_count));
+    LJ_TRY(make_list(r, &dbs, sizeof(litestream_db), &array, &config->db_count));
     config->dbs = array;
     for (size_t i = 0; i < config->db_count; i++)
-        LJ_TRY(read_db(r, item_at(r, dbs, i), &config->dbs[i]));
+        LJ_TRY(read_db(r, item_at(r, dbs.node, i), &config->dbs[i]));
     return LJ_OK;
+}
+
+/* As v0.3.13, which says nothing: of several documents in the file the first counts. */
+static void warn_of_more(yaml_parser_t *parser, const char *name)
+{
+    yaml_document_t next;
+    if (!yaml_parser_load(parser, &next))
+        return;
+    const yaml_node_t *root = yaml_document_get_root_node(&next);
+    if (root != NULL)
+        lj_log(LJ_LOG_WARN, "%s: line %zu: what stands behind \"---\" is ignored", name,
+               root->start_mark.line + 1);
+    yaml_document_delete(&next);
 }
 
 lj_code litestream_config_parse(const char *text, const char *name, litestream_config **ret_config,
@@ -389,6 +481,7 @@ lj_code litestream_config_parse(const char *text, const char *name, litestream_c
         reader r = {.document = &document, .name = name, .err = err};
         code = read_config(&r, config);
         yaml_document_delete(&document);
+        warn_of_more(&parser, name);
     }
     yaml_parser_delete(&parser);
     if (code == LJ_OK)
@@ -414,19 +507,14 @@ lj_code litestream_config_load(const char *path, bool expand_env, litestream_con
                                   "URL instead of a database path");
     }
     LJ_TRY(code);
+    if (strlen(text) != len) {
+        lj_error_set(err, LJ_INVALID, "%s: byte %zu: not YAML: a NUL byte", path, strlen(text));
+        return lj_error_hint(err, "write the file anew, in UTF-8");
+    }
     expanded = expand_env ? litestream_expand_env(text) : lj_str_dup(text);
     if (expanded == NULL)
         return lj_error_nomem(err);
     return litestream_config_parse(expanded, path, ret_config, err);
-}
-
-/* Any text of the file may be a secret. */
-static void free_texts(litestream_texts *texts)
-{
-    for (size_t i = 0; i < texts->count; i++)
-        lj_wipe_freep(&texts->items[i]);
-    free(texts->items);
-    *texts = (litestream_texts){.items = NULL};
 }
 
 static void free_keys(const key_def *defs, void *object)

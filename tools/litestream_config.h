@@ -101,8 +101,8 @@ void litestream_config_free(litestream_config *config);
 const litestream_db *litestream_config_find(const litestream_config *config, const char *db_path);
 
 /*
- * The replica's URL for lj_storage_open, allocated: its `url`, or one made from type, bucket, host and path.
- * It never carries secrets.
+ * The replica's URL for lj_storage_open, allocated: its `url`, or one made from type, bucket, host, user and the path of a
+ * folder. The only secret in it is a password that its `url` has. Errors: LJ_INVALID for what is missing, in v0.3.13's words.
  */
 LJ_WARN_UNUSED lj_code litestream_replica_url(const litestream_replica *replica, char **ret_url,
                                               lj_error *err);

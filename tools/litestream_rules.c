@@ -6,6 +6,7 @@
 #include "tools/litestream_rules.h"
 
 #include <ctype.h>
+#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include "tools/target.h"
 #include "vfs/base/buf.h"
 #include "vfs/base/log.h"
+#include "vfs/base/secret.h"
 #include "vfs/base/str.h"
 #include "vfs/config/options.h"
 #include "vfs/storage/url.h"
@@ -83,10 +85,20 @@ char *litestream_expand_env(const char *text)
 
 /* ---- paths ---- */
 
+/* HOME, else what the user database says (a service may have no HOME); NULL: neither. */
+static const char *home_folder(void)
+{
+    const char *home = getenv("HOME");
+    if (home != NULL && home[0] != 0)
+        return home;
+    const struct passwd *entry = getpwuid(geteuid());
+    return entry != NULL && entry->pw_dir[0] != 0 ? entry->pw_dir : NULL;
+}
+
 char *litestream_absolute_path(const char *path)
 {
     char *absolute = NULL;
-    const char *home = getenv("HOME");
+    const char *home = path[0] == '~' ? home_folder() : NULL;
     if (path[0] == '/') {
         absolute = lj_str_dup(path);
     } else if (path[0] == '~' && (path[1] == '/' || path[1] == 0) && home != NULL) {
@@ -149,6 +161,34 @@ static lj_code exclusive(const litestream_replica *replica, const char *name, co
                         replica->type);
 }
 
+/* v0.3.13 says nothing of keys that another type of replica takes. They are what is left when `type` was forgotten. */
+static void warn_of_other_types(const litestream_replica *replica, const char *name)
+{
+    const struct {
+        const char *key;
+        const char *types; /* that take it */
+        bool given;
+    } keys[] = {
+        {"bucket", "s3 gcs abs", replica->bucket != NULL},
+        {"access-key-id", "s3", replica->access_key_id != NULL},
+        {"secret-access-key", "s3", replica->secret_access_key != NULL},
+        {"region", "s3", replica->region != NULL},
+        {"endpoint", "s3 abs", replica->endpoint != NULL},
+        {"force-path-style", "s3", replica->has_force_path_style},
+        {"skip-verify", "s3 gcs abs", replica->skip_verify},
+        {"account-name", "abs", replica->account_name != NULL},
+        {"account-key", "abs", replica->account_key != NULL},
+        {"host", "sftp", replica->host != NULL},
+        {"user", "sftp", replica->user != NULL},
+        {"password", "sftp", replica->password != NULL},
+        {"key-path", "sftp", replica->key_path != NULL},
+    };
+    for (size_t i = 0; i < LJ_ARRAY_LEN(keys); i++)
+        if (keys[i].given && strstr(keys[i].types, replica->type) == NULL)
+            lj_log(LJ_LOG_WARN, "%s: \"%s\" does nothing for replica \"%s\" of type %s", name,
+                   keys[i].key, replica->name, replica->type);
+}
+
 static lj_code check_replica(litestream_replica *replica, const char *name, lj_error *err)
 {
     char shown[LJ_OPTION_SHOWN_MAX]; /* it may be a URL with a password */
@@ -171,7 +211,10 @@ static lj_code check_replica(litestream_replica *replica, const char *name, lj_e
         return lj_error_set(err, LJ_INVALID, "%s: a file replica needs a path or a url", name);
     if (replica->path != NULL && strcmp(replica->type, "file") == 0)
         LJ_TRY(replace(&replica->path, litestream_absolute_path(replica->path), err));
-    return replica->name != NULL ? LJ_OK : replace(&replica->name, lj_str_dup(replica->type), err);
+    if (replica->name == NULL)
+        LJ_TRY(replace(&replica->name, lj_str_dup(replica->type), err));
+    warn_of_other_types(replica, name);
+    return LJ_OK;
 }
 
 static lj_code inherit(char **field, const char *from, lj_error *err)
@@ -226,38 +269,70 @@ const litestream_db *litestream_config_find(const litestream_config *config, con
     return NULL;
 }
 
-/* "TYPE://BUCKET/PATH" with the path encoded, because a URL's is decoded. */
-static lj_code bucket_url(const litestream_replica *replica, const char *path, char **ret_url,
-                          lj_error *err)
+/* What v0.3.13 wants of a replica without a URL. */
+static lj_code check_parts(const litestream_replica *replica, lj_error *err)
 {
+    bool sftp = strcmp(replica->type, "sftp") == 0;
+    const char *missing = sftp && replica->host == NULL      ? "host"
+                          : sftp && replica->user == NULL    ? "user"
+                          : !sftp && replica->bucket == NULL ? "bucket"
+                                                             : NULL;
+    if (missing != NULL)
+        return lj_error_set(err, LJ_INVALID, "%s required for %s replica", missing, replica->type);
+    if (!sftp && strpbrk(replica->bucket, "/?#@: ") != NULL) {
+        lj_error_set(err, LJ_INVALID, "the bucket has a character that no bucket has in its name");
+        return lj_error_hint(err, "\"bucket\" is the name alone: a URL stands in \"url\", what is "
+                                  "behind the name in \"path\"");
+    }
+    if (sftp && strpbrk(replica->host, "/?#@ ") != NULL)
+        return lj_error_set(err, LJ_INVALID, "the host has a character that none has in its name");
+    return LJ_OK;
+}
+
+/* `url` up to its user, the user, and the rest (with a password it has): as in v0.3.13 the key wins over the URL. */
+static lj_code with_user(const char *url, const char *user, char **ret_url, lj_error *err)
+{
+    const char *authority = strstr(url, "://") + 3;
+    size_t len = strcspn(authority, "/?#");
+    const char *rest = authority;
+    const char *password = authority;
+    for (const char *c = authority; c < authority + len; c++)
+        if (*c == '@')
+            rest = c + 1;
+    while (password < rest && *password != ':')
+        password++;
     lj_buf encoded = LJ_BUF_INIT(TEXT_MAX);
-    lj_code code = lj_url_encode(&encoded, path, true, err);
+    lj_code code = lj_url_encode(&encoded, user, false, err);
     if (code == LJ_OK)
-        *ret_url =
-            lj_str_printf("%s://%s/%s", replica->type,
-                          replica->bucket != NULL ? replica->bucket : "", lj_buf_text(&encoded));
+        *ret_url = lj_str_printf("%.*s%s%s%s", (int)(authority - url), url, lj_buf_text(&encoded),
+                                 password < rest ? "" : "@", password < rest ? password : rest);
     lj_buf_free(&encoded);
     return code;
 }
 
+/* The path is no part of it but for file: the others take it as a setting, as it is. */
 lj_code litestream_replica_url(const litestream_replica *replica, char **ret_url, lj_error *err)
 {
-    const char *path = replica->path != NULL ? replica->path : "";
-    char *url = NULL;
-    if (replica->url != NULL)
+    bool sftp = strcmp(replica->type, "sftp") == 0;
+    LJ_CLEANUP(lj_wipe_freep) char *url = NULL;
+    if (replica->url != NULL) {
         url = lj_str_dup(replica->url);
-    else if (strcmp(replica->type, "file") == 0)
-        url = lj_str_printf("file://%s", path);
-    else if (strcmp(replica->type, "sftp") == 0)
-        url = lj_str_printf("sftp://%s%s%s/%s", replica->user != NULL ? replica->user : "",
-                            replica->user != NULL ? "@" : "",
-                            replica->host != NULL ? replica->host : "",
-                            path[0] == '/' ? path + 1 : path);
-    else
-        LJ_TRY(bucket_url(replica, path, &url, err));
+    } else if (strcmp(replica->type, "file") == 0) {
+        url = lj_str_printf("file://%s", replica->path);
+    } else {
+        LJ_TRY(check_parts(replica, err));
+        url = lj_str_printf("%s://%s", replica->type, sftp ? replica->host : replica->bucket);
+    }
+    if (url != NULL && sftp && replica->user != NULL) {
+        char *full = NULL;
+        LJ_TRY(with_user(url, replica->user, &full, err));
+        lj_wipe_freep(&url);
+        url = full;
+    }
     if (url == NULL)
         return lj_error_nomem(err);
     *ret_url = url;
+    url = NULL;
     return LJ_OK;
 }
 
@@ -267,7 +342,8 @@ lj_code litestream_replica_settings(const litestream_replica *replica,
 {
     const char *path_style = replica->force_path_style ? "true" : "false";
     const char *skip_verify = replica->skip_verify ? "true" : NULL;
-    /* `path` is taken as it is: v0.3.13 keeps a leading '/', which a URL loses */
+    /* `path` is taken as it is: v0.3.13 keeps a leading '/', which a URL loses, and by SFTP a path without one is relative to
+     * the login folder, which a URL cannot say */
     const struct {
         const char *type;
         lj_storage_setting setting;
@@ -286,6 +362,7 @@ lj_code litestream_replica_settings(const litestream_replica *replica,
         {"abs", {"endpoint", replica->endpoint}},
         {"abs", {"skip-verify", skip_verify}},
         {"abs", {"path", replica->path}},
+        {"sftp", {"path", replica->path}},
         {"sftp", {"password", replica->password}},
         {"sftp", {"key-path", replica->key_path}},
     };

@@ -102,9 +102,9 @@ static lj_code check_arguments(int argc, char **argv, lj_error *err)
     return LJ_OK;
 }
 
-static bool wants_exit_codes(int argc, char **argv)
+bool cli_wants_exit_codes(int argc, char **argv)
 {
-    for (int i = 1; i < argc; i++)
+    for (int i = 0; i < argc; i++)
         if (strcmp(argv[i], "-exit-codes") == 0 || strcmp(argv[i], "--exit-codes") == 0)
             return true;
     return false;
@@ -118,7 +118,7 @@ int main(int argc, char **argv)
         program = "litestream";
     lj_error err = LJ_ERROR_INIT;
     if (check_arguments(argc, argv, &err) != LJ_OK)
-        return cli_fail(&err, wants_exit_codes(argc, argv));
+        return cli_fail(&err, cli_wants_exit_codes(argc, argv));
     if (argc < 2 || argv[1][0] == '-' || strcmp(argv[1], "help") == 0) {
         for (size_t i = 0; argc > 2 && i < LJ_ARRAY_LEN(commands); i++)
             if (strcmp(argv[1], "help") == 0 && strcmp(commands[i]->name, argv[2]) == 0)
@@ -129,6 +129,11 @@ int main(int argc, char **argv)
         if (strcmp(commands[i]->name, argv[1]) == 0)
             return commands[i]->run(argc - 2, argv + 2);
     lj_error_set(&err, LJ_INVALID, "%s: unknown command", argv[1]);
-    lj_error_hint(&err, "%s help lists the commands", program);
-    return cli_fail(&err, false);
+    if (strcmp(argv[1], "replicate") == 0)
+        lj_error_hint(&err,
+                      "this program restores and lists; litejoin_vfs.so replicates, inside the "
+                      "program that writes, or Litestream's own replicate beside it");
+    else
+        lj_error_hint(&err, "%s help lists the commands", program);
+    return cli_fail(&err, cli_wants_exit_codes(argc, argv));
 }

@@ -8,6 +8,7 @@
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "vfs/base/log.h"
 #include "vfs/base/secret.h"
@@ -76,44 +77,68 @@ static lj_code open_replica(const litestream_replica *replica, const target_flag
     lj_storage_setting settings[LITESTREAM_SETTINGS_MAX];
     lj_storage_options options = {.settings = settings, .cancel = flags->cancel};
     LJ_CLEANUP(lj_wipe_freep) char *url = NULL; /* a password may be in it */
-    LJ_TRY(litestream_replica_url(replica, &url, err));
-    LJ_TRY(litestream_replica_settings(replica, settings, &options.setting_count, err));
-    if (lj_storage_open(url, &options, ret_storage, err) != LJ_OK)
-        return lj_error_context(err, "replica \"%s\"", replica->name);
-    return LJ_OK;
+    lj_code code = litestream_replica_url(replica, &url, err);
+    if (code == LJ_OK)
+        code = litestream_replica_settings(replica, settings, &options.setting_count, err);
+    if (code == LJ_OK)
+        code = lj_storage_open(url, &options, ret_storage, err);
+    return code == LJ_OK ? LJ_OK : lj_error_context(err, "replica \"%s\"", replica->name);
+}
+
+/* A folder is no database: whoever names one means the replica in it. */
+static lj_code hint_of_folder(const char *path, lj_error *err)
+{
+    struct stat st;
+    LJ_CLEANUP(lj_freep) char *folder = litestream_absolute_path(path);
+    if (folder != NULL && stat(folder, &st) == 0 && S_ISDIR(st.st_mode))
+        lj_error_hint(err, "%s is a folder; a replica in it is named file://%s", path, folder);
+    return err->code;
+}
+
+static lj_code find_db(target *t, const char *path, const target_flags *flags, lj_error *err)
+{
+    if (target_load_config(flags, &t->config, err) != LJ_OK)
+        return err->code == LJ_NOTFOUND ? hint_of_folder(path, err) : err->code;
+    t->db = litestream_config_find(t->config, path);
+    if (t->db != NULL)
+        return LJ_OK;
+    lj_error_set(err, LJ_INVALID, "database not found in config: %s", path);
+    lj_error_hint(err, "%s lists other databases; the databases command shows them",
+                  litestream_config_path(flags->config_path));
+    return hint_of_folder(path, err);
 }
 
 static lj_code open_db(target *t, const char *path, const target_flags *flags, lj_error *err)
 {
-    LJ_TRY(target_load_config(flags, &t->config, err));
-    t->db = litestream_config_find(t->config, path);
-    if (t->db == NULL) {
-        lj_error_set(err, LJ_INVALID, "database not found in config: %s", path);
-        return lj_error_hint(err, "%s lists other databases; the databases command shows them",
-                             litestream_config_path(flags->config_path));
-    }
+    LJ_TRY(find_db(t, path, flags, err));
     t->replicas = calloc(t->db->replica_count + 1, sizeof(*t->replicas));
     if (t->replicas == NULL)
         return lj_error_nomem(err);
     size_t wanted = 0;
-    lj_code code = LJ_OK;
     for (size_t i = 0; i < t->db->replica_count; i++) {
         const litestream_replica *replica = &t->db->replicas[i];
+        lj_error why = LJ_ERROR_INIT;
         if (flags->replica != NULL && strcmp(flags->replica, replica->name) != 0)
             continue;
         wanted++;
-        code = open_replica(replica, flags, &t->replicas[t->count].storage, err);
-        if (code != LJ_OK && err != NULL)
-            lj_log_error(LJ_LOG_WARN, "replica left out", err);
-        if (code == LJ_OK)
+        if (open_replica(replica, flags, &t->replicas[t->count].storage, &why) == LJ_OK) {
             t->replicas[t->count++].name = replica->name;
+            continue;
+        }
+        if (t->left_out.code == LJ_OK)
+            t->left_out = why;
+        if (flags->replica == NULL && t->db->replica_count > 1)
+            lj_log_error(LJ_LOG_WARN, "replica left out", &why);
     }
     if (wanted == 0 && flags->replica != NULL)
         return lj_error_set(err, LJ_INVALID, "replica \"%s\" not found for database \"%s\"",
                             flags->replica, t->db->path);
     if (wanted == 0)
         return lj_error_set(err, LJ_INVALID, "database has no replicas in config: %s", t->db->path);
-    return t->count == 0 ? code : LJ_OK;
+    if (t->count > 0)
+        return LJ_OK;
+    *err = t->left_out;
+    return err->code;
 }
 
 lj_code target_open(target *t, const char *text, const target_flags *flags, lj_error *err)

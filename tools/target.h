@@ -19,6 +19,8 @@ typedef struct {
     const litestream_db *db;   /* NULL for a URL */
     target_replica *replicas;
     size_t count;
+    lj_error
+        left_out; /* why the first replica could not be opened that is missing there; LJ_OK: none is */
 } target;
 
 /* What the flags say. */
@@ -34,7 +36,8 @@ bool target_is_url(const char *text);
 
 /*
  * Resolves `text` (a database path or a replica URL). Nothing is requested from a replica yet. A replica that cannot be
- * opened is an error when it is the only one, else a warning in the log. To be closed with target_close in any case.
+ * opened is an error when there is no other, else a warning in the log, and left_out: what it holds nobody has seen. To be
+ * closed with target_close in any case.
  */
 LJ_WARN_UNUSED lj_code target_open(target *t, const char *text, const target_flags *flags,
                                    lj_error *err);

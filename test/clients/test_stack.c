@@ -380,6 +380,31 @@ static void registers_twice(void)
     close_db(two);
 }
 
+/* As each connection of a program does that loads the extension: by the environment's configuration. */
+static void register_by_environment(const char *want)
+{
+    CHECK(litejoin_extra_init(NULL) == SQLITE_OK, "litejoin_extra_init");
+    CHECK(strcmp(sqlite3_vfs_find(NULL)->zName, want) == 0, "the default VFS is %s, not %s",
+          sqlite3_vfs_find(NULL)->zName, want);
+}
+
+/* Who registers again does not move the VFS in SQLite's list, unless he says make_default. */
+static void keeps_its_place(void)
+{
+    register_over(NULL, 1);
+    register_over(NULL, 0);
+    register_by_environment("litejoin");
+    setenv("LITEJOIN_REPLICA_URL", replica_url, 1);
+    setenv("LITEJOIN_DEFAULT_VFS", "1", 1);
+    register_by_environment("litejoin");
+    register_pass("litejoin", 1);
+    register_by_environment("pass");
+    use_database(NULL, 0);
+    CHECK(opens > 0, "the shim above saw no open");
+    register_over(NULL, 1);
+    CHECK(strcmp(sqlite3_vfs_find(NULL)->zName, "litejoin") == 0, "make_default was asked for");
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
@@ -392,6 +417,7 @@ static const struct {
     {"under_a_shim", under_a_shim},
     {"shut_down_and_back", shut_down_and_back},
     {"registers_twice", registers_twice},
+    {"keeps_its_place", keeps_its_place},
 };
 
 int main(int argc, char **argv)

@@ -75,5 +75,10 @@ def registered_again_and_again(case):
     scenario(case, "registers_twice")
 
 
+@harness.test()
+def keeps_its_place_in_the_list(case):
+    scenario(case, "keeps_its_place")
+
+
 if __name__ == "__main__":
     harness.main("stack")

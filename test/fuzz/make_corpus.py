@@ -102,6 +102,26 @@ def yaml_seeds():
     yield "empty", ""
 
 
+def litestream_seeds():
+    every = ("addr: ':9090'\nexec: true\naccess-key-id: a\nsecret-access-key: b\nlogging: {level: warn, type: json, stderr: true}\n"
+             "dbs:\n  - path: ~/a.db\n    meta-path: x\n    monitor-interval: 1s\n    checkpoint-interval: 1m30s\n"
+             "    min-checkpoint-page-count: 10\n    max-checkpoint-page-count: 0\n    replicas:\n")
+    yield "every-key", every + (
+        "      - {name: n, path: /r, retention: 24h, retention-check-interval: 1, sync-interval: -1s, snapshot-interval: ~}\n"
+        "      - {type: s3, bucket: b, path: /p, region: r, endpoint: e, force-path-style: yes, skip-verify: off, sse: AES256}\n"
+        "      - {type: sftp, host: 'h:22', user: 'u@x', password: p, path: p, strict-host-key: no}\n"
+        "      - {type: gcs, bucket: b, age: {identities: [x], recipients: [y, z]}}\n")
+    yield "urls", every + ("      - {url: 'sftp://u:p@h/x', user: v}\n      - {url: 'S3://b/x', name: ${NO}}\n"
+                           "      - {url: 'file://a/$$b', name: \"\"}\n      - {url: sftp://@, user: v, name: x}\n")
+    yield "merged", "x: &x {name: n, path: /r}\ny: &y {<<: *x}\ndbs:\n - {path: a, replicas: [{<<: [*x, *y]}]}\n"
+    yield "merged-circle", "x: &x {<<: &y [*x, *x, *x]}\ndbs: [{<<: *x, path: *y}]\n"
+    yield "list-twice", ("dbs: [{path: a, replicas: [{path: /r, age: {identities: [a, b, c, d], identities: [e]},"
+                         " age: {identities: []}}]}]\n")
+    yield "key-twice", "dbs: [{path: b}]\ndbs: [{path: a, path: c, replicas: [], replicas: [{path: /r, path: /s}]}]\n"
+    yield "no-lists", "dbs: 7\nlogging: [x]\n"
+    yield "empty", ""
+
+
 def option_seeds():
     for text in ["replica_url=file:///backup", "replica_url=s3://bucket.host:9000/a//?region=x&endpoint=http://h:1",
                  "replica_url=sftp://user@[::1]:22/x@y", "replica_url=s3://id:se/cret@bucket", "replica_url=s3://b?sig=x",
@@ -382,7 +402,7 @@ def azure_seeds():
 
 def main():
     for target, seeds in [("wal", wal_seeds()), ("name", name_seeds()), ("time", time_seeds()),
-                          ("yaml", yaml_seeds()), ("option", option_seeds()),
+                          ("yaml", yaml_seeds()), ("litestream", litestream_seeds()), ("option", option_seeds()),
                           ("awsprofile", awsprofile_seeds()), ("awsanswer", awsanswer_seeds()),
                           ("gcsjson", gcsjson_seeds()), ("absxml", absxml_seeds()),
                           ("s3xml", s3xml_seeds()),

@@ -14,7 +14,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ljtest import faults, harness, native, servers  # noqa: E402
+from ljtest import cli, faults, harness, native, replica, servers  # noqa: E402
 from ljtest.harness import Failure, check, check_equal, test, wait_for  # noqa: E402
 
 # Whatever the machine has must not count.
@@ -368,6 +368,32 @@ def relative_to_the_login_folder(t):
         shell.good("put", "object", some_file(t, 10))
         shell.good("delete", "object")
         check(os.path.isdir(t.path("login")), "the login folder is gone")
+
+
+@test("cli", timeout=120)
+def as_litestream_yml_says(t):
+    """A path without a '/' in front begins in the login folder, and a user beside a URL wins, as in v0.3.13."""
+    with servers.Sshd(options=["ForceCommand internal-sftp -d %s" % t.folder("login")]) as server:
+        image = b"SQLite format 3\0" + bytes(4096 - 16)
+        for place in ("backup/app", ""):
+            replica.Writer(os.path.join(t.path("login"), place)).snapshot(0, image, time.time_ns())
+        at = "127.0.0.1:%d" % server.port
+        common = {"key-path": server.key_path, "known-hosts-path": server.known_hosts}
+        parts = {"type": "sftp", "host": at, "user": server.user}
+        absolute = t.path("login", "backup", "app")
+        for label, settings in (("relative", dict(parts, path="backup/app")), ("relative, with a dot", dict(parts, path="./backup/app/")),
+                                ("absolute", dict(parts, path=absolute)), ("none", parts),
+                                ("a user beside the URL", {"url": "sftp://%s%s" % (at, absolute), "user": server.user}),
+                                ("another one", {"url": "sftp://nobody:x@%s%s" % (at, absolute), "user": server.user})):
+            lines = ["dbs:", "  - path: /a.db", "    replicas:"]
+            items = list(dict(settings, **common).items())
+            lines += ["%s%s: %s" % ("        " if i else "      - ", *item) for i, item in enumerate(items)]
+            with open(t.path("l.yml"), "w") as file:
+                file.write("\n".join(lines) + "\n")
+            tools = [cli.ours()] + ([] if harness.missing("litestream") else [cli.litestream()])
+            for tool in tools:
+                status, stdout, said = tool.run("snapshots", "-config", t.path("l.yml"), "/a.db", env=environment(t))
+                check(status == 0 and len(stdout.splitlines()) == 2, "%s: %s: %d %s %s" % (label, tool.name, status, stdout, said))
 
 
 @test()

@@ -171,6 +171,34 @@ lj_code lj_io_mkdirs(const char *dir, mode_t mode, lj_error *err)
     return fsync_parent(dir, err);
 }
 
+/* Whatever comes from a pipe or device: its size is known at its end only. */
+static lj_code read_to_end(int fd, const char *path, size_t max_bytes, char **ret_data,
+                           size_t *ret_len, lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) char *data = NULL;
+    size_t capacity = 0;
+    size_t n = 0;
+    do {
+        capacity = LJ_MIN(LJ_MAX(2 * capacity, (size_t)4096), max_bytes + 1);
+        char *more = realloc(data, capacity + 1);
+        if (more == NULL)
+            return lj_error_nomem(err);
+        data = more;
+        size_t got = 0;
+        if (lj_io_read(fd, data + n, capacity - n, &got, err) != LJ_OK)
+            return lj_error_context(err, "%s", path);
+        n += got;
+        if (n > max_bytes)
+            return lj_error_set(err, LJ_INVALID, "%s is larger than the allowed %zu bytes", path,
+                                max_bytes);
+    } while (n == capacity);
+    data[n] = 0;
+    *ret_data = data;
+    *ret_len = n;
+    data = NULL;
+    return LJ_OK;
+}
+
 lj_code lj_io_read_file(const char *path, size_t max_bytes, char **ret_data, size_t *ret_len,
                         lj_error *err)
 {
@@ -181,6 +209,8 @@ lj_code lj_io_read_file(const char *path, size_t max_bytes, char **ret_data, siz
         return lj_error_errno(err, errno, "cannot stat %s", path);
     if (S_ISDIR(st.st_mode))
         return lj_error_errno(err, EISDIR, "cannot read %s", path);
+    if (!S_ISREG(st.st_mode))
+        return read_to_end(fd, path, max_bytes, ret_data, ret_len, err);
     if (st.st_size < 0 || (uint64_t)st.st_size > max_bytes)
         return lj_error_set(err, LJ_INVALID, "%s is larger than the allowed %zu bytes", path,
                             max_bytes);

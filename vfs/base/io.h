@@ -39,7 +39,7 @@ LJ_WARN_UNUSED lj_code lj_io_fsync(int fd, lj_error *err);
 LJ_WARN_UNUSED lj_code lj_io_fsync_dir(const char *dir, lj_error *err);
 /* mkdir -p. Existing folders keep their mode. New ones are fsynced into their parents. */
 LJ_WARN_UNUSED lj_code lj_io_mkdirs(const char *dir, mode_t mode, lj_error *err);
-/* Whole file into a new NUL-terminated buffer (free()); LJ_INVALID above max_bytes. */
+/* Whole file, or what a pipe gives to its end, into a new NUL-terminated buffer (free()); LJ_INVALID above max_bytes. */
 LJ_WARN_UNUSED lj_code lj_io_read_file(const char *path, size_t max_bytes, char **ret_data,
                                        size_t *ret_len, lj_error *err);
 /*

@@ -258,7 +258,8 @@ static size_t edit_distance(const char *a, const char *b)
     return row[b_len];
 }
 
-const char *lj_option_nearest(const char *name, lj_origin origin)
+/* The name with the fewest letters wrong, when these are at most `most`. */
+static const char *nearest(const char *name, lj_origin origin, size_t most)
 {
     char folded[NEAR_MAX];
     size_t len = strlen(name);
@@ -271,8 +272,7 @@ const char *lj_option_nearest(const char *name, lj_origin origin)
         folded[i] = (char)(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
     }
     const char *best = NULL;
-    /* a third of the letters wrong is still a typo, more is another word */
-    size_t best_distance = len / 3 + 1;
+    size_t best_distance = most + 1;
     for (size_t i = 0; i < LJ_ARRAY_LEN(options); i++) {
         if ((options[i].origins & LJ_FROM(origin)) == 0)
             continue;
@@ -283,4 +283,15 @@ const char *lj_option_nearest(const char *name, lj_origin origin)
         }
     }
     return best;
+}
+
+const char *lj_option_nearest(const char *name, lj_origin origin)
+{
+    /* a third of the letters wrong is still a typo, more is another word */
+    return nearest(name, origin, strlen(name) / 3);
+}
+
+const char *lj_option_misspelt(const char *name, lj_origin origin)
+{
+    return nearest(name, origin, strlen(name) < 10 ? 1 : 2);
 }

@@ -41,6 +41,8 @@ const lj_option *lj_option_at(size_t i);
 const lj_option *lj_option_find(const char *name, size_t *ret_index);
 /* The name nearest to `name` that `origin` may set; NULL when none is near. */
 const char *lj_option_nearest(const char *name, lj_origin origin);
+/* The same, but only one that `name` can hardly have been meant for anything else than: a letter or two are wrong, or case. */
+const char *lj_option_misspelt(const char *name, lj_origin origin);
 
 /*
  * lj_config_set for an option already found, with the name that errors show ("LITEJOIN_MODE",

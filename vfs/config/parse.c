@@ -95,9 +95,10 @@ const char *lj_option_check_name(const char *value, const char **ret_hint)
 
 bool lj_option_is_secret(const char *key, size_t len)
 {
-    static const char *const parts[] = {"secret", "password",   "passwd",     "passphrase",
-                                        "token",  "credential", "signature",  "accesskey",
-                                        "apikey", "privatekey", "accountkey", "identity"};
+    static const char *const parts[] = {
+        "secret",     "password",  "passwd",      "passphrase",      "token",
+        "credential", "signature", "accesskey",   "apikey",          "privatekey",
+        "accountkey", "identity",  "customerkey", "connectionstring"};
     static const char *const whole[] = {"sig", "key", "pass", "pwd", "auth", "authorization"};
     char folded[64];
     size_t n = 0;

@@ -13,6 +13,13 @@
 
 #define URI_PREFIX "litejoin_"
 
+/* durabilty=remote is not somebody else's parameter. (What looks like "mode" is: that option has its prefix.) */
+static bool is_misspelt(const char *key)
+{
+    const char *name = lj_option_misspelt(key, LJ_ORIGIN_URI);
+    return name != NULL && !lj_option_find(name, NULL)->uri_prefix_only;
+}
+
 static lj_code take(lj_config *config, const char *key, const char *value, bool *seen,
                     lj_error *err)
 {
@@ -23,7 +30,7 @@ static lj_code take(lj_config *config, const char *key, const char *value, bool 
     if (option != NULL && option->uri_prefix_only && !prefixed)
         return LJ_OK;
     if (option == NULL) {
-        if (!prefixed && !lj_str_starts(key, "replica_"))
+        if (!prefixed && !lj_str_starts(key, "replica_") && !is_misspelt(key))
             return LJ_OK;
         return lj_option_unknown(LJ_ORIGIN_URI, key, name, value, err);
     }

@@ -99,6 +99,13 @@ static const char *check_query(const char *query, const char **ret_hint)
     return NULL;
 }
 
+/* "~/x", "~user/x", "./x", "../x", "/~/x" behind file://: would be folders of these names in the root folder. */
+static bool is_relative(const char *rest, size_t first)
+{
+    return rest[0] == '~' || lj_str_starts(rest, "/~/") || (first == 1 && rest[0] == '.') ||
+           (first == 2 && rest[0] == '.' && rest[1] == '.');
+}
+
 const char *lj_option_check_url(const char *value, const char **ret_hint)
 {
     const char *reason = lj_option_check_text(value, ret_hint);
@@ -124,6 +131,10 @@ const char *lj_option_check_url(const char *value, const char **ret_hint)
     } else if (rest[0] == 0) {
         *ret_hint = "write a folder as file:///path";
         return "has no path";
+    } else if (is_relative(rest, authority)) {
+        *ret_hint =
+            "write a folder with its whole path, as file:///path: nothing expands ~ or . here";
+        return "has a path that is not whole";
     }
     if (strchr(value, '#') != NULL)
         return "has a '#'";

@@ -65,7 +65,7 @@ static lj_code register_with(lj_config *config, const litejoin_config *given, lj
     LJ_TRY(lj_config_finish(config, err));
     LJ_TRY(lj_log_sink_install(config, given != NULL ? given->log : NULL,
                                given != NULL ? given->log_ctx : NULL, err));
-    return lj_vfs_setup(config, err);
+    return lj_vfs_setup(config, given != NULL && given->make_default, err);
 }
 
 LITEJOIN_API int litejoin_vfs_register(const litejoin_config *given)

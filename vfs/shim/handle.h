@@ -89,9 +89,10 @@ struct lj_file {
 };
 
 struct lj_open {
-    lj_open *next, *previous;      /* registry: all of them */
-    lj_link by_inode, by_wal_path; /* registry */
+    lj_open *next, *previous;                  /* registry: all of them */
+    lj_link by_inode, by_wal_path, by_replica; /* registry */
     uint64_t device, inode;
+    uint64_t replica; /* hash of the replica's URL, as it was given */
     unsigned handles;
     bool
         ending; /* the last handle is gone: what is below is being freed, and an open of the same file waits */
@@ -295,7 +296,7 @@ void lj_boot_in_child(void);
 
 /* ---- vfs.c ---- */
 /* Registers, or takes new defaults. */
-LJ_WARN_UNUSED lj_code lj_vfs_setup(const lj_config *config, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_vfs_setup(const lj_config *config, bool asks_for_default, lj_error *err);
 void lj_vfs_before_fork(void);
 void lj_vfs_after_fork(bool child);
 

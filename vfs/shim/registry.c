@@ -36,8 +36,8 @@ static struct {
     pthread_mutex_t mutex;
     pthread_cond_t ended; /* a database object is gone */
     lj_open *opens;
-    lj_table by_inode, by_wal_path; /* of opens */
-    lj_table files;                 /* database handles, by the pointer of their WAL's name */
+    lj_table by_inode, by_wal_path, by_replica; /* of opens */
+    lj_table files; /* database handles, by the pointer of their WAL's name */
 } registry = {.mutex = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER};
 
 /* ------------------------------------------------------------------ fork and exit */
@@ -78,6 +78,7 @@ static void in_child(void)
     registry.opens = NULL;
     memset(&registry.by_inode, 0, sizeof(registry.by_inode));
     memset(&registry.by_wal_path, 0, sizeof(registry.by_wal_path));
+    memset(&registry.by_replica, 0, sizeof(registry.by_replica));
     memset(&registry.files, 0, sizeof(registry.files));
     lj_scheduler_after_fork();
     lj_aside_forget();
@@ -170,6 +171,7 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
     memcpy(open->base_name + 4, path, len);
     open->base = base;
     open->epoch = lj_process_epoch;
+    open->replica = lj_hash_text(url);
     open->reader_slot = -1;
     open->guarded = config->guard;
     pthread_mutex_init(&open->guard_mutex, NULL);
@@ -252,6 +254,41 @@ static void warn_of_hard_links(const lj_open *open, const char *path, const stru
                path, open->db->path, open->db->replica_url);
 }
 
+/* The path of another database that goes to the same replica (free()); NULL = none. */
+static char *rival_locked(const lj_open *open)
+{
+    for (lj_link *link = lj_table_first(&registry.by_replica, open->replica); link != NULL;
+         link = lj_table_next(link)) {
+        const lj_open *other = link->owner;
+        if (other != open && !other->ending && strcmp(other->db->path, open->db->path) != 0)
+            return lj_str_dup(other->db->path);
+    }
+    return NULL;
+}
+
+/* Each writes generations of its own there, and neither notices the other. */
+static void warn_of_rival(const lj_open *open, const char *rival)
+{
+    if (rival != NULL)
+        lj_log(LJ_LOG_ERROR,
+               "%s and %s are two databases and go to one replica, %s: restoring either gives the "
+               "one that was written last; give one of them another replica_name or replica_url",
+               open->db->path, rival, open->db->replica_url);
+}
+
+/* Of the connections to one database the first decides where it goes. */
+static void warn_of_other_url(const lj_open *open, const char *path, const lj_config *config)
+{
+    LJ_CLEANUP(lj_freep) char *url = NULL;
+    if (strcmp(open->db->path, path) == 0 &&
+        lj_config_replica_url(config, path, &url, NULL) == LJ_OK &&
+        lj_hash_text(url) != open->replica)
+        lj_log(LJ_LOG_WARN,
+               "%s is open already and goes to %s: the other replica that this connection names "
+               "is not written",
+               path, open->db->replica_url);
+}
+
 static void link_locked(lj_open *open, const struct stat *st)
 {
     open->device = (uint64_t)st->st_dev;
@@ -263,6 +300,7 @@ static void link_locked(lj_open *open, const struct stat *st)
     registry.opens = open;
     lj_table_add(&registry.by_inode, &open->by_inode, open, inode_hash(st));
     lj_table_add(&registry.by_wal_path, &open->by_wal_path, open, lj_hash_text(open->db->wal_path));
+    lj_table_add(&registry.by_replica, &open->by_replica, open, open->replica);
 }
 
 static void unlink_locked(lj_open *open)
@@ -275,6 +313,7 @@ static void unlink_locked(lj_open *open)
         registry.opens = open->next;
     lj_table_remove(&registry.by_inode, &open->by_inode);
     lj_table_remove(&registry.by_wal_path, &open->by_wal_path);
+    lj_table_remove(&registry.by_replica, &open->by_replica);
 }
 
 lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config *config,
@@ -290,6 +329,7 @@ lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config
     lj_open *open = join_locked(&st);
     pthread_mutex_unlock(&registry.mutex);
     lj_open *fresh = NULL;
+    LJ_CLEANUP(lj_freep) char *rival = NULL;
     if (open == NULL) {
         /* made without the mutex, so that many opens at once do not wait for one another; of two for one file one is dropped */
         LJ_TRY(create_open(base, path, config, identity, &fresh, err));
@@ -299,6 +339,7 @@ lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config
             open = fresh;
             open->handles = 1;
             link_locked(open, &st);
+            rival = rival_locked(open);
         }
         pthread_mutex_unlock(&registry.mutex);
     }
@@ -306,6 +347,10 @@ lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config
     *ret_open = open;
     if (*ret_first || strcmp(open->db->path, path) != 0)
         warn_of_hard_links(open, path, &st);
+    if (*ret_first)
+        warn_of_rival(open, rival);
+    else
+        warn_of_other_url(open, path, config);
     if (fresh != NULL && open != fresh) {
         free_content(fresh);
         free(fresh);

@@ -22,6 +22,7 @@
 static struct {
     pthread_mutex_t mutex; /* guards defaults and the registration */
     bool registered;
+    bool was_default; /* registered as the default VFS once */
     lj_config defaults;
     sqlite3_vfs *base;
 } setup = {.mutex = PTHREAD_MUTEX_INITIALIZER};
@@ -355,26 +356,39 @@ static lj_code first_registration(const lj_config *config, lj_error *err)
     return LJ_OK;
 }
 
-lj_code lj_vfs_setup(const lj_config *config, lj_error *err)
+/*
+ * Registering again moves us in SQLite's list: off the first place, or in front of a shim that was put on top of us. So what
+ * is there stays where it is, unless the call itself asks for the first place. (sqlite3_shutdown gives that to the base VFS.)
+ */
+static bool needs_registering(const lj_config *config, bool asked, bool was_default)
+{
+    if (sqlite3_vfs_find(litejoin_vfs.zName) != &litejoin_vfs)
+        return true;
+    return config->default_vfs &&
+           (asked || !was_default || sqlite3_vfs_find(NULL) == base_of(&litejoin_vfs));
+}
+
+lj_code lj_vfs_setup(const lj_config *config, bool asks_for_default, lj_error *err)
 {
     lj_config copy;
     LJ_TRY(lj_config_copy(config, &copy, err));
     pthread_mutex_lock(&setup.mutex);
+    bool was_default = false;
     lj_code code = setup.registered ? LJ_OK : first_registration(config, err);
     if (code == LJ_OK) {
         if (setup.registered)
             lj_config_clear(&setup.defaults);
         setup.registered = true;
         setup.defaults = copy;
+        was_default = setup.was_default;
+        setup.was_default = was_default || config->default_vfs;
     } else {
         lj_config_clear(&copy);
     }
     pthread_mutex_unlock(&setup.mutex);
     if (code != LJ_OK)
         return code;
-    /* registered again without being the default it would not be that any more */
-    bool there = sqlite3_vfs_find(litejoin_vfs.zName) == &litejoin_vfs;
-    if ((!there || config->default_vfs) &&
+    if (needs_registering(config, asks_for_default, was_default) &&
         sqlite3_vfs_register(&litejoin_vfs, config->default_vfs) != SQLITE_OK)
         return lj_error_set(err, LJ_INTERNAL, "sqlite3_vfs_register failed");
     lj_bugs_warn_once(sqlite3_libversion_number(), sqlite3_libversion());

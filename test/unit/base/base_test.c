@@ -183,6 +183,39 @@ static void files_are_replaced_whole(void **state)
     assert_int_equal(system(cleanup), 0);
 }
 
+/* What has no size before its end: -config <(decrypt litestream.yml). */
+static void pipes_are_read_to_their_end(void **state)
+{
+    (void)state;
+    char content[20000];
+    for (size_t i = 0; i < sizeof(content); i++)
+        content[i] = (char)('a' + i % 26);
+    static const size_t sizes[] = {0, 1, 4095, 4096, 4097, 8192, sizeof(content)};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(sizes); i++) {
+        for (size_t less = 0; less <= LJ_MIN(sizes[i], (size_t)1); less++) {
+            int ends[2];
+            assert_int_equal(pipe(ends), 0);
+            assert_int_equal(write(ends[1], content, sizes[i]), sizes[i]);
+            close(ends[1]);
+            lj_error err = LJ_ERROR_INIT;
+            LJ_CLEANUP(lj_freep) char *path = lj_str_printf("/dev/fd/%d", ends[0]);
+            LJ_CLEANUP(lj_freep) char *data = NULL;
+            size_t len = 1;
+            lj_code code = lj_io_read_file(path, sizes[i] - less, &data, &len, &err);
+            close(ends[0]);
+            if (less == 1) {
+                assert_int_equal(code, LJ_INVALID);
+                assert_null(data);
+                continue;
+            }
+            assert_ok(code, &err);
+            assert_int_equal(len, sizes[i]);
+            assert_memory_equal(data, content, len);
+            assert_int_equal(data[len], 0);
+        }
+    }
+}
+
 static void assert_content(const char *path, const char *expected)
 {
     lj_error err = LJ_ERROR_INIT;
@@ -253,6 +286,7 @@ int main(void)
         cmocka_unit_test(errors_keep_the_root),
         cmocka_unit_test(files_are_replaced_whole),
         cmocka_unit_test(no_file_takes_the_place_of_stdio),
+        cmocka_unit_test(pipes_are_read_to_their_end),
         cmocka_unit_test(files_are_swapped_whole),
         cmocka_unit_test(times_at_the_ends),
     };

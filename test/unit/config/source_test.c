@@ -93,6 +93,16 @@ static void uri_parameters(void **state)
     lj_config_init(&config);
     kit_uri uri = {{"vfs", "litejoin", "mode", "rwc", "litejoin_sync_interval", "2s", "replica_url",
                     "file:///r", "sync_interval_typo", "x", NULL}};
+    /* of SQLite, of its drivers, of others */
+    static const char *const foreign[] = {
+        "cache",        "psow",          "nolock",       "immutable", "modeof",      "modes",
+        "_timeout",     "_busy_timeout", "busy_timeout", "timeout",   "synchronous", "_sync",
+        "journal_mode", "hexkey",        "key",          "cipher",    "8_3_names",   "name",
+        "loc",          "_loc",          "auto_vacuum",  "workers",   "url",         ""};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(foreign); i++) {
+        kit_uri other = {{foreign[i], "x", NULL}};
+        assert_ok(kit_load_uri(&config, &other, &err), &err);
+    }
     assert_ok(kit_load_uri(&config, &uri, &err), &err);
     assert_int_equal(config.sync_interval_ns, 2 * LJ_NS_PER_S);
     assert_string_equal(config.replica_url, "file:///r");
@@ -114,6 +124,15 @@ static void uri_errors(void **state)
         {{{"replica_ulr", "file:///r", NULL}},
          "URI parameter: replica_ulr = \"file:///r\" is not an option; allowed: " URI_NAMES,
          "did you mean replica_url?"},
+        {{{"durabilty", "remote", NULL}},
+         "URI parameter: durabilty = \"remote\" is not an option; allowed: " URI_NAMES,
+         "did you mean durability?"},
+        {{{"Sync-Interval", "2s", NULL}},
+         "URI parameter: Sync-Interval = \"2s\" is not an option; allowed: " URI_NAMES,
+         "did you mean sync_interval?"},
+        {{{"remote_on_failiure", "error", NULL}},
+         "URI parameter: remote_on_failiure = \"error\" is not an option; allowed: " URI_NAMES,
+         "did you mean remote_on_failure?"},
         {{{"litejoin_retentoin", "1h", NULL}},
          "URI parameter: litejoin_retentoin = \"1h\" is not an option; allowed: " URI_NAMES,
          "did you mean retention?"},
@@ -210,6 +229,14 @@ static void urls(void **state)
         {"3s://r", "has no scheme"},
         {"s 3://r", "has no scheme"},
         {"file://", "has no path"},
+        {"file://.x/y", NULL},
+        {"file:///r/~/x", NULL},
+        {"file://~/x", "has a path that is not whole"},
+        {"file://~user/x", "has a path that is not whole"},
+        {"file:///~/x", "has a path that is not whole"},
+        {"file://./x", "has a path that is not whole"},
+        {"file://../x", "has a path that is not whole"},
+        {"file://.", "has a path that is not whole"},
         {"s3:///x", "has nothing behind its scheme"},
         {"s3://", "has nothing behind its scheme"},
         {"file:///r?x=1", "has a '?', which a file URL has no use for"},
@@ -225,6 +252,10 @@ static void urls(void **state)
         {"abs://c/x?sv=2021&sig=abc", "has a query key that looks like a secret"},
         {"gcs://c/x?access-token=abc", "has a query key that looks like a secret"},
         {"s3://b/x?key", "has a query key that looks like a secret"},
+        {"s3://b/x?sse-customer-key=abc", "has a query key that looks like a secret"},
+        {"s3://b/x?sseCustomerKey=abc", "has a query key that looks like a secret"},
+        {"abs://c/x?connection-string=abc", "has a query key that looks like a secret"},
+        {"abs://c/x?sas_token=abc", "has a query key that looks like a secret"},
         {"s3://b/x?sse_kms_key_id=alias", NULL},
     };
     for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {

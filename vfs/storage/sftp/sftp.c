@@ -25,7 +25,7 @@
 static const lj_setting_spec specs[] = {
     {"password", true},          {"key-path", false}, {"key-passphrase", true},
     {"known-hosts-path", false}, {"host-key", false}, {"strict-host-key", false},
-    {"max-connections", false},
+    {"max-connections", false},  {"path", false},
 };
 
 /* ---- names ---- */
@@ -292,6 +292,23 @@ static bool has_slash(const char *url)
     return authority != NULL && authority[3 + strcspn(authority + 3, "/?#")] == '/';
 }
 
+static char *root_of(const char *url, const lj_url *parts)
+{
+    return lj_str_dup(parts->path[0] == 0 && has_slash(url) ? "/" : parts->path);
+}
+
+/* A path without a '/' in front begins in the login folder. Where ".." leads from there only the server knows. */
+static void clean_root(char *root)
+{
+    bool absolute = root[0] == '/';
+    if (absolute || strstr(root, "..") == NULL)
+        lj_url_clean_path(root);
+    for (size_t len = strlen(root); len > 1 && root[len - 1] == '/'; len--)
+        root[len - 1] = 0;
+    if (absolute && root[0] == 0)
+        memcpy(root, "/", 2); /* it was one slash at least */
+}
+
 static const lj_storage_ops sftp_ops = {
     .name = "sftp",
     .features = LJ_STORAGE_IF_ABSENT | LJ_STORAGE_SET_TIME | LJ_STORAGE_REMOTE,
@@ -314,9 +331,12 @@ static lj_code sftp_new(const char *url, const lj_url *parts, const lj_settings 
     *ret_sftp = sftp;
     sftp->cancel = options->cancel;
     sftp->config.stall_ns = options->io_timeout_ns > 0 ? options->io_timeout_ns : STALL_NS;
-    sftp->root = lj_str_dup(parts->path[0] == 0 && has_slash(url) ? "/" : parts->path);
+    const char *path = lj_settings_get(settings, "path");
+    sftp->root = path != NULL ? lj_str_dup(path) : root_of(url, parts);
     if (sftp->root == NULL)
         return lj_error_nomem(err);
+    if (path != NULL)
+        clean_root(sftp->root);
     LJ_TRY(configure(&sftp->config, parts, settings, err));
     return lj_sftp_target_get(&sftp->config, &sftp->target, err);
 }
@@ -329,8 +349,9 @@ static char *display_url(const lj_sftp *sftp)
     char port[8] = "";
     if (c->port != 22)
         snprintf(port, sizeof(port), ":%u", c->port);
-    return lj_str_printf("sftp://%s@%s%s%s%s%s", c->user, v6 ? "[" : "", c->host, v6 ? "]" : "",
-                         port, sftp->root);
+    bool relative = sftp->root[0] != 0 && sftp->root[0] != '/';
+    return lj_str_printf("sftp://%s@%s%s%s%s%s%s", c->user, v6 ? "[" : "", c->host, v6 ? "]" : "",
+                         port, relative ? "/~/" : "", sftp->root);
 }
 
 lj_code lj_sftp_open(const char *url, const lj_storage_options *options, lj_storage **ret_storage,

@@ -82,6 +82,25 @@ static void settings_beat_the_url(void **state)
     const lj_storage_options options = {.settings = good, .setting_count = LJ_ARRAY_LEN(good)};
     assert_ok(lj_storage_open("sftp://u@h/a?max-connections=99", &options, &storage, &err), &err);
     lj_storage_close(storage);
+    const struct {
+        const char *path;
+        const char *shown;
+    } rows[] = {{"/b//c/", "sftp://u@h/b/c"},
+                {"/", "sftp://u@h/"},
+                {"//", "sftp://u@h/"},
+                {"b/c/", "sftp://u@h/~/b/c"},
+                {"./b", "sftp://u@h/~/b"},
+                {".", "sftp://u@h"},
+                {"../b/", "sftp://u@h/~/../b"},
+                {"/b/../c", "sftp://u@h/c"},
+                {"100%?#", "sftp://u@h/~/100%?#"}};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {
+        const lj_storage_setting path = {"path", rows[i].path};
+        const lj_storage_options with_path = {.settings = &path, .setting_count = 1};
+        assert_ok(lj_storage_open("sftp://u@h/a", &with_path, &storage, &err), &err);
+        assert_string_equal(lj_storage_url(storage), rows[i].shown);
+        lj_storage_close(storage);
+    }
     const lj_storage_setting bad[] = {{"user", "p"}};
     const lj_storage_options with_bad = {.settings = bad, .setting_count = 1};
     assert_int_equal(lj_storage_open("sftp://u@h/a", &with_bad, &storage, &err), LJ_INVALID);
