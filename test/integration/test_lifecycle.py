@@ -16,6 +16,7 @@ import time
 from shard import LIB, Shard, foreign, foreign_link, must_fail, python, wait_caught_up
 
 from ljtest import chain, harness, pages, shim
+from ljtest.broken import FileInTheWay
 from ljtest.harness import LONG, check, check_equal, test, wait_for
 from ljtest.workload import Workload
 
@@ -151,6 +152,43 @@ def a_leftover_wal_is_not_mixed_into_a_restored_database(t):
         check(n >= synced, "restored link %d of %d" % (n, synced))
         con.close()
         shard.check_restores("turn %d" % turn, one_generation=False, killed=True)
+
+
+def remove_database(shard):
+    """The file and its WAL, not what is kept beside them."""
+    for end in ("", "-wal", "-shm"):
+        if os.path.exists(shard.path + end):
+            os.unlink(shard.path + end)
+
+
+@test(*NEEDS)
+def a_lost_database_whose_spool_is_left(t):
+    """Lives that never reached the replica have the numbers of those that follow the restored state: none of them gets there."""
+    shard = Shard(t)
+    con = shard.open(pragmas=("wal_autocheckpoint=0",), shutdown_timeout="100ms")
+    n = shard.write(con, 10)
+    shim.sync(con)
+    block = FileInTheWay(shard.root)
+    t.cleanup(block.heal)
+    block.fail()
+    for _ in range(4):
+        shard.write(con, 5)
+        con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    con.close()
+    spool = os.path.join(shard.data, ".%s.db-litejoin" % shard.name, "spool")
+    check(len(os.listdir(spool)) >= 4, "the spool has %s" % os.listdir(spool))
+    remove_database(shard)
+    block.heal()
+    for turn in range(4):
+        con = shard.open(create=False)
+        check_equal(chain.verify(con, "restored"), n, "last link")
+        shim.sync(con)
+        check_equal(shard.restore_now("turn %d, at open" % turn), n, "last link in the replica")
+        n = shard.write(con, 2)
+        shim.sync(con)
+        check_equal(shard.restore_now("turn %d" % turn), n, "last link in the replica")
+        con.close()
+    check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

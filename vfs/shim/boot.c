@@ -23,6 +23,7 @@
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
+#include "vfs/capture/spool.h"
 #include "vfs/restore/restore.h"
 #include "vfs/shim/handle.h"
 
@@ -68,8 +69,11 @@ static lj_code continue_generation(const char *path, const char *state_dir,
                                    const lj_restore_result *result, lj_error *err)
 {
     LJ_CLEANUP(lj_freep) char *position_path = lj_str_printf("%s/position", state_dir);
-    if (position_path == NULL)
+    LJ_CLEANUP(lj_freep) char *spool_dir = lj_str_printf("%s/spool", state_dir);
+    if (position_path == NULL || spool_dir == NULL)
         return lj_error_nomem(err);
+    /* what the lost database had not shipped has the names of what follows the restored one */
+    lj_spool_drop(spool_dir, result->position.generation);
     lj_saved_position saved = {.at = result->position, .page_size = result->page_size};
     saved.at.offset = 0;
     if (result->has_wal) {
