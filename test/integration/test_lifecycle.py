@@ -191,6 +191,30 @@ def a_lost_database_whose_spool_is_left(t):
     check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
 
 
+@test(*NEEDS)
+def a_journal_that_is_left_hides_no_backup(t):
+    """Of a change of the mode that was killed (hot), or of journal_mode=PERSIST (no header). SQLite would begin with nothing."""
+    shard = Shard(t)
+    con = shard.open()
+    n = shard.write(con, 10)
+    con.close()
+    journal = shard.path + "-journal"
+    cold = bytes(512)
+    hot = bytes.fromhex("d9d505f920a163d7") + cold[8:]
+    for empty, content in ((False, cold), (True, cold), (False, hot)):
+        remove_database(shard)
+        with open(journal, "wb") as file:
+            file.write(content)
+        if empty:
+            open(shard.path, "w").close()
+        con = shard.open(create=False)
+        check_equal(chain.verify(con, "restored"), n, "last link")
+        check(not os.path.exists(journal), "the journal is still there")
+        n = shard.write(con, 2)
+        con.close()
+    check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # writers that do not know the shim, and files that change under it
 
