@@ -394,6 +394,36 @@ def a_plain_process_beside_us(t):
 
 
 @test(*NEEDS, timeout=120)
+def a_plain_process_before_our_first_life(t):
+    """We have opened it with an empty WAL, of a restored file or not, and it commits first: what we cannot see any more shows."""
+    for label, restored, truncates in (("appends", False, False), ("truncates", False, True),
+                                       ("appends to a restored one", True, False),
+                                       ("truncates a restored one", True, True)):
+        with t.part(label):
+            shard = Shard(t, label.replace(" ", "_"))
+            con = shard.open()
+            before = shard.write(con, 5)
+            con.close()
+            old = shard.generation()
+            if restored:
+                shutil.rmtree(shard.data)
+            con = shard.open(create=False, pragmas=("wal_autocheckpoint=0",))
+            check_equal(chain.last(con), before, "last link")
+            foreign_link(shard.path, 2)
+            if truncates:
+                foreign(shard.path, "PRAGMA wal_checkpoint(TRUNCATE)")
+                foreign_link(shard.path, 2)
+            found = chain.last(con)
+            shim.sync(con, "20s")
+            check_equal(shard.restore_now("after it " + label), found, "last link in the replica")
+            check_equal(shard.generation() == old, not truncates, "the generation goes on")
+            n = shard.write(con, 2)
+            con.close()
+            check_equal(shard.check_restores("closed", one_generation=not truncates), n, "last link")
+            check_equal(shard.restore_now("the old generation", generation=old) >= before, True, "the old generation")
+
+
+@test(*NEEDS, timeout=120)
 def a_file_that_is_replaced_under_us(t):
     """
     Another database is renamed over ours while we have it open. SQLite goes on with the file that has no name any more, and so do

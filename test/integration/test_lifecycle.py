@@ -16,6 +16,7 @@ import time
 from shard import LIB, Shard, foreign, foreign_link, must_fail, python, wait_caught_up
 
 from ljtest import chain, harness, pages, shim
+from ljtest.broken import FileInTheWay
 from ljtest.harness import LONG, check, check_equal, test, wait_for
 from ljtest.workload import Workload
 
@@ -153,40 +154,65 @@ def a_leftover_wal_is_not_mixed_into_a_restored_database(t):
         shard.check_restores("turn %d" % turn, one_generation=False, killed=True)
 
 
+def remove_database(shard):
+    """The file and its WAL, not what is kept beside them."""
+    for end in ("", "-wal", "-shm"):
+        if os.path.exists(shard.path + end):
+            os.unlink(shard.path + end)
+
+
 @test(*NEEDS)
-def what_a_lost_database_has_spooled_is_not_shipped(t):
-    """The store is away, lives of the WAL wait in the spool, then the database is lost: what is restored goes on without them."""
-    code = ("import sys, os, random\n"
-            "from ljtest import chain, shim\n"
-            "path, base = sys.argv[1:]\n"
-            "con = shim.open_wal(path, base, max_wal_size='0')\n"
-            "chain.exists(con) or chain.create(con)\n"
-            "for _ in range(20): n = chain.commit_one(con, random.Random(3))\n"
-            "print(n, shim.sync(con), flush=True)\n"
-            "os.rename(base, base + '.away')\n"
-            "open(base, 'w').close()\n"
-            "for _ in range(4):\n"
-            "    for _ in range(3): chain.commit_one(con, random.Random(4))\n"
-            "    assert con.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()[0] == 0\n"
-            "os.kill(os.getpid(), 9)\n")
+def a_lost_database_whose_spool_is_left(t):
+    """Lives that never reached the replica have the numbers of those that follow the restored state: none of them gets there."""
     shard = Shard(t)
-    status, out, errors = python(code, arguments=(shard.path, shard.base))
-    check_equal(status, -signal.SIGKILL, "process: " + errors)
-    synced = int(out.split()[0])
-    spool = os.path.join(shard.data, ".shard_0.db-litejoin", "spool")
-    check(len(os.listdir(spool)) >= 4, "spooled: %s" % os.listdir(spool))
-    os.unlink(shard.base)
-    os.rename(shard.base + ".away", shard.base)
-    for tail in ("", "-wal", "-shm"):
-        if os.path.exists(shard.path + tail):
-            os.unlink(shard.path + tail)
-    con = shard.open(create=False)
-    check_equal(chain.verify(con, "restored on open"), synced, "last link")
+    con = shard.open(pragmas=("wal_autocheckpoint=0",), shutdown_timeout="100ms")
+    n = shard.write(con, 10)
     shim.sync(con)
-    check_equal(shard.restore_now("before the first commit"), synced, "last link in the replica")
-    n = shard.write(con, 3)
+    block = FileInTheWay(shard.root)
+    t.cleanup(block.heal)
+    block.fail()
+    for _ in range(4):
+        shard.write(con, 5)
+        con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     con.close()
-    check_equal(shard.check_restores("closed"), n, "last link in the replica")
+    spool = os.path.join(shard.data, ".%s.db-litejoin" % shard.name, "spool")
+    check(len(os.listdir(spool)) >= 4, "the spool has %s" % os.listdir(spool))
+    remove_database(shard)
+    block.heal()
+    for turn in range(4):
+        con = shard.open(create=False)
+        check_equal(chain.verify(con, "restored"), n, "last link")
+        shim.sync(con)
+        check_equal(shard.restore_now("turn %d, at open" % turn), n, "last link in the replica")
+        n = shard.write(con, 2)
+        shim.sync(con)
+        check_equal(shard.restore_now("turn %d" % turn), n, "last link in the replica")
+        con.close()
+    check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
+
+
+@test(*NEEDS)
+def a_journal_that_is_left_hides_no_backup(t):
+    """Of a change of the mode that was killed (hot), or of journal_mode=PERSIST (no header). SQLite would begin with nothing."""
+    shard = Shard(t)
+    con = shard.open()
+    n = shard.write(con, 10)
+    con.close()
+    journal = shard.path + "-journal"
+    cold = bytes(512)
+    hot = bytes.fromhex("d9d505f920a163d7") + cold[8:]
+    for empty, content in ((False, cold), (True, cold), (False, hot)):
+        remove_database(shard)
+        with open(journal, "wb") as file:
+            file.write(content)
+        if empty:
+            open(shard.path, "w").close()
+        con = shard.open(create=False)
+        check_equal(chain.verify(con, "restored"), n, "last link")
+        check(not os.path.exists(journal), "the journal is still there")
+        n = shard.write(con, 2)
+        con.close()
+    check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

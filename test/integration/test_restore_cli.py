@@ -17,7 +17,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
-from ljtest import chain, cli, harness, lz4frame, pages, shim  # noqa: E402
+from ljtest import chain, cli, harness, lz4frame, native, pages, shim  # noqa: E402
 from ljtest.harness import check, check_equal, test, wait_for  # noqa: E402
 from ljtest.lives import killat  # noqa: E402
 from ljtest.replica import Replica, Writer  # noqa: E402
@@ -411,6 +411,22 @@ def what_a_killed_one_left_goes_with_the_next(t):
     status, _, stderr = ours("restore", "-o", out, "file://" + root)
     check_equal(status, 0, stderr)
     check_equal({os.path.join(folder, name) for name in os.listdir(folder)}, {*mine, out}, "at the end")
+
+
+@test("cli")
+def a_file_system_without_links(t):
+    """Nor has it a rename that does not overwrite: the name is taken in another way, and never from somebody."""
+    root, _ = made(t, segments=2)
+    folder = t.folder("out")
+    out = os.path.join(folder, "a.db")
+    library = native.shared_library(os.path.join(os.path.dirname(os.path.abspath(__file__)), "no_names.c"))
+    env = {"LD_PRELOAD": library}
+    status, _, stderr = ours("restore", "-o", out, "file://" + root, env=env)
+    check_equal(status, 0, stderr)
+    check_equal(os.listdir(folder), ["a.db"], "files")
+    pages.check_same(out, cli.ours().restore(root, t.path("want.db")), "restored")
+    status, _, stderr = ours("restore", "-o", out, "file://" + root, env=env)
+    check(status == 1 and "output path already exists" in stderr, stderr)
 
 
 if __name__ == "__main__":

@@ -180,6 +180,16 @@ static bool decide_with_frames(decision *d)
                   d->life.salt.salt1, d->life.salt.salt2);
 }
 
+/* The spool has something for the index of the position, or a later one. */
+static bool spool_is_used(const decision *d)
+{
+    lj_spool_entry entry;
+    lj_error ignored = LJ_ERROR_INIT;
+    const lj_position *at = &d->saved.at;
+    return lj_spool_first(d->db->spool_dir, at->generation, at->index, false, &entry, &ignored) !=
+           LJ_NOTFOUND;
+}
+
 /* The next life has not begun: the shared page keeps saying so. */
 static bool still_empty(decision *d)
 {
@@ -204,6 +214,9 @@ static bool decide_without_frames(decision *d)
         return refuse(d, "the database file changed while its state could not be read");
     if (saved->at.offset == 0 && !saved->has_base && saved->has_identity &&
         lj_identity_eq(&saved->identity, now)) {
+        /* no life came and went since: a checkpoint would have written the file */
+        if (spool_is_used(d))
+            return refuse(d, "the spool has frames of a database that was lost");
         d->chain.index = saved->at.index;
         return still_empty(d);
     }

@@ -136,27 +136,38 @@ static void begin_life_locked(lj_db *db, const lj_wal_end *end)
         .known = true, .number = db->session_life, .salt = end->salt, .page_size = end->page_size};
 }
 
+/* Nobody has checkpointed since the WAL was empty: every frame that came behind it is still there. */
+static bool file_is_as_emptied(const lj_db *db)
+{
+    lj_identity now;
+    return !db->chain.emptied ||
+           (lj_identity_of(db->path, &now) && lj_identity_eq(&now, &db->chain.identity));
+}
+
 /*
  * Does the life with this salt follow the chain's last one, with none in between? If a process with this VFS wrote its header, that
  * was seen to (lj_db_wal_emptied, with the write lock held). Else by the salts: a restart counts the first one up by one, so
  * more than one restart shows; and behind a snapshot of an empty WAL the wal-index said which salts come next. What has salts of
- * its own (the first header of a connection that did not empty the WAL itself) proves nothing.
+ * its own (the first header of a connection that did not empty the WAL itself) proves nothing: behind an empty WAL it is the first
+ * one if the database file was not written since.
  */
-static bool salts_follow(const lj_chain *chain, lj_wal_salt salt)
+static bool salts_follow(const lj_db *db, lj_wal_salt salt)
 {
+    const lj_chain *chain = &db->chain;
     if (chain->guarded || (chain->has_next && lj_wal_salt_eq(chain->next_salt, salt)))
         return true;
     if (chain->has_life)
         return !chain->sealed || salt.salt1 == chain->salt.salt1 + 1;
     lj_wal_salt none = {0, 0};
-    return lj_wal_salt_eq(chain->empty_salt, none) || lj_wal_salt_eq(chain->empty_salt, salt);
+    return lj_wal_salt_eq(chain->empty_salt, none) ? file_is_as_emptied(db)
+                                                   : lj_wal_salt_eq(chain->empty_salt, salt);
 }
 
 /* The current life is not the chain's: decides whether it continues it (I3). Returns false when the chain broke. */
 static bool lengthen_chain_locked(lj_db *db, const lj_life *old)
 {
     lj_chain *chain = &db->chain;
-    if (!salts_follow(chain, db->life.salt)) {
+    if (!salts_follow(db, db->life.salt)) {
         break_locked(db, "a process without this VFS began the WAL anew, maybe more than once");
         return false;
     }

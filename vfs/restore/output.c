@@ -127,19 +127,40 @@ static lj_code still_free(const lj_output *output, lj_error *err)
     return taken(output->path, err);
 }
 
+/* Without a descriptor, whose closing would drop locks: somebody in this process may open the empty file at once. */
+static int rename_over_own(const char *from, const char *to)
+{
+    if (mknod(to, S_IFREG | 0600, 0) != 0)
+        return -1;
+    if (rename(from, to) == 0)
+        return 0;
+    int why = errno;
+    unlink(to);
+    errno = why;
+    return -1;
+}
+
+/* Each way refuses to overwrite; the next one is for file systems that do not have the one before. */
+static int take_free_name(const char *from, const char *to)
+{
+    int rc = renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
+    if (rc == 0 || (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP))
+        return rc;
+    rc = link(from, to);
+    if (rc == 0)
+        unlink(from);
+    if (rc == 0 || (errno != EPERM && errno != ENOSYS && errno != ENOTSUP && errno != EMLINK))
+        return rc;
+    return rename_over_own(from, to);
+}
+
 /* Gives the file its name; whoever created that name meanwhile keeps it. */
 static lj_code rename_new(const lj_output *output, lj_error *err)
 {
     struct stat st;
     bool replace = output->overwrite_empty && lstat(output->path, &st) == 0 && is_empty_file(&st);
-    int rc = replace ? rename(output->temp, output->path)
-                     : renameat2(AT_FDCWD, output->temp, AT_FDCWD, output->path, RENAME_NOREPLACE);
-    if (rc != 0 && !replace && (errno == EINVAL || errno == ENOSYS)) {
-        /* a file system without RENAME_NOREPLACE: link refuses to overwrite too */
-        rc = link(output->temp, output->path);
-        if (rc == 0)
-            unlink(output->temp);
-    }
+    int rc =
+        replace ? rename(output->temp, output->path) : take_free_name(output->temp, output->path);
     if (rc == 0)
         return LJ_OK;
     if (errno == EEXIST)

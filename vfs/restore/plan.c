@@ -404,6 +404,13 @@ static lj_code read_inventory(lj_storage *storage, const lj_restore_options *opt
     }
 }
 
+static lj_code list_and_choose(lj_storage *storage, const lj_restore_options *options,
+                               lj_restore_plan *plan, lj_error *err)
+{
+    LJ_TRY(read_inventory(storage, options, &plan->inventory, err));
+    return lj_plan_choose(plan->inventory, options, &plan->choice, err);
+}
+
 lj_code lj_restore_plan_make(lj_storage *storage, const lj_restore_options *options,
                              lj_restore_plan **ret_plan, lj_error *err)
 {
@@ -411,9 +418,13 @@ lj_code lj_restore_plan_make(lj_storage *storage, const lj_restore_options *opti
     lj_restore_plan *plan = calloc(1, sizeof(*plan));
     if (plan == NULL)
         return lj_error_nomem(err);
-    lj_code code = read_inventory(storage, options, &plan->inventory, err);
-    if (code == LJ_OK)
-        code = lj_plan_choose(plan->inventory, options, &plan->choice, err);
+    lj_code code = list_and_choose(storage, options, plan, err);
+    /* a listing is not of one moment: what was put or deleted meanwhile may look like a hole */
+    if (code == LJ_GAP) {
+        lj_inventory_free(plan->inventory);
+        plan->inventory = NULL;
+        code = list_and_choose(storage, options, plan, err);
+    }
     if (code != LJ_OK) {
         lj_restore_plan_free(plan);
         return code;

@@ -99,7 +99,7 @@ char *lj_restore_lock_path(const char *output);
 /*
  * Writes the planned state to `output` (parents are created). Temporary files live beside it, are unlinked or
  * removed on every path; those that a killed restore of the same output has left go first. Transient errors of the storage are retried, going on at the byte already received; when an
- * object vanished meanwhile (retention), a new plan is made with the same options and tried instead.
+ * object vanished meanwhile (retention), or a hole is not in a new listing, a new plan is made with the same options and tried instead.
  * Errors: LJ_EXISTS when output exists, or OUT-wal, OUT-shm or OUT-journal without remove_stale_wal; LJ_CORRUPT and
  * LJ_GAP as above; LJ_CANCELLED; those of the storage and of the file system.
  */

@@ -27,6 +27,13 @@
 /* The temporary file is folded into the database when it has grown to this. */
 #define WAL_FILE_LIMIT (UINT64_C(1) << 30)
 
+/* Why another listing may help: objects came or went while the last one was read, or since. */
+typedef struct {
+    char vanished[LJ_NAME_MAX]; /* key of an object that is listed but not there, or "" */
+    bool hole;                  /* in the listing, between these two: */
+    lj_segment_info before, behind;
+} moving;
+
 typedef struct {
     const lj_plan_choice *choice;
     const lj_restore_options *options;
@@ -40,8 +47,7 @@ typedef struct {
     lj_progress progress;
     bool abort;
     bool snapshot_over; /* atomic: complete, or failed */
-    char vanished
-        [LJ_NAME_MAX]; /* key of an object that is listed but not there; by the failing thread only */
+    moving moved;
 } restore;
 
 static void received(void *ctx, size_t bytes)
@@ -155,19 +161,30 @@ static lj_code after_segments(void *ctx, lj_error *err)
     return lj_fold_follow(r->fold, r->output.db_fd, &r->snapshot.bytes, &r->snapshot_over, err);
 }
 
+/* Takes note of what another listing may answer. */
+static void note_moving(restore *r, size_t failed, const lj_error *err)
+{
+    const lj_plan_choice *choice = r->choice;
+    moving *m = &r->moved;
+    if (err->code == LJ_NOTFOUND && failed == LJ_PARALLEL_ASIDE)
+        lj_name_snapshot(choice->generation->generation, choice->snapshot.index, m->vanished);
+    else if (err->code == LJ_NOTFOUND)
+        segment_key(r, failed, m->vanished);
+    if (err->code != LJ_GAP || failed == LJ_PARALLEL_ASIDE || failed == 0)
+        return;
+    m->hole = true;
+    m->before = choice->segments[failed - 1];
+    m->behind = choice->segments[failed];
+}
+
 /* Puts the way out into the hint of an error that is about the replica's content. */
 static void add_hint(restore *r, const lj_inventory *inventory, size_t failed, lj_error *err)
 {
     const lj_plan_choice *choice = r->choice;
-    if (err->code == LJ_NOTFOUND) {
-        if (failed == LJ_PARALLEL_ASIDE)
-            lj_name_snapshot(choice->generation->generation, choice->snapshot.index, r->vanished);
-        else
-            segment_key(r, failed, r->vanished);
-    }
     bool content = err->code == LJ_CORRUPT || err->code == LJ_GAP || err->code == LJ_NOTFOUND;
     if (!content)
         return;
+    note_moving(r, failed, err);
     if (failed == LJ_PARALLEL_ASIDE)
         lj_plan_hint_snapshot(inventory, r->options, choice->generation, &choice->snapshot, err);
     else
@@ -263,7 +280,7 @@ static lj_code carry_out(restore *r, const lj_restore_plan *plan, const char *pa
 }
 
 static lj_code attempt(lj_storage *storage, const lj_restore_plan *plan, const char *path,
-                       const lj_restore_options *options, char vanished[LJ_NAME_MAX],
+                       const lj_restore_options *options, moving *ret_moved,
                        lj_restore_result *ret_result, lj_error *err)
 {
     lj_restore_result planned;
@@ -284,7 +301,7 @@ static lj_code attempt(lj_storage *storage, const lj_restore_plan *plan, const c
     lj_fold_free(r.fold);
     free(r.prev_ends);
     lj_output_close(&r.output);
-    memcpy(vanished, r.vanished, LJ_NAME_MAX);
+    *ret_moved = r.moved;
     return code;
 }
 
@@ -303,6 +320,29 @@ static bool plan_uses(const lj_restore_plan *plan, const char *key)
             choice->segments[i].offset == name.position.offset)
             return true;
     return false;
+}
+
+static bool same_place(const lj_segment_info *a, const lj_segment_info *b)
+{
+    return a->index == b->index && a->offset == b->offset;
+}
+
+/* Whether the two stand side by side in a plan, too. */
+static bool plan_has_hole(const lj_restore_plan *plan, const moving *m)
+{
+    const lj_plan_choice *choice = &plan->choice;
+    for (size_t i = 1; i < choice->segment_count; i++)
+        if (same_place(&choice->segments[i], &m->behind))
+            return same_place(&choice->segments[i - 1], &m->before);
+    return false;
+}
+
+/* Whether a new plan would fail like the one before. */
+static bool is_no_better(const lj_restore_plan *plan, const char *generation, const moving *m)
+{
+    if (m->vanished[0] != 0)
+        return plan_uses(plan, m->vanished);
+    return strcmp(plan->choice.generation->generation, generation) == 0 && plan_has_hole(plan, m);
 }
 
 /*
@@ -327,17 +367,20 @@ lj_code lj_restore_run(lj_storage *storage, const lj_restore_plan *plan, const c
     lj_restore_plan *fresh = NULL;
     lj_code code;
     for (unsigned plans = 1;; plans++) {
-        char vanished[LJ_NAME_MAX] = "";
-        code = attempt(storage, fresh != NULL ? fresh : plan, output, options, vanished, ret_result,
-                       error);
-        if (code == LJ_OK || vanished[0] == 0)
+        const lj_restore_plan *now = fresh != NULL ? fresh : plan;
+        char generation[LJ_GENERATION_MAX];
+        moving moved = {.hole = false};
+        memcpy(generation, now->choice.generation->generation, sizeof(generation));
+        code = attempt(storage, now, output, options, &moved, ret_result, error);
+        if (code == LJ_OK || (moved.vanished[0] == 0 && !moved.hole))
             break;
-        code = vanished_error(vanished, error);
+        if (moved.vanished[0] != 0)
+            code = vanished_error(moved.vanished, error);
         lj_restore_plan_free(fresh);
         fresh = NULL;
         if (plans == PLANS_AT_MOST ||
             lj_restore_plan_make(storage, options, &fresh, NULL) != LJ_OK ||
-            plan_uses(fresh, vanished))
+            is_no_better(fresh, generation, &moved))
             break;
         lj_log(LJ_LOG_WARN, "%s: making a new plan", error->message);
     }

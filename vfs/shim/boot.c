@@ -41,12 +41,22 @@ static lj_code missing_or_empty(const char *path, bool *ret_answer, lj_error *er
     return LJ_OK;
 }
 
-/* A hot journal beside an empty file is SQLite's business. */
-static bool has_journal(const char *path)
+/*
+ * An empty file with a hot journal: somebody is just writing the first pages, or was killed at it. Without the file a journal is
+ * what a lost database left, and one without a header (journal_mode=PERSIST) says nothing: SQLite would begin with an empty
+ * database all the same.
+ */
+static bool being_made(const char *path)
 {
     LJ_CLEANUP(lj_freep) char *journal = lj_str_printf("%s-journal", path);
+    LJ_CLEANUP(lj_closep) int fd = -1;
     struct stat st;
-    return journal != NULL && stat(journal, &st) == 0 && st.st_size > 0;
+    char first = 0;
+    size_t n = 0;
+    if (journal == NULL || stat(path, &st) != 0 || stat(journal, &st) != 0 || st.st_size == 0)
+        return false;
+    return lj_io_open(journal, O_RDONLY, 0, &fd, NULL) != LJ_OK ||
+           lj_io_pread(fd, &first, 1, 0, &n, NULL) != LJ_OK || first != 0;
 }
 
 /*
@@ -184,7 +194,7 @@ lj_code lj_boot_restore(const char *path, const lj_config *config, lj_error *err
     bool wanted = false;
     if (missing_or_empty(path, &wanted, err) != LJ_OK)
         return lj_error_context(err, "restoring before open");
-    if (!wanted || has_journal(path))
+    if (!wanted || being_made(path))
         return LJ_OK;
     LJ_CLEANUP(lj_freep) char *url = NULL;
     LJ_TRY(lj_config_replica_url(config, path, &url, err));

@@ -536,6 +536,12 @@ static void as_restored(void **state)
     f.saved.has_identity = lj_identity_of(f.dir.db_path, &f.saved.identity);
     assert_true(attach(&f));
     assert_int_equal(f.db->chain.index, 4);
+    /* of the database that was lost: what was replicated before is of no use, what comes next is in the way */
+    add_spool(&f, 3, off(2), off(3));
+    assert_true(attach(&f));
+    add_spool(&f, 5, 0, off(3));
+    expect_refused(&f, "of a database that was lost");
+    lj_spool_drop(f.dir.spool_dir, GEN);
     usleep(20 * 1000);
     kit_flip(f.dir.db_path, 2000, 1);
     expect_refused(&f, "changed while nobody replicated it");

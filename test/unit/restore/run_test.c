@@ -240,6 +240,27 @@ static void objects_that_vanish(void **state)
     world_close(&w);
 }
 
+/* An object came while the listing was read, and was missed, and the one behind it was not: the next listing has both. */
+static void holes_of_one_listing(void **state)
+{
+    (void)state;
+    world w;
+    memory_replica m;
+    make_history(&w, &m, 512, false);
+    lj_restore_options options = {.parallelism = 3};
+    m.on_list = appear;
+    for (size_t i = 0; i + 1 < m.count; i++) {
+        if (i != 0 && i % 4 == 0)
+            continue; /* the end of an index: without labels nothing tells */
+        m.objects[i].hidden = true;
+        m.lists = 0;
+        assert_restores(&m, &options, &w.states[12]);
+        assert_int_equal(m.lists, 2);
+    }
+    memory_free(&m);
+    world_close(&w);
+}
+
 static void write_text(const char *path, const char *text)
 {
     FILE *file = fopen(path, "w");
@@ -444,6 +465,7 @@ int main(void)
         cmocka_unit_test(page_size_must_agree),
         cmocka_unit_test(transfers_that_break),
         cmocka_unit_test(objects_that_vanish),
+        cmocka_unit_test(holes_of_one_listing),
         cmocka_unit_test(output_is_never_overwritten),
         cmocka_unit_test(a_database_that_appears_meanwhile_is_left),
         cmocka_unit_test(modes_and_parents),

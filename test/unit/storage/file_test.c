@@ -459,6 +459,50 @@ static void foreign_things(void **state)
     key_list_free(&list);
 }
 
+#define COMING_BEFORE 3000u
+#define COMING_AFTER  20000u
+
+static void come(const fixture *f, unsigned number)
+{
+    char path[512];
+    snprintf(path, sizeof(path), "%s/r/wal/%08x", f->folder, number);
+    int fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+}
+
+static void *come_one_by_one(void *ctx)
+{
+    for (unsigned i = 0; i < COMING_AFTER; i++)
+        come(ctx, COMING_BEFORE + i);
+    return NULL;
+}
+
+/* Names that are added in order while a large folder is listed: a listing may lack the last ones, and none before one that it has. */
+static void what_comes_meanwhile_leaves_no_hole(void **state)
+{
+    fixture *f = *state;
+    pthread_t thread;
+    assert_int_equal(mkdir(in(f, "r"), 0700), 0);
+    assert_int_equal(mkdir(in(f, "r/wal"), 0700), 0);
+    for (unsigned i = 0; i < COMING_BEFORE; i++)
+        come(f, i);
+    assert_int_equal(pthread_create(&thread, NULL, come_one_by_one, f), 0);
+    size_t count = 0;
+    while (count < COMING_BEFORE + COMING_AFTER) {
+        key_list list;
+        key_list_read(f->storage, "wal/", NULL, &list);
+        count = list.count;
+        for (size_t i = 0; i < count; i++) {
+            char name[32];
+            snprintf(name, sizeof(name), "wal/%08zx", i);
+            assert_string_equal(list.keys[i], name);
+        }
+        key_list_free(&list);
+    }
+    pthread_join(thread, NULL);
+}
+
 typedef struct {
     lj_storage *storage;
     unsigned number;
@@ -512,6 +556,7 @@ int main(void)
         CASE(write_that_fails),
         CASE(full_disk),
         CASE(foreign_things),
+        CASE(what_comes_meanwhile_leaves_no_hole),
         CASE(folders_vanish_under_puts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

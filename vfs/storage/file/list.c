@@ -22,6 +22,8 @@
 #include "vfs/base/str.h"
 
 #define NAMES_BYTES_MAX ((size_t)512 * 1024 * 1024)
+/* So few names come with one system call, under a lock of the kernel, also where a C library asks for 2 KiB at once. */
+#define ONE_READING 6u
 
 typedef struct {
     const lj_file *file;
@@ -70,11 +72,50 @@ static entry_kind kind_of(int dir_fd, const struct dirent *entry)
     return S_ISREG(st.st_mode) ? KIND_FILE : S_ISDIR(st.st_mode) ? KIND_FOLDER : KIND_OTHER;
 }
 
-/* Appends the names that are asked for, NUL-terminated, to `names`; folders with a '/' behind. */
-static lj_code read_names(walk_state *walk, DIR *dir, size_t folder_len, lj_buf *names,
-                          size_t *ret_count, lj_error *err)
+static int compare_names(const void *a, const void *b)
 {
-    size_t count = 0;
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* The names of a folder. */
+typedef struct {
+    lj_buf text;         /* each with a NUL; those of folders have a '/' in front of it */
+    const char **sorted; /* into the text; sort_names() */
+    size_t count;
+} name_list;
+
+static void free_names(name_list *names)
+{
+    lj_buf_free(&names->text);
+    free(names->sorted);
+}
+
+static lj_code sort_names(name_list *names, lj_error *err)
+{
+    free(names->sorted);
+    names->sorted = calloc(names->count + 1, sizeof(*names->sorted));
+    if (names->sorted == NULL)
+        return lj_error_nomem(err);
+    const char *name = (const char *)names->text.data;
+    for (size_t i = 0; i < names->count; i++, name += strlen(name) + 1)
+        names->sorted[i] = name;
+    if (names->count > 0)
+        qsort(names->sorted, names->count, sizeof(*names->sorted), compare_names);
+    return LJ_OK;
+}
+
+/* `known` is sorted, and not empty. */
+static bool is_news(const name_list *known, const char *name)
+{
+    return strcmp(name, known->sorted[known->count - 1]) < 0 &&
+           bsearch(&name, known->sorted, known->count, sizeof(*known->sorted), compare_names) ==
+               NULL;
+}
+
+/* Appends the names that are asked for; with `known` those that it should have had. */
+static lj_code read_names(walk_state *walk, DIR *dir, size_t folder_len, const name_list *known,
+                          name_list *names, lj_error *err)
+{
     for (;;) {
         errno = 0;
         const struct dirent *entry = readdir(dir);
@@ -96,19 +137,34 @@ static lj_code read_names(walk_state *walk, DIR *dir, size_t folder_len, lj_buf 
         if (is_folder)
             shown[len++] = '/';
         shown[len] = 0;
-        if (!set_key(walk, folder_len, shown) || !wanted(walk, is_folder))
+        if ((known != NULL && !is_news(known, shown)) || !set_key(walk, folder_len, shown) ||
+            !wanted(walk, is_folder))
             continue;
-        LJ_TRY(lj_buf_append(names, shown, len + 1, err));
-        count++;
+        LJ_TRY(lj_buf_append(&names->text, shown, len + 1, err));
+        names->count++;
     }
     walk->key[folder_len] = 0;
-    *ret_count = count;
     return LJ_OK;
 }
 
-static int compare_names(const void *a, const void *b)
+/*
+ * A large folder is not read at one moment: of two names that are added meanwhile the second may be seen and the first not, which a
+ * restore would take for a hole. So it is read twice. What was there before the last name of the first reading was, and sorts before
+ * that one as the objects of a replica do, is found by the second.
+ */
+static lj_code read_again(walk_state *walk, DIR *dir, size_t folder_len, name_list *names,
+                          lj_error *err)
 {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
+    if (names->count < ONE_READING)
+        return LJ_OK;
+    rewinddir(dir);
+    LJ_CLEANUP(free_names) name_list missed = {.text = LJ_BUF_INIT(NAMES_BYTES_MAX)};
+    LJ_TRY(read_names(walk, dir, folder_len, names, &missed, err));
+    if (missed.count == 0)
+        return LJ_OK;
+    LJ_TRY(lj_buf_append(&names->text, missed.text.data, missed.text.len, err));
+    names->count += missed.count;
+    return sort_names(names, err);
 }
 
 static lj_code walk_folder(walk_state *walk, int fd, size_t folder_len, lj_error *err);
@@ -155,24 +211,16 @@ static lj_code walk_folder(walk_state *walk, int fd, size_t folder_len, lj_error
         close(fd);
         return code;
     }
-    LJ_CLEANUP(lj_buf_free) lj_buf names = LJ_BUF_INIT(NAMES_BYTES_MAX);
-    size_t count = 0;
-    LJ_TRY(read_names(walk, dir, folder_len, &names, &count, err));
-    if (count == 0)
-        return LJ_OK;
-    LJ_CLEANUP(lj_freep) const char **sorted = calloc(count, sizeof(*sorted));
-    if (sorted == NULL)
-        return lj_error_nomem(err);
-    const char *name = (const char *)names.data;
-    for (size_t i = 0; i < count; i++, name += strlen(name) + 1)
-        sorted[i] = name;
-    qsort(sorted, count, sizeof(*sorted), compare_names);
-    for (size_t i = 0; i < count; i++) {
-        (void)set_key(walk, folder_len, sorted[i]); /* fits: it did before */
-        if (lj_str_ends(sorted[i], "/"))
-            LJ_TRY(walk_child(walk, dirfd(dir), sorted[i], err));
+    LJ_CLEANUP(free_names) name_list names = {.text = LJ_BUF_INIT(NAMES_BYTES_MAX)};
+    LJ_TRY(read_names(walk, dir, folder_len, NULL, &names, err));
+    LJ_TRY(sort_names(&names, err));
+    LJ_TRY(read_again(walk, dir, folder_len, &names, err));
+    for (size_t i = 0; i < names.count; i++) {
+        (void)set_key(walk, folder_len, names.sorted[i]); /* fits: it did before */
+        if (lj_str_ends(names.sorted[i], "/"))
+            LJ_TRY(walk_child(walk, dirfd(dir), names.sorted[i], err));
         else
-            LJ_TRY(show_file(walk, dirfd(dir), sorted[i], err));
+            LJ_TRY(show_file(walk, dirfd(dir), names.sorted[i], err));
     }
     walk->key[folder_len] = 0;
     return LJ_OK;
