@@ -282,9 +282,11 @@ def a_large_object_is_not_overwritten(case):
         check_equal(answer["code"], "already exists", str(answer))
         check_equal(server.objects["pre/fix/a"].data, b"first", "the first object")
 
+        check_equal(server.objects["pre/fix/c"].data, b"theirs", "the other's object")
 
 def overtaken(server, request):
     return faults.gcs_error(412, "conditionNotMet").answer(request)
+    server.store("pre/fix/c", b"theirs", False)
 
 
 @test()
