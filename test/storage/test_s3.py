@@ -381,6 +381,30 @@ def a_refusal_that_is_not_the_stores(t):
             shell.fails(EXISTS, "absent", name, t.path(name))
 
 
+@test()
+def an_upload_that_may_be_complete_is_not_taken_back(t):
+    """There are stores where that takes the parts from the object that was made of them."""
+    at = Opened(t)
+    shell = at.shell()
+    large = write(t, "large", 9 * MIB)
+    for name, fault in (("no answer", faults.reset_before()), ("a server's error", faults.s3_error("InternalError")),
+                        ("an error in a good answer", faults.s3_error("InternalError", 200)),
+                        ("a gateway's", faults.status(504)), ("an answer that is none", faults.status(200))):
+        with t.part(name), at.gate.rule(fault, method="POST", query="uploadId="):
+            before = len(at.store.uploads(BUCKET))
+            shell.fails(UNAVAILABLE, "absent", "k", large)
+            check_equal(at.gate.seen("DELETE"), [], "taken back")
+            check_equal(len(at.store.uploads(BUCKET)), before + 1, "unfinished uploads")
+            check("whether an upload is complete is not known" in shell.logged(), "no warning: %s" % shell.logged())
+    with t.part("done, and not heard"), at.gate.rule(faults.reset_after(), method="POST", query="uploadId=", count=1):
+        check(shell("absent", "done", large)["code"] in ("ok", EXISTS), "the upload is lost")
+        check_equal(at.gate.seen("DELETE"), [], "taken back")
+    with t.part("the store refuses"), at.gate.rule(faults.s3_error("SlowDown"), method="POST", query="uploadId="):
+        before = len(at.store.uploads(BUCKET))
+        shell.fails(UNAVAILABLE, "absent", "later", large)
+        check_equal(len(at.store.uploads(BUCKET)), before, "unfinished uploads")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # reading
 
