@@ -130,7 +130,7 @@ const char *lj_storage_type(const lj_storage *storage);
 unsigned lj_storage_features(const lj_storage *storage);
 /*
  * True when a put with if_absent that was given up and reaches the store late may overwrite what has been created there
- * meanwhile: the store does not keep the condition itself (S3 without If-None-Match).
+ * meanwhile: the store does not keep the condition itself (S3 without If-None-Match), or nobody knows yet that it does.
  */
 bool lj_storage_overwrites_late(const lj_storage *storage);
 
