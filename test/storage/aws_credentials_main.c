@@ -7,7 +7,8 @@
  *     {"thread": 0, "ms": 12, "took": 3, "error": 9, "retryable": true, "http": 403, "message": "...", "hint": "..."}
  *
  * Numbers: rounds (1), interval (ms, 0), threads (1; each with a provider of its own), refuse (1: every credential is reported
- * as expired), cancel (ms after which all is cancelled), timeout (ms, io_timeout). Log lines go to stderr.
+ * as expired), cancel (ms after which all is cancelled), timeout (ms, io_timeout). later=NAME=TEXT comes into the environment
+ * once the provider is made. Log lines go to stderr.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -29,6 +30,7 @@ static uint64_t thread_count = 1;
 static uint64_t refuse;
 static uint64_t cancel_ms;
 static uint64_t timeout_ms;
+static const char *later;
 static bool cancelled;
 static int64_t start_ns;
 
@@ -86,6 +88,8 @@ static void *run(void *ctx)
         say_error(thread, 0, &err);
         return NULL;
     }
+    if (later != NULL)
+        putenv((char *)(uintptr_t)later);
     for (uint64_t i = 0; i < rounds; i++) {
         if (i > 0)
             lj_clock_sleep_ns((int64_t)interval_ms * LJ_NS_PER_MS);
@@ -123,6 +127,7 @@ static bool take(const char *name, const char *value)
         {"refuse", &refuse, NULL},
         {"cancel", &cancel_ms, NULL},
         {"timeout", &timeout_ms, NULL},
+        {"later", NULL, &later},
         {"profile", NULL, &options.profile},
         {"region", NULL, &options.region},
         {"access-key-id", NULL, &options.access_key_id},

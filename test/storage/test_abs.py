@@ -199,6 +199,26 @@ def an_upload_that_breaks_leaves_no_object(t):
 
 
 @test()
+def the_last_request_of_a_large_object_is_asked_again(t):
+    """Nothing of it is sent again when the store is busy at the end, or when what it says then gets lost."""
+    at = Opened(t, proxied=True)
+    shell = at.shell()
+    big = write(t, "big", 17 * MIB)
+    ends = {"busy": faults.azure_error("ServerBusy"), "not heard": faults.reset_before(), "not answered": faults.reset_after()}
+    for command, lost in (("absent", "already exists"), ("put", "ok")):
+        for what, fault in ends.items():
+            with t.part("%s, %s" % (command, what)):
+                key = "%s %s" % (command, what)
+                before = len(at.proxy.requests)
+                at.proxy.add(fault, method="PUT", query=r"comp=blocklist", count=1)
+                got = shell(command, key, big)
+                # it was there by then; who asked for it compares
+                check_equal(got["code"], lost if what == "not answered" else "ok", "%s" % got)
+                check_equal(len([r for r in at.proxy.requests[before:] if "comp=block&" in r.query]), 3, "blocks sent")
+                check_equal(at.store.read(BOX, "p/" + key) == read(big), True, "content")
+
+
+@test()
 def content_damaged_on_its_way_up(t):
     at = Opened(t, proxied=True)
     shell = at.shell()

@@ -317,6 +317,15 @@ def web_identity(t):
 
 
 @test()
+def a_fetch_reads_no_environment(t):
+    """It runs in a thread of ours, while the host may be changing it: what counts is what was there when the database was opened."""
+    with fakecloud.Sts() as sts:
+        for line in ask(t, sts.env, rounds=2, refuse=1, later="http_proxy=http://127.0.0.1:9"):
+            expect_key(line, sts)
+        check_equal(len(sts.seen()), 2, "requests")
+
+
+@test()
 def web_identity_of_a_profile(t):
     with fakecloud.Sts() as sts:
         profile(t, "[profile w]\nrole_arn = %s\nweb_identity_token_file = %s\n" % (sts.role_arn, sts.token_file.path))

@@ -275,15 +275,18 @@ def a_large_object_is_not_overwritten(case):
         check_equal(shell.put("a", b"first")["code"], "ok", "put")
         answer = shell.put("a", content(PART + 1), verb="absent")
         check_equal(answer["code"], "already exists", str(answer))
+        check_equal(len(server.seen("PUT")), 0, "parts of what is there already")
         check_equal(shell.put("b", content(PART + 1), verb="absent")["code"], "ok", "a free name")
         # somebody is there first while it goes up
         server.add(faults.answer(lambda request: overtaken(server, request), "overtaken"), method="PUT", nth=2)
         answer = shell.put("c", content(PART + 1), verb="absent")
         check_equal(answer["code"], "already exists", str(answer))
         check_equal(server.objects["pre/fix/a"].data, b"first", "the first object")
+        check_equal(server.objects["pre/fix/c"].data, b"theirs", "the other's object")
 
 
 def overtaken(server, request):
+    server.store("pre/fix/c", b"theirs", False)
     return faults.gcs_error(412, "conditionNotMet").answer(request)
 
 

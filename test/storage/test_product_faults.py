@@ -83,6 +83,20 @@ def retry_after_is_honoured(t):
             check_pause(at.proxy, 1.0)
 
 
+@test(*NEEDS, timeout=120)
+def a_snapshot_that_is_only_said_to_be_there(t):
+    """412 by something in between: no generation begins with a snapshot that nobody has."""
+    with place(t) as at:
+        rule = at.proxy.add(faults.status(412), method="PUT", path="/snapshots/")
+        con = at.open()
+        at.write(con, 5)
+        at.wait_error(con, "snapshot: {url}: {snapshot}: the answer was that the object is there already, but it is not",
+                      "something between answers in the store's place: a proxy")
+        at.proxy.remove(rule)
+        at.caught_up(con)
+        at.finish(con, snapshots=1)
+
+
 def check_pause(proxy, least):
     """Behind the first request that a rule answered, so many seconds passed without another."""
     proxy.settle()

@@ -205,7 +205,8 @@ def the_store_decides_once_it_is_known_to_do_so(t):
     at.forget()
     shell.good("absent", "k", write(t, "a", 1000))
     shell.fails(EXISTS, "absent", "k", write(t, "b", 1000, seed=1))
-    check_equal([(r.method, r.status) for r in at.seen()], [("PUT", 200), ("PUT", 412)], "the ones after it")
+    # what a status says to be there is looked for
+    check_equal([(r.method, r.status) for r in at.seen()], [("PUT", 200), ("PUT", 412), ("HEAD", 200)], "the ones after it")
     check("if-none-match" in at.seen("PUT")[0].headers["Authorization"], "the condition is not signed")
     check_equal(at.store.read(BUCKET, "p/k"), read(t.path("a")), "content")
 
@@ -364,6 +365,44 @@ def a_completion_whose_answer_is_an_error_or_lost(t):
         at.gate.add(faults.s3_error("AccessDenied", 200), method="POST", query="uploadId=")
         shell.fails(DENIED, "put", "never", large, says="AccessDenied")
         check(not at.store.exists(BUCKET, "p/never"), "there is an object")
+
+
+@test()
+def a_refusal_that_is_not_the_stores(t):
+    """Something between says 412 to whatever has a condition: that is no object."""
+    at = Opened(t)
+    shell = at.shell()
+    at.gate.add(faults.status(412), method="PUT|POST", test=lambda request: "If-None-Match" in request.headers)
+    for name, size in (("small", 1000), ("large", 9 * MIB)):
+        with t.part(name):
+            got = shell.fails(UNAVAILABLE, "absent", name, write(t, name, size), says="there already, but it is not")
+            check(got["retryable"], "not retryable: %s" % got)
+            at.put("p/" + name)
+            shell.fails(EXISTS, "absent", name, t.path(name))
+
+
+@test()
+def an_upload_that_may_be_complete_is_not_taken_back(t):
+    """There are stores where that takes the parts from the object that was made of them."""
+    at = Opened(t)
+    shell = at.shell()
+    large = write(t, "large", 9 * MIB)
+    for name, fault in (("no answer", faults.reset_before()), ("a server's error", faults.s3_error("InternalError")),
+                        ("an error in a good answer", faults.s3_error("InternalError", 200)),
+                        ("a gateway's", faults.status(504)), ("an answer that is none", faults.status(200))):
+        with t.part(name), at.gate.rule(fault, method="POST", query="uploadId="):
+            before = len(at.store.uploads(BUCKET))
+            shell.fails(UNAVAILABLE, "absent", "k", large)
+            check_equal(at.gate.seen("DELETE"), [], "taken back")
+            check_equal(len(at.store.uploads(BUCKET)), before + 1, "unfinished uploads")
+            check("whether an upload is complete is not known" in shell.logged(), "no warning: %s" % shell.logged())
+    with t.part("done, and not heard"), at.gate.rule(faults.reset_after(), method="POST", query="uploadId=", count=1):
+        check(shell("absent", "done", large)["code"] in ("ok", EXISTS), "the upload is lost")
+        check_equal(at.gate.seen("DELETE"), [], "taken back")
+    with t.part("the store refuses"), at.gate.rule(faults.s3_error("SlowDown"), method="POST", query="uploadId="):
+        before = len(at.store.uploads(BUCKET))
+        shell.fails(UNAVAILABLE, "absent", "later", large)
+        check_equal(len(at.store.uploads(BUCKET)), before, "unfinished uploads")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 /*
  * cancel.h - the flag that ends what a thread waits for, where it cannot be handed down.
  *
- * A credential is shared by many stores, so its fetcher knows no store's cancel flag. Whoever asks for it sets the flag for
- * the time of the fetch, on his own thread; everything below that waits asks lj_cancel_requested.
+ * A COMMIT that waited in vain ends the request that was made for it, which knows nothing of commits: the thread that makes it
+ * sets the current flag (lj_cancel_swap). A credential is shared by many stores, so its fetcher knows no store's cancel flag:
+ * whoever asks for it adds that for the time of the fetch (lj_cancel_also). Everything below that waits asks
+ * lj_cancel_requested.
  *
- * Layer: base. Thread-safety: the current flag is the thread's own; flags are read with __atomic_load_n.
+ * Layer: base. Thread-safety: both flags are the thread's own; what they point to is read with __atomic_load_n.
  */
 #ifndef LJ_CANCEL_H
 #define LJ_CANCEL_H
@@ -19,7 +21,9 @@ static inline bool lj_flag_is_set(const bool *flag)
 
 /* Makes `flag` (NULL: none) the current one of this thread; returns the one before, to be put back. */
 const bool *lj_cancel_swap(const bool *flag);
-/* Is `own` (may be NULL) or the thread's current flag true? */
+/* The same for a second flag, which counts beside the current one. */
+const bool *lj_cancel_also(const bool *flag);
+/* Is `own` (may be NULL) or a flag of the thread true? */
 bool lj_cancel_requested(const bool *own);
 
 #endif

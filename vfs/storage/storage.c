@@ -297,6 +297,30 @@ static lj_code put_rewind(void *ctx, lj_error *err)
     return state->inner->rewind(state->inner->ctx, err);
 }
 
+/*
+ * A first snapshot counts as put when its name is taken, for nobody else has that name. So what an HTTP status says is there is
+ * looked for: something between that answers 412 on its own would let a generation begin without one. (Without a status
+ * the driver has looked.)
+ */
+static lj_code confirm_exists(lj_storage *storage, const char *key, lj_error *err)
+{
+    if (err->http_status == 0)
+        return LJ_EXISTS;
+    lj_storage_entry entry = {.key = key, .size_bytes = 0, .created_ns = 0};
+    lj_error why = LJ_ERROR_INIT;
+    lj_code code = storage->ops->head(storage->self, key, &entry, &why);
+    if (code == LJ_OK || code == LJ_DENIED) /* who may not look has to believe it */
+        return LJ_EXISTS;
+    if (code == LJ_NOTFOUND) {
+        code = lj_error_set(&why, LJ_UNAVAILABLE,
+                            "the answer was that the object is there already, but it is not");
+        (void)lj_error_hint(&why, "something between answers in the store's place: a proxy");
+        (void)lj_error_retryable(&why, true);
+    }
+    *err = why;
+    return code;
+}
+
 lj_code lj_storage_put(lj_storage *storage, const char *key, lj_source *source,
                        const lj_storage_put_options *options, lj_error *err)
 {
@@ -310,10 +334,14 @@ lj_code lj_storage_put(lj_storage *storage, const char *key, lj_source *source,
     put_source state = {.inner = source, .bytes = 0, .failed = false};
     lj_source counted = {
         .ctx = &state, .read = put_read, .rewind = put_rewind, .size = source->size};
-    lj_code code = storage->ops->put(storage->self, key, &counted, options, err);
+    lj_error local = LJ_ERROR_INIT;
+    lj_error *error = err != NULL ? err : &local;
+    lj_code code = storage->ops->put(storage->self, key, &counted, options, error);
     if (code == LJ_OK)
         count(&storage->put_bytes, state.bytes);
-    return finish(storage, LJ_STORAGE_OP_PUT, code, state.failed, key, err);
+    if (code == LJ_EXISTS && !state.failed)
+        code = confirm_exists(storage, key, error);
+    return finish(storage, LJ_STORAGE_OP_PUT, code, state.failed, key, error);
 }
 
 /* ---- get, head ---- */

@@ -130,7 +130,7 @@ const char *lj_storage_type(const lj_storage *storage);
 unsigned lj_storage_features(const lj_storage *storage);
 /*
  * True when a put with if_absent that was given up and reaches the store late may overwrite what has been created there
- * meanwhile: the store does not keep the condition itself (S3 without If-None-Match).
+ * meanwhile: the store does not keep the condition itself (S3 without If-None-Match), or nobody knows yet that it does.
  */
 bool lj_storage_overwrites_late(const lj_storage *storage);
 
@@ -157,9 +157,9 @@ void lj_storage_counters_get(lj_storage *storage, lj_storage_counters *ret_count
 /*
  * Creates the object from the whole source. Atomic: a reader sees nothing or all of it, also after a crash (file: fsync
  * of the file and of its folder before it is visible under its name). With if_absent and the key present: LJ_EXISTS,
- * and the present object is untouched. A failure of the source itself ends the put with the source's error and leaves
- * no object; so does a source that gives more or fewer bytes than its `size` says (LJ_IO, retryable). The source is
- * read from where it stands; for another try the caller rewinds it. `options` may be NULL.
+ * and the present object is untouched; where an HTTP status says so it is looked for. A failure of the source itself ends
+ * the put with the source's error and leaves no object; so does a source that gives more or fewer bytes than its `size` says
+ * (LJ_IO, retryable). The source is read from where it stands; for another try the caller rewinds it. `options` may be NULL.
  */
 LJ_WARN_UNUSED lj_code lj_storage_put(lj_storage *storage, const char *key, lj_source *source,
                                       const lj_storage_put_options *options, lj_error *err);

@@ -208,9 +208,7 @@ class GcsServer(httpd.Server):
         if args.get("uploadType") != "resumable":
             refuse(400, "invalid", "Unknown uploadType")
         json.loads(body.read())
-        with self._lock_state:
-            if absent and args["name"] in self.objects:
-                refuse(412, "conditionNotMet", "At least one of the pre-conditions you specified did not hold.")
+        with self._lock_state:  # the condition is looked at when all is there
             number = base64.urlsafe_b64encode(os.urandom(24)).decode()
             self.sessions[number] = Session(args["name"], absent)
         location = "%s%s?uploadType=resumable&upload_id=%s" % (self.endpoint, request.path, number)

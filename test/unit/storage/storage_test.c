@@ -13,6 +13,9 @@
 /* Answers every call with `code`; lists `listed`; sends `sent` bytes to a sink. */
 typedef struct {
     lj_code code;
+    int http_status; /* of what fails */
+    bool head_differs;
+    lj_code head_code; /* of head, then */
     const char *const *listed;
     size_t sent;
     size_t calls;
@@ -22,7 +25,12 @@ typedef struct {
 static lj_code answer(fake *self, lj_error *err)
 {
     self->calls++;
-    return self->code == LJ_OK ? LJ_OK : lj_error_set(err, self->code, "as told");
+    if (self->code == LJ_OK)
+        return LJ_OK;
+    lj_error_set(err, self->code, "as told");
+    if (err != NULL)
+        err->http_status = self->http_status;
+    return self->code;
 }
 
 static lj_code fake_put(void *ctx, const char *key, lj_source *source,
@@ -52,8 +60,11 @@ static lj_code fake_get(void *ctx, const char *key, uint64_t offset, int64_t len
 static lj_code fake_head(void *ctx, const char *key, lj_storage_entry *ret_entry, lj_error *err)
 {
     (void)key;
+    fake *self = ctx;
     ret_entry->size_bytes = 5;
-    return answer(ctx, err);
+    if (!self->head_differs)
+        return answer(ctx, err);
+    return self->head_code == LJ_OK ? LJ_OK : lj_error_set(err, self->head_code, "as told");
 }
 
 static lj_code fake_list(void *ctx, const char *prefix, const char *after, lj_storage_list_fn fn,
@@ -100,6 +111,51 @@ static lj_storage *wrap(fake *self)
     lj_storage *storage = NULL;
     assert_ok(lj_storage_wrap(&fake_ops, self, "fake://me:secret@host/p", &storage, &err), &err);
     return storage;
+}
+
+static lj_code put_absent(fake *driver, lj_error *err)
+{
+    lj_storage_ops ops = fake_ops;
+    ops.features = LJ_STORAGE_IF_ABSENT;
+    lj_storage *storage = NULL;
+    lj_memory_source state;
+    lj_source source = lj_source_memory(&state, "abc", 3);
+    const lj_storage_put_options options = {.if_absent = true};
+    assert_ok(lj_storage_wrap(&ops, driver, "fake://p", &storage, err), err);
+    lj_code got = lj_storage_put(storage, "k", &source, &options, err);
+    if (got != LJ_OK)
+        assert_int_equal(err->code, got);
+    lj_storage_close(storage);
+    return got;
+}
+
+/* Who has a name of his own believes that an object there is his: so it must be there. */
+static void what_a_status_says_exists_is_looked_for(void **state)
+{
+    (void)state;
+    const struct {
+        int http_status;
+        lj_code put;
+        lj_code head;
+        lj_code want;
+    } rows[] = {{200, LJ_OK, LJ_NOTFOUND, LJ_OK},
+                {412, LJ_EXISTS, LJ_OK, LJ_EXISTS},
+                {412, LJ_EXISTS, LJ_NOTFOUND, LJ_UNAVAILABLE},
+                {409, LJ_EXISTS, LJ_DENIED, LJ_EXISTS},
+                {412, LJ_EXISTS, LJ_TIMEOUT, LJ_TIMEOUT},
+                {412, LJ_EXISTS, LJ_CANCELLED, LJ_CANCELLED},
+                {0, LJ_EXISTS, LJ_NOTFOUND, LJ_EXISTS}};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {
+        lj_error err = LJ_ERROR_INIT;
+        fake driver = {.code = rows[i].put,
+                       .http_status = rows[i].http_status,
+                       .head_differs = true,
+                       .head_code = rows[i].head};
+        lj_code got = put_absent(&driver, &err);
+        if (got != rows[i].want)
+            fail_msg("row %zu: %s", i, lj_code_text(got));
+        assert_int_equal(err.retryable, rows[i].want == LJ_UNAVAILABLE);
+    }
 }
 
 static void passwords_are_not_shown(void **state)
@@ -349,9 +405,13 @@ static void forks_do_not_wait_for_ever(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(passwords_are_not_shown),        cmocka_unit_test(unknown_schemes),
-        cmocka_unit_test(errors_name_url_and_key),        cmocka_unit_test(listings_are_filtered),
-        cmocka_unit_test(deletions_give_the_first_error), cmocka_unit_test(calls_are_counted),
+        cmocka_unit_test(what_a_status_says_exists_is_looked_for),
+        cmocka_unit_test(passwords_are_not_shown),
+        cmocka_unit_test(unknown_schemes),
+        cmocka_unit_test(errors_name_url_and_key),
+        cmocka_unit_test(listings_are_filtered),
+        cmocka_unit_test(deletions_give_the_first_error),
+        cmocka_unit_test(calls_are_counted),
         cmocka_unit_test(forks_do_not_wait_for_ever),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,12 +5,17 @@
  * the block, then zeros. All blocks of a blob, also those that another program left behind, must have ids of one
  * length: this is the length of those that Litestream v0.3.13 and Azure's SDKs for Go use.
  *
+ * The list is asked for again like a block: nobody should have to send the blocks of an hour again because the store was busy at
+ * the last request, or its answer got lost. One that was carried out says so the second time: the blob exists, or it is
+ * the same once more ("Latest" also finds blocks that are in the blob by now).
+ *
  * Layer: storage. Thread-safety: as storage.h.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "vfs/base/io.h"
+#include "vfs/base/retry.h"
 #include "vfs/base/str.h"
 #include "vfs/storage/abs/internal.h"
 #include "vfs/storage/auth/crypto.h"
@@ -83,15 +88,13 @@ static lj_code make_list(const upload *u, uint32_t count, lj_buf *xml, lj_error 
         LJ_CLEANUP(lj_freep) char *id = block_id(u, number);
         if (id == NULL)
             return lj_error_nomem(err);
-        LJ_TRY(lj_buf_printf(xml, err, "<Uncommitted>%s</Uncommitted>", id));
+        LJ_TRY(lj_buf_printf(xml, err, "<Latest>%s</Latest>", id));
     }
     return lj_buf_printf(xml, err, "</BlockList>");
 }
 
-static lj_code commit(const upload *u, uint32_t count, bool if_absent, lj_error *err)
+static lj_code commit_once(const upload *u, const lj_buf *xml, bool if_absent, lj_error *err)
 {
-    LJ_CLEANUP(lj_buf_free) lj_buf xml = LJ_BUF_INIT(BLOCK_LIST_MAX);
-    LJ_TRY(make_list(u, count, &xml, err));
     LJ_CLEANUP(lj_http_response_free) lj_http_response response = LJ_HTTP_RESPONSE_INIT;
     lj_abs_request request = {
         .method = "PUT",
@@ -101,13 +104,34 @@ static lj_code commit(const upload *u, uint32_t count, bool if_absent, lj_error 
         .headers = {"Content-Type: application/xml",
                     "x-ms-blob-content-type: application/octet-stream"},
         .header_count = 2,
-        .body = xml.data,
-        .body_len = xml.len,
+        .body = xml->data,
+        .body_len = xml->len,
         .with_md5 = true,
         .success = 201,
         .if_absent = if_absent,
     };
     return lj_abs_perform(u->abs, &request, &response, err);
+}
+
+/* No answer, or one that says "later"; a refusal (InvalidBlockList: the blocks are gone) stays one. */
+static bool may_pass(const lj_error *err)
+{
+    int status = err->http_status;
+    return lj_retry_may_pass(err) &&
+           (status < 400 || status >= 500 || status == 408 || status == 429);
+}
+
+static lj_code commit(const upload *u, uint32_t count, bool if_absent, lj_error *err)
+{
+    LJ_CLEANUP(lj_buf_free) lj_buf xml = LJ_BUF_INIT(BLOCK_LIST_MAX);
+    LJ_TRY(make_list(u, count, &xml, err));
+    for (unsigned attempt = 0;; attempt++) {
+        lj_code code = commit_once(u, &xml, if_absent, err);
+        if (code == LJ_OK || !may_pass(err) || attempt + 1 >= LJ_PARTS_ATTEMPTS)
+            return code;
+        if (!lj_parts_pause(u->abs->cancel, attempt, err->retry_after_ns))
+            return lj_error_set(err, LJ_CANCELLED, "the upload was cancelled");
+    }
 }
 
 /* Before gigabytes are sent for nothing; the condition of the last request is what decides. */

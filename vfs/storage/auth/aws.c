@@ -51,6 +51,8 @@ void lj_aws_source_free(lj_aws_source *source)
     free(source->region);
     free(source->sts_endpoint);
     free(source->ca_file);
+    lj_http_free(source->sts_http);
+    lj_http_free(source->near_http);
     free(source);
 }
 

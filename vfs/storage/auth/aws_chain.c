@@ -202,6 +202,16 @@ static lj_code find_region(const lj_aws_options *options, const lj_aws_files *fi
     return code;
 }
 
+static lj_code make_http(lj_aws_source *source, lj_error *err)
+{
+    lj_http_options http = {.ca_file = source->ca_file};
+    if (source->kind == LJ_AWS_CONTAINER || source->kind == LJ_AWS_IMDS)
+        LJ_TRY(lj_http_new(&http, &source->near_http, err));
+    http.stall_timeout_ns = source->io_timeout_ns;
+    bool roles = source->role_count > 0 || source->kind == LJ_AWS_WEB_IDENTITY;
+    return roles ? lj_http_new(&http, &source->sts_http, err) : LJ_OK;
+}
+
 static lj_code fill_common(const lj_aws_options *options, const char *region, lj_aws_source *source,
                            lj_error *err)
 {
@@ -210,9 +220,9 @@ static lj_code fill_common(const lj_aws_options *options, const char *region, lj
     source->io_timeout_ns = options->io_timeout_ns;
     LJ_TRY(lj_aws_copy(&source->region, region, err));
     LJ_TRY(lj_aws_copy(&source->ca_file, lj_aws_env("AWS_CA_BUNDLE"), err));
-    if (env_true("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"))
-        return LJ_OK;
-    return lj_aws_copy(&source->sts_endpoint, sts, err);
+    if (!env_true("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"))
+        LJ_TRY(lj_aws_copy(&source->sts_endpoint, sts, err));
+    return make_http(source, err);
 }
 
 static lj_code decide(const lj_aws_options *options, const lj_aws_files *files,

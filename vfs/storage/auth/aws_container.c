@@ -119,12 +119,10 @@ lj_code lj_aws_container_fetch(const lj_aws_source *source, lj_token *ret_token,
     LJ_TRY(check_url(source->url, &tls, err));
     LJ_CLEANUP(lj_wipe_freep) char *header = NULL;
     LJ_TRY(make_header(source, &header, err));
-    lj_aws_metadata metadata;
-    LJ_TRY(lj_aws_metadata_open(&metadata, source, REQUEST_NS, err));
+    lj_aws_metadata metadata = lj_aws_metadata_begin(source, REQUEST_NS);
     metadata.no_proxy = !tls;
     LJ_CLEANUP(lj_http_response_free) lj_http_response response = LJ_HTTP_RESPONSE_INIT;
     lj_code code = ask(&metadata, source, header, &response, ret_token, err);
-    lj_aws_metadata_close(&metadata);
     if (code != LJ_OK && code != LJ_CANCELLED)
         lj_error_context(err, "AWS credentials of the container");
     return code;

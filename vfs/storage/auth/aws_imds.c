@@ -141,13 +141,12 @@ lj_code lj_aws_imds_fetch(const lj_aws_source *source, lj_token *ret_token, lj_e
         lj_error_set(err, LJ_DENIED, "AWS_EC2_METADATA_DISABLED forbids to ask for credentials");
         return lj_error_retryable(err, true);
     }
-    session s = {.source = source, .response = LJ_HTTP_RESPONSE_INIT, .err = &error};
-    lj_code code = lj_aws_metadata_open(&s.metadata, source, REQUEST_NS, &error);
-    if (code == LJ_OK) {
-        s.metadata.no_proxy = true;
-        code = run(&s, ret_token);
-    }
-    lj_aws_metadata_close(&s.metadata);
+    session s = {.source = source,
+                 .metadata = lj_aws_metadata_begin(source, REQUEST_NS),
+                 .response = LJ_HTTP_RESPONSE_INIT,
+                 .err = &error};
+    s.metadata.no_proxy = true;
+    lj_code code = run(&s, ret_token);
     lj_http_response_free(&s.response);
     lj_wipe_freep(&s.token_header);
     if (code == LJ_OK)

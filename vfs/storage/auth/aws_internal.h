@@ -51,6 +51,9 @@ typedef struct {
     char *sts_endpoint; /* AWS_ENDPOINT_URL_STS; else that of the region */
     char *ca_file;      /* AWS_CA_BUNDLE */
     int64_t io_timeout_ns;
+    /* made with the source, NULL where nothing is asked: a fetch reads no environment, which the host may be changing */
+    lj_http *sts_http;
+    lj_http *near_http; /* CONTAINER, IMDS */
 } lj_aws_source;
 
 void lj_aws_source_free(lj_aws_source *source);

@@ -14,20 +14,10 @@
 #define ANSWER_MAX     ((size_t)64 * 1024)
 #define REQUEST_MIN_NS (50 * LJ_NS_PER_MS)
 
-lj_code lj_aws_metadata_open(lj_aws_metadata *metadata, const lj_aws_source *source,
-                             int64_t request_ns, lj_error *err)
+lj_aws_metadata lj_aws_metadata_begin(const lj_aws_source *source, int64_t request_ns)
 {
-    lj_http_options options = {.connect_timeout_ns = CONNECT_NS,
-                               .stall_timeout_ns = request_ns,
-                               .ca_file = source->ca_file};
-    *metadata = (lj_aws_metadata){.end_ns = lj_clock_mono_ns() + ALL_NS, .request_ns = request_ns};
-    return lj_http_new(&options, &metadata->http, err);
-}
-
-void lj_aws_metadata_close(lj_aws_metadata *metadata)
-{
-    lj_http_free(metadata->http);
-    metadata->http = NULL;
+    return (lj_aws_metadata){
+        .http = source->near_http, .end_ns = lj_clock_mono_ns() + ALL_NS, .request_ns = request_ns};
 }
 
 static bool try_again(lj_code code, const lj_http_response *response)

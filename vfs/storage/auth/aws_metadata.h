@@ -13,15 +13,14 @@
 #include "vfs/storage/auth/aws_internal.h"
 
 typedef struct {
-    lj_http *http;
+    lj_http *http;      /* the source's */
     int64_t end_ns;     /* monotonic */
     int64_t request_ns; /* one request takes at most so long */
     bool no_proxy;
 } lj_aws_metadata;
 
-LJ_WARN_UNUSED lj_code lj_aws_metadata_open(lj_aws_metadata *metadata, const lj_aws_source *source,
-                                            int64_t request_ns, lj_error *err);
-void lj_aws_metadata_close(lj_aws_metadata *metadata);
+/* From here on the time counts. */
+lj_aws_metadata lj_aws_metadata_begin(const lj_aws_source *source, int64_t request_ns);
 
 /*
  * `headers` as in lj_http_request. LJ_OK for any answer but 429 and 5xx, which are tried again as no answer is. Errors:

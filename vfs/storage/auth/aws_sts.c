@@ -25,7 +25,6 @@
 #define TOKEN_FILE_MAX ((size_t)32 * 1024)
 #define BODY_MAX       ((size_t)128 * 1024)
 #define ANSWER_MAX     ((size_t)128 * 1024)
-#define TIMEOUT_NS     (30 * LJ_NS_PER_S)
 #define SIGN_SKEW_NS   (240 * LJ_NS_PER_S)
 #define AUTH_MAX       ((size_t)8 * 1024)
 
@@ -36,7 +35,6 @@ typedef struct {
     char *url;
     char *host; /* as in the Host header */
     lj_buf body;
-    lj_http *http;
     lj_http_response response;
     lj_error *err;
 } call;
@@ -115,10 +113,6 @@ static lj_code begin(call *c, const lj_aws_role *role)
     const lj_aws_source *source = c->source;
     char name[64];
     LJ_TRY(source->sts_endpoint != NULL ? given_endpoint(c) : own_endpoint(c));
-    lj_http_options options = {.stall_timeout_ns =
-                                   source->io_timeout_ns > 0 ? source->io_timeout_ns : TIMEOUT_NS,
-                               .ca_file = source->ca_file};
-    LJ_TRY(lj_http_new(&options, &c->http, c->err));
     /* neither moves, so that no copy of a secret is left behind */
     LJ_TRY(lj_buf_reserve(&c->body, BODY_MAX, c->err));
     LJ_TRY(lj_buf_reserve(&c->response.body, ANSWER_MAX, c->err));
@@ -140,7 +134,6 @@ static void finish(call *c)
     free(c->host);
     lj_wipe(c->body.data, c->body.len);
     lj_buf_free(&c->body);
-    lj_http_free(c->http);
     lj_http_response_free(&c->response);
 }
 
@@ -201,7 +194,7 @@ static lj_code send_once(call *c, int64_t skew_ns)
                                      .body = c->body.data,
                                      .body_len = c->body.len,
                                      .body_max = ANSWER_MAX};
-    return lj_http_perform(c->http, &request, &c->response, c->err);
+    return lj_http_perform(c->source->sts_http, &request, &c->response, c->err);
 }
 
 /* ---- the answer ---- */

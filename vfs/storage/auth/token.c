@@ -202,15 +202,15 @@ static void keep_locked(lj_token_source *source, const lj_token *fresh)
     }
 }
 
-/* Called and left with the mutex held, when nobody fetches. The fetcher's requests end with `cancel` too. */
+/* Called and left with the mutex held, when nobody fetches. The fetcher's requests end with `cancel`, and with the thread. */
 static lj_code fetch_locked(lj_token_source *source, const bool *cancel, lj_error *err)
 {
     lj_token fresh = LJ_TOKEN_INIT;
     source->fetching = true;
     pthread_mutex_unlock(&registry.mutex);
-    const bool *outer = lj_cancel_swap(cancel);
+    const bool *outer = lj_cancel_also(cancel);
     lj_code code = source->ops->fetch(source->ctx, &fresh, err);
-    lj_cancel_swap(outer);
+    lj_cancel_also(outer);
     if (code == LJ_NOTFOUND || code == LJ_EXISTS)
         code = err->code =
             LJ_DENIED; /* they would say something about the object that is asked for */

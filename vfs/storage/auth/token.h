@@ -58,7 +58,10 @@ void lj_token_source_close(lj_token_source *source);
  * LJ_EXISTS (LJ_DENIED instead), which would say something about the object that is asked for.
  */
 LJ_WARN_UNUSED lj_code lj_token_get(lj_token_source *source, lj_token *ret_token, lj_error *err);
-/* The same for a driver with lj_storage_options.cancel: LJ_CANCELLED soon after it is true, also while others fetch. */
+/*
+ * The same for a driver with lj_storage_options.cancel: LJ_CANCELLED soon after it, or the thread's flag (cancel.h), is true,
+ * also while others fetch.
+ */
 LJ_WARN_UNUSED lj_code lj_token_get_until(lj_token_source *source, const bool *cancel,
                                           lj_token *ret_token, lj_error *err);
 /* The store refused this credential as expired. Nothing happens when a newer one is there already. */

@@ -172,6 +172,24 @@ static lj_code put_whole(const lj_gcs_upload *upload, const lj_buf *bytes, lj_er
     return lj_gcs_upload_check(upload, &response, bytes->len, crc32c, err);
 }
 
+/*
+ * Google looks at the condition when all is there, and begins every upload: so before gigabytes are sent for nothing. Who may
+ * not look leaves it to the condition.
+ */
+static lj_code check_absent(lj_gcs *gcs, const char *key, lj_error *err)
+{
+    lj_storage_entry entry = {.key = key};
+    lj_error why = LJ_ERROR_INIT;
+    lj_code code = lj_gcs_head(gcs, key, &entry, &why);
+    if (code == LJ_NOTFOUND || code == LJ_DENIED)
+        return LJ_OK;
+    if (code == LJ_OK)
+        return lj_error_set(err, LJ_EXISTS, "there is an object of this name already");
+    if (err != NULL)
+        *err = why;
+    return code;
+}
+
 lj_code lj_gcs_put(void *self, const char *key, lj_source *source,
                    const lj_storage_put_options *options, lj_error *err)
 {
@@ -182,5 +200,7 @@ lj_code lj_gcs_put(void *self, const char *key, lj_source *source,
     LJ_TRY(lj_gcs_name(gcs, key, &name, err));
     LJ_TRY(lj_parts_head(source, &head, &whole, err));
     lj_gcs_upload upload = {.gcs = gcs, .name = name, .if_absent = options->if_absent};
+    if (!whole && options->if_absent)
+        LJ_TRY(check_absent(gcs, key, err));
     return whole ? put_whole(&upload, &head, err) : lj_gcs_resumable(&upload, source, &head, err);
 }

@@ -1,11 +1,15 @@
 /*
  * multipart.c - an object that is larger than one request: begin an upload, send its parts, complete it.
  *
- * The object appears with the completion, whole or not at all; If-None-Match stands on that request. An upload that fails is
- * taken back, also when the storage is cancelled, with a short request of its own: its parts cost money until they are removed.
+ * The object appears with the completion, whole or not at all; If-None-Match stands on that request. An upload that fails
+ * before is taken back, also when the storage is cancelled, with a short request of its own: its parts cost money until they are
+ * removed.
  *
  * The completion is asked for again when its answer does not come: the store may work for minutes on many parts, and the
  * parts of an hour must not be sent again for that. Then an upload that is unknown, and an object that is there, are one.
+ * From there on the upload is not taken back any more, whatever comes of it: it may be complete, or about to be, and there are
+ * stores where that takes the parts from the object (Ceph 17 when both come at once, SeaweedFS until September 2026): it is listed
+ * then, and cannot be read. If it came to nothing its parts stay.
  *
  * Parts do not carry Content-MD5: MD5 takes longer than all else together that is done to a byte on its way, and the signature
  * covers a SHA-256 of each part. It is sent where nothing but the store could notice a changed byte (plain HTTP over a network,
@@ -44,6 +48,7 @@ typedef struct {
     char **tags; /* tags[number - 1]: of a part that was sent */
     uint32_t tag_cap;
     uint64_t bytes;
+    bool maybe_complete; /* a completion may have been carried out, or be on its way */
 } upload;
 
 static void upload_free(upload *u)
@@ -195,6 +200,16 @@ static lj_code judge_by_object(upload *u, bool if_absent, const lj_error *why, l
     return why->code;
 }
 
+/* What the store refuses was not done; no answer, and an error of the server's, do not say. */
+static bool may_be_done(const lj_http_response *response, const char *store_code,
+                        const lj_error *err)
+{
+    int status = err->http_status == response->status ? response->status : 0;
+    if (status == 0) /* no answer, or not all of it */
+        return response->maybe_sent;
+    return status >= 500 && status != 501 && (status != 503 || store_code[0] == 0);
+}
+
 /* One request. A 200 may carry an error: the store began to answer before it was through. */
 static lj_code complete_once(upload *u, const lj_buf *body, bool conditional,
                              char store_code[LJ_S3_CODE_MAX], bool *ret_unclear, lj_error *err)
@@ -215,6 +230,7 @@ static lj_code complete_once(upload *u, const lj_buf *body, bool conditional,
     lj_code code = lj_s3_call(u->s3, &request, &response, store_code, err);
     if (code != LJ_OK) {
         *ret_unclear = strcmp(store_code, "NoSuchUpload") == 0;
+        u->maybe_complete |= may_be_done(&response, store_code, err);
         return code;
     }
     const char *text = lj_buf_text(&response.body);
@@ -226,9 +242,12 @@ static lj_code complete_once(upload *u, const lj_buf *body, bool conditional,
     lj_s3_answer_read(text, response.body.len, &answer);
     if (answer.code[0] != 0) {
         memcpy(store_code, answer.code, sizeof(answer.code));
-        return lj_s3_code_error(answer.code, answer.message, "completing the upload", err);
+        code = lj_s3_code_error(answer.code, answer.message, "completing the upload", err);
+        u->maybe_complete |= code == LJ_UNAVAILABLE || code == LJ_TIMEOUT;
+        return code;
     }
     *ret_unclear = true;
+    u->maybe_complete = true;
     lj_error_set(err, LJ_UNAVAILABLE, "the store did not say whether the upload is complete");
     return lj_error_retryable(err, true);
 }
@@ -317,8 +336,13 @@ static lj_code run(upload *u, lj_source *source, lj_buf *head, bool if_absent,
     lj_code code = lj_parts_send(source, head, &job, &count, err);
     if (code == LJ_OK)
         code = complete(u, count, if_absent, condition, err);
-    if (code != LJ_OK)
+    if (code != LJ_OK && !u->maybe_complete)
         take_back(u);
+    else if (code != LJ_OK && code != LJ_EXISTS)
+        lj_log_error(LJ_LOG_WARN,
+                     "s3: whether an upload is complete is not known, so it is not taken back; a "
+                     "lifecycle rule for incomplete multipart uploads removes it if it is not",
+                     err);
     return code;
 }
 

@@ -39,7 +39,8 @@ static void s3_close(void *self)
 /* "if absent" is promised in every case; where the store does not help, absent.c says what is weaker. */
 static bool s3_overwrites_late(void *self)
 {
-    return atomic_load(&((lj_s3 *)self)->condition) == LJ_S3_CONDITION_NONE;
+    /* also of a store that has not told yet: the request that was given up may have been the one to find out by */
+    return atomic_load(&((lj_s3 *)self)->condition) != LJ_S3_CONDITION_KEPT;
 }
 
 static const lj_storage_ops s3_ops = {

@@ -19,8 +19,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/str.h"
+#include "vfs/storage/http/guard.h"
 #include "vfs/storage/sftp/internal.h"
 
 #define CONNECT_NS    (10 * LJ_NS_PER_S)
@@ -112,9 +114,10 @@ static bool start(resolving *r)
     return started;
 }
 
+/* Cancelled by its store, by its thread (cancel.h), or by the end of the process; or out of time. */
 static lj_code check_end(const dial_state *dial, const char *doing, lj_error *err)
 {
-    if (dial->cancel != NULL && __atomic_load_n(dial->cancel, __ATOMIC_ACQUIRE))
+    if (lj_cancel_requested(dial->cancel) || lj_guard_stopping())
         return lj_error_set(err, LJ_CANCELLED, "cancelled");
     if (lj_clock_mono_ns() < dial->end_ns)
         return LJ_OK;

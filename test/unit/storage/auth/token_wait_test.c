@@ -45,10 +45,11 @@ static const lj_token_ops ops = {.fetch = fetch, .free = forget};
 typedef struct {
     lj_token_source *source;
     const bool *cancel;
+    const bool *given_up; /* the thread's own flag */
     lj_code code;
     lj_error err;
     atomic_bool begun;
-    int64_t end_ns;
+    _Atomic int64_t end_ns; /* 0: not yet */
 } getter;
 
 static void *get(void *ctx)
@@ -56,6 +57,7 @@ static void *get(void *ctx)
     getter *g = ctx;
     atomic_store(&g->begun, true);
     lj_token token = LJ_TOKEN_INIT;
+    lj_cancel_swap(g->given_up);
     g->code = lj_token_get_until(g->source, g->cancel, &token, &g->err);
     g->end_ns = lj_clock_mono_ns();
     if (g->code == LJ_OK && strcmp(lj_secret_text(&token.values[0]), "token") != 0)
@@ -175,6 +177,39 @@ static void the_fetcher_is_cancelled(void **state)
     lj_token_source_close(source);
 }
 
+/* The request that a credential is fetched for is given up, though its store goes on: for who fetches, and for who waits. */
+static void the_request_is_given_up(void **state)
+{
+    (void)state;
+    service s = {.hold = true};
+    lj_token_source *source = open_source("given up", &s);
+    bool close = false;
+    bool flags[2] = {false, false};
+    getter getters[2];
+    pthread_t threads[2];
+    for (unsigned i = 0; i < 2; i++) {
+        getters[i] = (getter){.source = source, .cancel = &close, .given_up = &flags[i]};
+        start(&threads[i], &getters[i]);
+        wait_for_calls(&s, 1);
+        wait_for_waiter(&getters[i]);
+    }
+    for (unsigned i = 2; i-- > 0;) {
+        int64_t set_ns = lj_clock_mono_ns();
+        __atomic_store_n(&flags[i], true, __ATOMIC_RELAXED);
+        for (unsigned ms = 0; atomic_load(&getters[i].end_ns) == 0 && ms < 3000; ms++)
+            lj_clock_sleep_ns(LJ_NS_PER_MS);
+        atomic_store(&s.hold, atomic_load(&getters[i].end_ns) != 0); /* a failure ends, too */
+        pthread_join(threads[i], NULL);
+        assert_int_equal(getters[i].code, LJ_CANCELLED);
+        expect_soon(set_ns, getters[i].end_ns);
+    }
+    getter later = {.source = source, .cancel = &close}; /* that was the request's affair */
+    atomic_store(&s.hold, false);
+    get(&later);
+    assert_ok(later.code, &later.err);
+    lj_token_source_close(source);
+}
+
 /* The child has no thread that fetches: it does not wait for it. */
 static void fork_while_fetching(void **state)
 {
@@ -206,9 +241,8 @@ static void fork_while_fetching(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_failure_is_shared),
-        cmocka_unit_test(a_waiter_is_cancelled),
-        cmocka_unit_test(the_fetcher_is_cancelled),
+        cmocka_unit_test(a_failure_is_shared),      cmocka_unit_test(a_waiter_is_cancelled),
+        cmocka_unit_test(the_fetcher_is_cancelled), cmocka_unit_test(the_request_is_given_up),
         cmocka_unit_test(fork_while_fetching),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/str.h"
 #include "vfs/storage/sftp/internal.h"
@@ -160,6 +161,20 @@ static int silent_server(uint16_t *ret_port)
     return fd;
 }
 
+#define FILLERS 8
+
+/* Who connects from here on hears nothing: there is no room for it, and the kernel lets it try again. */
+static void fill_queue(int fd, uint16_t port, int taken[FILLERS])
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(listen(fd, 0), 0);
+    for (size_t i = 0; i < FILLERS; i++) {
+        taken[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        (void)connect(taken[i], (struct sockaddr *)&address, sizeof(address));
+    }
+}
+
 static lj_storage *open_at(uint16_t port, const lj_storage_options *options)
 {
     lj_error err = LJ_ERROR_INIT;
@@ -209,6 +224,7 @@ static void nobody_there(void **state)
 
 typedef struct {
     lj_storage *storage;
+    const bool *given_up; /* the thread's own flag */
     lj_code code;
     int64_t ended_ns;
 } waiter;
@@ -218,6 +234,7 @@ static void *wait_for_it(void *ctx)
     waiter *me = ctx;
     lj_storage_entry entry;
     lj_error err = LJ_ERROR_INIT;
+    lj_cancel_swap(me->given_up);
     me->code = lj_storage_head(me->storage, "k", &entry, &err);
     me->ended_ns = lj_clock_mono_ns();
     return NULL;
@@ -249,6 +266,40 @@ static void cancelling_ends_the_waiting(void **state)
         assert_true(waiters[i].ended_ns - cancelled_ns < 2 * LJ_NS_PER_S);
     }
     lj_storage_close(storage);
+}
+
+/* The same for a request that is given up by its thread, in all that it waits for: the network, the server, a connection. */
+static void a_request_that_is_given_up(void **state)
+{
+    (void)state;
+    for (unsigned full = 0; full < 2; full++) {
+        uint16_t port = 0;
+        bool given_up = false;
+        int taken[FILLERS];
+        LJ_CLEANUP(lj_closep) int fd = silent_server(&port);
+        if (full)
+            fill_queue(fd, port, taken);
+        const lj_storage_setting one[] = {{"max-connections", "1"}};
+        const lj_storage_options options = {.settings = one, .setting_count = 1};
+        lj_storage *storage = open_at(port, &options);
+        waiter waiters[2];
+        pthread_t threads[2];
+        for (size_t i = 0; i < LJ_ARRAY_LEN(waiters); i++) {
+            waiters[i] = (waiter){.storage = storage, .given_up = &given_up};
+            assert_int_equal(pthread_create(&threads[i], NULL, wait_for_it, &waiters[i]), 0);
+        }
+        lj_clock_sleep_ns(200 * LJ_NS_PER_MS);
+        int64_t given_up_ns = lj_clock_mono_ns();
+        __atomic_store_n(&given_up, true, __ATOMIC_RELEASE);
+        for (size_t i = 0; i < LJ_ARRAY_LEN(waiters); i++) {
+            pthread_join(threads[i], NULL);
+            assert_int_equal(waiters[i].code, LJ_CANCELLED);
+            assert_true(waiters[i].ended_ns - given_up_ns < 2 * LJ_NS_PER_S);
+        }
+        for (size_t i = 0; full && i < FILLERS; i++)
+            close(taken[i]);
+        lj_storage_close(storage);
+    }
 }
 
 /* Something that answers, but not as an SSH server. */
@@ -293,6 +344,7 @@ int main(void)
         cmocka_unit_test(a_silent_server_is_a_timeout),
         cmocka_unit_test(nobody_there),
         cmocka_unit_test(cancelling_ends_the_waiting),
+        cmocka_unit_test(a_request_that_is_given_up),
         cmocka_unit_test(another_protocol),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
