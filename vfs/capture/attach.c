@@ -278,6 +278,9 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
     decision d = {.db = db, .life = db->life, .touched = db->touched};
     pthread_mutex_unlock(&db->mutex);
     bool go_on = decide(&d);
+    /* killed at a rollover that was not written down: the life goes on under the index before it, and the next one is another life's */
+    if (go_on && d.chain.has_life)
+        lj_spool_drop_from(db->spool_dir, d.saved.at.generation, d.chain.index + 1);
     uint64_t spooled = go_on ? lj_spool_bytes(db->spool_dir, d.saved.at.generation) : 0;
     char at[LJ_POSITION_TEXT_MAX];
     lj_position_format(&d.saved.at, at);
