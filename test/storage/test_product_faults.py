@@ -254,7 +254,7 @@ def a_black_hole(t):
             at.proxy.clear()
             con = at.open(create=False)
             at.caught_up(con)
-            at.finish(con, generations=len({key.split("generations/")[1][:16] for key in at.objects()}))
+            at.finish(con, generations=(len({key.split("generations/")[1][:16] for key in at.objects()}),))
 
 
 if __name__ == "__main__":
