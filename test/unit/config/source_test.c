@@ -200,76 +200,77 @@ static void api_errors(void **state)
     lj_config_clear(&config);
 }
 
+/* reason NULL: accepted */
+static const struct {
+    const char *url;
+    const char *reason;
+} url_rows[] = {
+    {"file:///r", NULL},
+    {"file:///", NULL},
+    {"FILE:///r", NULL},
+    {"file://dir/x", NULL},
+    {"file:///with space/a:b@c", NULL},
+    {"s3://bucket", NULL},
+    {"s3://bucket.localhost:9000/a/b", NULL},
+    {"s3://bucket/a?region=eu-west-1&endpoint=http://host:9000", NULL},
+    {"s3://bucket/a:b@c", NULL},
+    {"sftp://user@host:22/home/x@y", NULL},
+    {"sftp://[::1]:22/x", NULL},
+    {"sftp://u@[::1]/x", NULL},
+    {"abs://account@container/x", NULL},
+    {"", "is empty"},
+    {"/r", "has no scheme"},
+    {"r", "has no scheme"},
+    {"file:/r", "has no scheme"},
+    {"://r", "has no scheme"},
+    {"3s://r", "has no scheme"},
+    {"s 3://r", "has no scheme"},
+    {"file://", "has no path"},
+    {"file://.x/y", NULL},
+    {"file:///r/~/x", NULL},
+    {"file://~/x", "has a path that is not whole"},
+    {"file://~user/x", "has a path that is not whole"},
+    {"file:///~/x", "has a path that is not whole"},
+    {"file://./x", "has a path that is not whole"},
+    {"file://../x", "has a path that is not whole"},
+    {"file://.", "has a path that is not whole"},
+    {"s3:///x", "has nothing behind its scheme"},
+    {"s3://", "has nothing behind its scheme"},
+    {"file:///r?x=1", "has a '?', which a file URL has no use for"},
+    {"s3://b/x#y", "has a '#'"},
+    {"s3://b/\x01", "has a control character"},
+    {"s3://id:secret@bucket/x", "has a password in it"},
+    {"sftp://user:@host/x", "has a password in it"},
+    {"s3://id:se/cret@bucket/x", "has a ':' in its host that no port follows"},
+    {"sftp://[::1/x", "has a '[' without ']' in its host"},
+    {"sftp://[::1]22/x", "has text behind the ']' of its host"},
+    {"s3://b/x?secret_access_key=1", "has a query key that looks like a secret"},
+    {"s3://b/x?a=1&X-Amz-Signature=2", "has a query key that looks like a secret"},
+    {"abs://c/x?sv=2021&sig=abc", "has a query key that looks like a secret"},
+    {"gcs://c/x?access-token=abc", "has a query key that looks like a secret"},
+    {"s3://b/x?key", "has a query key that looks like a secret"},
+    {"s3://b/x?sse-customer-key=abc", "has a query key that looks like a secret"},
+    {"s3://b/x?sseCustomerKey=abc", "has a query key that looks like a secret"},
+    {"abs://c/x?connection-string=abc", "has a query key that looks like a secret"},
+    {"abs://c/x?sas_token=abc", "has a query key that looks like a secret"},
+    {"s3://b/x?sse_kms_key_id=alias", NULL},
+};
+
 static void urls(void **state)
 {
     (void)state;
-    /* reason NULL: accepted */
-    static const struct {
-        const char *url;
-        const char *reason;
-    } rows[] = {
-        {"file:///r", NULL},
-        {"file:///", NULL},
-        {"FILE:///r", NULL},
-        {"file://dir/x", NULL},
-        {"file:///with space/a:b@c", NULL},
-        {"s3://bucket", NULL},
-        {"s3://bucket.localhost:9000/a/b", NULL},
-        {"s3://bucket/a?region=eu-west-1&endpoint=http://host:9000", NULL},
-        {"s3://bucket/a:b@c", NULL},
-        {"sftp://user@host:22/home/x@y", NULL},
-        {"sftp://[::1]:22/x", NULL},
-        {"sftp://u@[::1]/x", NULL},
-        {"abs://account@container/x", NULL},
-        {"", "is empty"},
-        {"/r", "has no scheme"},
-        {"r", "has no scheme"},
-        {"file:/r", "has no scheme"},
-        {"://r", "has no scheme"},
-        {"3s://r", "has no scheme"},
-        {"s 3://r", "has no scheme"},
-        {"file://", "has no path"},
-        {"file://.x/y", NULL},
-        {"file:///r/~/x", NULL},
-        {"file://~/x", "has a path that is not whole"},
-        {"file://~user/x", "has a path that is not whole"},
-        {"file:///~/x", "has a path that is not whole"},
-        {"file://./x", "has a path that is not whole"},
-        {"file://../x", "has a path that is not whole"},
-        {"file://.", "has a path that is not whole"},
-        {"s3:///x", "has nothing behind its scheme"},
-        {"s3://", "has nothing behind its scheme"},
-        {"file:///r?x=1", "has a '?', which a file URL has no use for"},
-        {"s3://b/x#y", "has a '#'"},
-        {"s3://b/\x01", "has a control character"},
-        {"s3://id:secret@bucket/x", "has a password in it"},
-        {"sftp://user:@host/x", "has a password in it"},
-        {"s3://id:se/cret@bucket/x", "has a ':' in its host that no port follows"},
-        {"sftp://[::1/x", "has a '[' without ']' in its host"},
-        {"sftp://[::1]22/x", "has text behind the ']' of its host"},
-        {"s3://b/x?secret_access_key=1", "has a query key that looks like a secret"},
-        {"s3://b/x?a=1&X-Amz-Signature=2", "has a query key that looks like a secret"},
-        {"abs://c/x?sv=2021&sig=abc", "has a query key that looks like a secret"},
-        {"gcs://c/x?access-token=abc", "has a query key that looks like a secret"},
-        {"s3://b/x?key", "has a query key that looks like a secret"},
-        {"s3://b/x?sse-customer-key=abc", "has a query key that looks like a secret"},
-        {"s3://b/x?sseCustomerKey=abc", "has a query key that looks like a secret"},
-        {"abs://c/x?connection-string=abc", "has a query key that looks like a secret"},
-        {"abs://c/x?sas_token=abc", "has a query key that looks like a secret"},
-        {"s3://b/x?sse_kms_key_id=alias", NULL},
-    };
-    for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {
+    for (size_t i = 0; i < LJ_ARRAY_LEN(url_rows); i++) {
         lj_error err = LJ_ERROR_INIT;
         lj_config config;
         lj_config_init(&config);
-        lj_code code = lj_config_set(&config, LJ_ORIGIN_API, "replica_url", rows[i].url, &err);
-        if (rows[i].reason == NULL) {
+        lj_code code = lj_config_set(&config, LJ_ORIGIN_API, "replica_url", url_rows[i].url, &err);
+        if (url_rows[i].reason == NULL) {
             assert_ok(code, &err);
-            assert_string_equal(config.replica_url, rows[i].url);
+            assert_string_equal(config.replica_url, url_rows[i].url);
         } else {
             assert_int_equal(code, LJ_INVALID);
-            if (strstr(err.message, rows[i].reason) == NULL)
-                fail_msg("%s: %s", rows[i].url, err.message);
+            if (strstr(err.message, url_rows[i].reason) == NULL)
+                fail_msg("%s: %s", url_rows[i].url, err.message);
             assert_null(strstr(err.message, "secret@"));
             assert_null(strstr(err.message, "cret@"));
             assert_null(strstr(err.message, "abc"));

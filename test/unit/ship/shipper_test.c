@@ -187,6 +187,7 @@ static void a_snapshot_that_is_due_does_not_press_a_failing_store(void **state)
     ship_kit_begin_live(&kit, LJ_NS_PER_MS);
     kit.freeze = (lj_freeze){.page_size = KIT_PAGE, .db_pages = 3};
     lj_db_ready(kit.db, NULL, NULL);
+    wait_for_status(&kit, "", "replicating"); /* the snapshot is of an empty WAL */
     kit_wal_commits(&kit.wal, 1, 3, 1);
     kit_wal_publish(&kit.wal, kit.db, 3);
     assert_ok(lj_db_wait(kit.db, 20 * LJ_NS_PER_S, false, &err), &err);
