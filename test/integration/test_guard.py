@@ -85,8 +85,8 @@ def a_plain_writer_cannot_restart_the_wal(t):
     check_equal(shard.check_restores("with the guard", snapshots=1), n, "last link")
 
     status, shard, con = beside(t, "off", 20 if LONG else 5, "off")
-    check("restarted by a process without this VFS" in status["last_break"], "last_break without the guard: %r"
-          % status["last_break"])
+    # restarted under our eyes, or begun anew behind an empty one
+    check("a process without this VFS" in status["last_break"], "last_break without the guard: %r" % status["last_break"])
     n = chain.last(con)
     con.close()
     check_equal(shard.check_restores("without the guard", one_generation=False), n, "last link")
