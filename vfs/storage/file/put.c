@@ -34,6 +34,8 @@
 #define STALE_NS    (INT64_C(24) * 3600 * LJ_NS_PER_S)
 /* how often a put makes its folder again that a deletion removes under it */
 #define FOLDER_TRIES 100
+/* so little that an fsync of somebody else is hardly longer for it: measured, 512 KiB are too much */
+#define PIECE_BYTES (UINT64_C(256) << 10)
 
 /* ---- temporary names ---- */
 
@@ -178,12 +180,37 @@ static lj_code temp_create(const lj_file *file, const char *folder, const char *
 
 /* ---- content ---- */
 
+/*
+ * What is written of a large object goes to the disk piece by piece, and not all at once in its fsync: a commit of the application
+ * that syncs meanwhile, on the same disk, would wait for all of it. No promise hangs on this; the fsync at the end is the one that
+ * counts, so failures of it show there.
+ */
+static void write_out(int fd, uint64_t end, uint64_t *written_out)
+{
+#ifdef __linux__
+    if (end - *written_out < PIECE_BYTES)
+        return;
+    off_t start = (off_t)*written_out;
+    if (start > 0)
+        (void)sync_file_range(fd, start - (off_t)PIECE_BYTES, (off_t)PIECE_BYTES,
+                              SYNC_FILE_RANGE_WAIT_BEFORE);
+    (void)sync_file_range(fd, start, (off_t)(end - *written_out), SYNC_FILE_RANGE_WRITE);
+    *written_out = end;
+#else
+    (void)fd;
+    (void)end;
+    (void)written_out;
+#endif
+}
+
 static lj_code write_content(const temp_file *temp, lj_source *source, int64_t created_ns,
                              lj_error *err)
 {
     LJ_CLEANUP(lj_freep) uint8_t *chunk = malloc(LJ_FILE_CHUNK_BYTES);
     if (chunk == NULL)
         return lj_error_nomem(err);
+    uint64_t end = 0;
+    uint64_t written_out = 0;
     for (;;) {
         size_t n = 0;
         LJ_TRY(source->read(source->ctx, chunk, LJ_FILE_CHUNK_BYTES, &n, err));
@@ -194,6 +221,8 @@ static lj_code write_content(const temp_file *temp, lj_source *source, int64_t c
             (void)lj_error_context(err, "%s", temp->path);
             return code;
         }
+        end += n;
+        write_out(temp->fd, end, &written_out);
     }
     if (created_ns != 0) {
         int64_t seconds = created_ns / LJ_NS_PER_S - (created_ns % LJ_NS_PER_S < 0);
