@@ -227,7 +227,8 @@ void lj_db_extend_life_locked(lj_db *db)
 /* What has to be done once the mutex is released. */
 typedef struct {
     bool broke;
-    int64_t due_ns; /* wake the shipper, -1 = no need */
+    bool copy_ahead; /* wake who copies for the spool */
+    int64_t due_ns;  /* wake the shipper, -1 = no need */
     char reason[sizeof(((lj_db *)NULL)->last_break)];
 } aftermath;
 
@@ -267,6 +268,7 @@ static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
     life->db_pages = end->db_pages;
     life->emptied = false;
     lj_db_extend_life_locked(db);
+    after->copy_ahead = lj_ahead_published_locked(db, &old);
     db->commits++;
     bool left = db->pending.state == LJ_PENDING_LEFT;
     lj_db_pending_published_locked(db, end);
@@ -325,6 +327,8 @@ bool lj_db_publish_seen(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *re
         lj_log(LJ_LOG_WARN, "%s: the generation cannot be continued: %s", db->path, after.reason);
     if (after.due_ns >= 0)
         db->wake(db, after.due_ns);
+    if (after.copy_ahead)
+        db->ahead.wake(db);
     if (seen && ret_end != NULL)
         *ret_end = end;
     return seen;

@@ -22,6 +22,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "vfs/capture/ahead.h"
 #include "vfs/capture/bell.h"
 #include "vfs/capture/pending.h"
 #include "vfs/capture/position.h"
@@ -140,6 +141,7 @@ struct lj_db {
     uint64_t commits;        /* published since open */
     uint64_t spool_bytes;    /* shared */
     bool spooling;           /* frames are being copied to the spool: the index must not change */
+    lj_ahead ahead;          /* a copy for the spool, made before it is needed */
     bool want_wake;          /* the shipper sleeps: the next commit wakes it */
     int64_t not_before_ns;   /* monotonic: the next tick is not due before */
     bool urgent;       /* ... unless the WAL is growing towards max_wal_size, or the process ends */

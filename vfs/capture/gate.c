@@ -4,6 +4,8 @@
  * Layer: capture. Runs in application threads, most often under SQLite's WAL write lock. The common case (everything
  * shipped, or nothing to protect) is a mutex and a few compares.
  */
+#include "vfs/capture/gate.h"
+
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
@@ -79,7 +81,7 @@ static lj_code spool_rest(lj_db *db, const lj_spool_entry *entry, bool going, lj
     LJ_CLEANUP(lj_closep) int fd = -1;
     LJ_TRY(lj_io_open(db->wal_path, O_RDONLY, 0, &fd, err));
     if (!going)
-        return lj_spool_copy(db->spool_dir, entry, fd, err);
+        return lj_ahead_spool(db, entry, fd, err);
     /* a link keeps all of the file: only where it is not much more than what is needed, or a copy finds no room */
     struct stat st;
     uint64_t surplus = 0;
@@ -120,6 +122,22 @@ static lj_spool_entry rest_locked(const lj_db *db)
     return entry;
 }
 
+static bool fits_locked(const lj_db *db, const lj_spool_entry *entry)
+{
+    uint64_t bytes = entry->end - entry->start.offset;
+    return db->spool_bytes + bytes <= db->options.max_spool_size_bytes;
+}
+
+bool lj_db_rest_locked(const lj_db *db, lj_spool_entry *ret_rest)
+{
+    *ret_rest = (lj_spool_entry){.end = 0};
+    if (!db->life.known || !db->established || all_safe_locked(db))
+        return false;
+    *ret_rest = rest_locked(db);
+    return ret_rest->end > ret_rest->start.offset && !past_layout_locked(db, ret_rest) &&
+           fits_locked(db, ret_rest);
+}
+
 typedef struct {
     lj_spool_entry entry;
     bool fits;        /* there is room for it */
@@ -136,11 +154,12 @@ static bool seal_if_safe(lj_db *db, bool going, unshipped_rest *ret_rest)
     db->life.emptied = !going;
     bool safe = all_safe_locked(db);
     if (safe) {
+        db->ahead.expected = false;
         seal_locked(db);
     } else {
+        db->ahead.expected = true;
         ret_rest->entry = rest_locked(db);
-        uint64_t bytes = ret_rest->entry.end - ret_rest->entry.start.offset;
-        ret_rest->fits = db->spool_bytes + bytes <= db->options.max_spool_size_bytes;
+        ret_rest->fits = fits_locked(db, &ret_rest->entry);
         ret_rest->past_layout = past_layout_locked(db, &ret_rest->entry);
         db->spooling = true;
     }
@@ -167,7 +186,7 @@ static bool seal_spooled(lj_db *db, const lj_spool_entry *entry)
     }
     lj_db_leave(db);
     if (!ours)
-        lj_spool_remove(db->spool_dir, entry);
+        lj_spool_remove_range(db->spool_dir, entry);
     if (due_ns >= 0)
         db->wake(db, due_ns);
     return ours;

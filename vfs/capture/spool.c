@@ -101,6 +101,23 @@ lj_code lj_spool_copy(const char *dir, const lj_spool_entry *entry, int wal_fd, 
     return LJ_OK;
 }
 
+lj_code lj_spool_adopt(const char *dir, const char *temp, uint64_t have,
+                       const lj_spool_entry *entry, int wal_fd, lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) char *path = entry_path(dir, entry);
+    LJ_CLEANUP(lj_freep) char *from = lj_str_printf("%s/%s", dir, temp);
+    if (path == NULL || from == NULL)
+        return lj_error_nomem(err);
+    if (have < entry->end) {
+        LJ_CLEANUP(lj_closep) int fd = -1;
+        LJ_TRY(lj_io_open(from, O_WRONLY, 0, &fd, err));
+        LJ_TRY(copy_range(wal_fd, fd, have, entry->end, err));
+    }
+    if (rename(from, path) != 0)
+        return lj_error_errno(err, errno, "cannot rename %s", from);
+    return LJ_OK;
+}
+
 lj_code lj_spool_link(const char *dir, const lj_spool_entry *entry, const char *wal_path,
                       int wal_fd, lj_error *err)
 {
@@ -252,6 +269,26 @@ void lj_spool_drop_from(const char *dir, const char *generation, uint32_t index)
 {
     search s = {.dir = dir, .generation = generation, .index = index};
     (void)!visit(dir, visit_drop_from, &s, NULL);
+}
+
+typedef struct {
+    const char *dir;
+    const lj_spool_entry *range;
+} range_search;
+
+static void visit_range(void *ctx, const char *name, const lj_spool_entry *entry)
+{
+    const range_search *s = ctx;
+    if (entry != NULL && entry->start.index == s->range->start.index &&
+        strcmp(entry->start.generation, s->range->start.generation) == 0 &&
+        entry->start.offset >= s->range->start.offset && entry->end <= s->range->end)
+        remove_name(s->dir, name);
+}
+
+void lj_spool_remove_range(const char *dir, const lj_spool_entry *entry)
+{
+    range_search s = {.dir = dir, .range = entry};
+    (void)!visit(dir, visit_range, &s, NULL);
 }
 
 typedef struct {

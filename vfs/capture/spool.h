@@ -27,6 +27,12 @@ typedef struct {
 /* Copies bytes start..end-1 (and the header) from the open WAL descriptor. */
 LJ_WARN_UNUSED lj_code lj_spool_copy(const char *dir, const lj_spool_entry *entry, int wal_fd,
                                      lj_error *err);
+/*
+ * The same where a part was copied before: the file `temp` of the folder has the header and the range up to `have`. Adds the rest of the
+ * range from the WAL, and gives the file its name. When that fails the file is still there under its old name.
+ */
+LJ_WARN_UNUSED lj_code lj_spool_adopt(const char *dir, const char *temp, uint64_t have,
+                                      const lj_spool_entry *entry, int wal_fd, lj_error *err);
 /* Takes over the whole WAL file by a hard link; falls back to a copy where links are not possible. */
 LJ_WARN_UNUSED lj_code lj_spool_link(const char *dir, const lj_spool_entry *entry,
                                      const char *wal_path, int wal_fd, lj_error *err);
@@ -50,6 +56,8 @@ void lj_spool_drop_links(const char *dir, const char *wal_path);
 /* Removes copies that a process began and did not finish: those nobody has written to for a minute. */
 void lj_spool_sweep(const char *dir);
 void lj_spool_remove(const char *dir, const lj_spool_entry *entry);
+/* Removes the files that together have the range of `entry`. */
+void lj_spool_remove_range(const char *dir, const lj_spool_entry *entry);
 /* Sum of end - start over all entries of the generation. 0 when the folder is not there. */
 uint64_t lj_spool_bytes(const char *dir, const char *generation);
 /*

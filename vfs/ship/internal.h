@@ -9,6 +9,7 @@
  *   rollover.c  the current life of the WAL goes on under the next index, so that a snapshot gets one of its own
  *   snapshot.c  freeze, PUT, hand the result to the shipping task
  *   snapshot_task.c  when one is due, and what follows it
+ *   ahead_task.c  frames are copied for the spool before the WAL restarts
  *   retention.c what may be deleted, and in which order
  */
 #ifndef LJ_SHIP_INTERNAL_H
@@ -58,6 +59,7 @@ struct lj_shipper {
     lj_dbfile dbfile;
     lj_task ship_task;
     lj_task snapshot_task;
+    lj_task ahead_task; /* capture/ahead.h */
     atomic_bool cancel_snapshot;
 
     /* the shipping task's own */
@@ -199,6 +201,9 @@ int64_t lj_snapshot_run(lj_task *task);
 int64_t lj_snapshot_due_locked(const lj_shipper *s);
 /* Before this moment none is taken unless somebody waits: backoff, and the rest of a life that cannot be shipped. */
 int64_t lj_snapshot_allowed_locked(const lj_shipper *s);
+/* ahead_task.c */
+int64_t lj_ahead_task_run(lj_task *task);
+void lj_ahead_task_wake(lj_db *db);
 /* snapshot.c */
 LJ_WARN_UNUSED lj_code lj_snapshot_first(lj_shipper *s, lj_error *err);
 LJ_WARN_UNUSED lj_code lj_snapshot_periodic(lj_shipper *s, lj_error *err);

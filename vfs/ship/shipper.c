@@ -548,7 +548,9 @@ lj_code lj_shipper_new(lj_db *db, lj_storage *storage, lj_image_guard *guard,
     s->snapshot_timer_ns = lj_clock_mono_ns();
     lj_task_init(&s->ship_task, ship_run, s, false);
     lj_task_init(&s->snapshot_task, lj_snapshot_run, s, true);
+    lj_task_init(&s->ahead_task, lj_ahead_task_run, s, false);
     db->shipper = s;
+    db->ahead.wake = lj_ahead_task_wake;
     *ret_shipper = s;
     return LJ_OK;
 }
@@ -565,6 +567,8 @@ void lj_shipper_free(lj_shipper *shipper)
     lj_shipper_cancel_snapshot(shipper);
     lj_task_stop(&shipper->snapshot_task);
     lj_task_stop(&shipper->ship_task);
+    lj_task_stop(&shipper->ahead_task);
+    lj_ahead_drop(shipper->db);
     lj_ship_sync_position(shipper);
     lj_db_quiet(shipper->db);
     lj_walfile_close(&shipper->wal);
