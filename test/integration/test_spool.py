@@ -6,7 +6,7 @@ import os
 from shard import Shard, wait_caught_up
 
 from ljtest import chain, harness, shim
-from ljtest.broken import FileInTheWay
+from ljtest.broken import FileInTheWay, Tmpfs
 from ljtest.harness import check, check_equal, test, wait_for
 
 NEEDS = ("shim", "load_extension")
@@ -108,6 +108,27 @@ def a_close_leaves_no_copy(t):
     wait_caught_up(con, 90)
     con.close()
     check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
+
+
+@test(*NEEDS, "mount", timeout=120)
+def little_room_is_left_to_the_application(t):
+    """On a disk with less than 256 MiB nothing is copied before it has to be."""
+    with Tmpfs(t.path("small"), "200m"):
+        shard = Shard(t, data=t.path("small"))
+        block = FileInTheWay(shard.root)
+        con = shard.open(pragmas=("wal_autocheckpoint=0",))
+        shim.sync(con)
+        block.fail()
+        for turn in range(2):
+            for _ in range(40):
+                n = shard.write(con, 20, payload_bytes=(3000, 9000))
+                check_equal([stat.st_size for stat in spool_of(shard, ".tmp").values() if stat.st_size], [], "copies")
+            con.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        check_equal(len(spool_of(shard, ".wal")), 2, "files in the spool")
+        block.heal()
+        wait_caught_up(con, 90)
+        con.close()
+        check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
 
 
 @test(*NEEDS, timeout=120)

@@ -3,11 +3,13 @@
  */
 #include "vfs/capture/ahead.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "vfs/base/aside.h"
@@ -25,7 +27,11 @@
 #define STEPS 8u
 /* one that a reader made longer is no measure for the next */
 #define LONGEST_BYTES (UINT64_C(32) << 20)
-#define CHUNK_BYTES   (256u << 10)
+/* of one copy: a WAL that is longer is not about to restart, and this is disk that nobody asked for */
+#define MOST_BYTES (UINT64_C(64) << 20)
+/* that must be left on the disk: the application needs it more */
+#define LEAVE_BYTES (UINT64_C(256) << 20)
+#define CHUNK_BYTES (256u << 10)
 /* how much may be copied in vain because the WAL is restarted meanwhile */
 #define STEP_BYTES (UINT64_C(1) << 20)
 
@@ -46,7 +52,8 @@ static bool serves_locked(const lj_db *db, const lj_spool_entry *rest)
 static bool is_due_locked(const lj_db *db, uint64_t least_bytes, lj_spool_entry *ret_rest)
 {
     if (db->closing || !lj_db_rest_locked(db, ret_rest) ||
-        ret_rest->end < db->options.max_wal_size_bytes)
+        ret_rest->end < db->options.max_wal_size_bytes ||
+        ret_rest->end - ret_rest->start.offset > MOST_BYTES)
         return false;
     uint64_t from = serves_locked(db, ret_rest) ? db->ahead.end : ret_rest->start.offset;
     return ret_rest->end - from >= least_bytes;
@@ -157,6 +164,17 @@ static lj_code open_files(const lj_db *db, copy *c, lj_error *err)
     return lj_io_open(c->path, O_WRONLY | O_CREAT | O_EXCL, 0600, &c->fd, err);
 }
 
+static lj_code check_room(const copy *c, lj_error *err)
+{
+    struct statvfs fs;
+    if (fstatvfs(c->fd, &fs) != 0)
+        return lj_error_errno(err, errno, "cannot ask for the room on the disk");
+    uint64_t room = (uint64_t)fs.f_bavail * fs.f_frsize;
+    if (room < LEAVE_BYTES + (c->to - c->ahead.end))
+        return lj_error_set(err, LJ_NOSPACE, "little room on the disk");
+    return LJ_OK;
+}
+
 static lj_code copy_header(const copy *c, lj_error *err)
 {
     uint8_t raw[LJ_WAL_HEADER_BYTES];
@@ -228,6 +246,8 @@ static bool advance(lj_db *db, const copy *c, lj_code code, uint64_t end)
         a->end = end;
     else if (ours)
         a->there = false;
+    if (code != LJ_OK && code != LJ_CONFLICT)
+        a->due_end = UINT64_MAX; /* in this life it is not tried again */
     pthread_mutex_unlock(&db->mutex);
     /* one that was of no use when the WAL restarted may have been made only now */
     if (!on && !taken)
@@ -245,6 +265,8 @@ bool lj_ahead_run(lj_db *db)
         lj_error err = LJ_ERROR_INIT;
         uint64_t end = 0;
         lj_code code = open_files(db, &c, &err);
+        if (code == LJ_OK)
+            code = check_room(&c, &err);
         if (code == LJ_OK)
             code = copy_step(&c, &end, &err);
         if (!advance(db, &c, code, end))

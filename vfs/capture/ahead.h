@@ -10,6 +10,7 @@
  * a file of its own; what the thread then still writes lies behind the end that the name says. The end is always that of a
  * transaction. While a checkpoint runs the thread stands aside (base/aside.h): the commit in front of that is slow enough.
  *
+ * It is a help and no more: where it fails, the disk is nearly full or the WAL has become very long, who restarts it copies.
  * Beside other processes nothing is copied: each would do it, and only one restarts the WAL.
  *
  * The WAL may be restarted under the thread, by whomever. What it has read is of the right life all the same: each frame carries

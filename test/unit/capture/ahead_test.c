@@ -299,6 +299,50 @@ static void no_room_or_nothing_to_protect(void **state)
     end(&f);
 }
 
+/* What fails once is not tried again and again. */
+static void a_failure_is_for_the_whole_life(void **state)
+{
+    (void)state;
+    fixture f;
+    begin(&f);
+    f.db->ahead.expected = true;
+    f.db->options.max_spool_size_bytes = UINT64_C(1) << 30;
+    kit_db_file(f.dir.spool_dir, PAGE, 1, 0); /* a file in the place of the folder */
+    commit(&f, FRAMES);
+    assert_false(lj_ahead_run(f.db));
+    wakes = 0;
+    for (int i = 0; i < 20; i++)
+        commit(&f, FRAMES);
+    assert_int_equal(wakes, 0);
+    assert_int_equal(unlink(f.dir.spool_dir), 0);
+    lj_db_seal(f.db, false);
+    check_entry(&f, 0, 0, 21 * FRAMES);
+    kit_wal_begin(&f.wal, f.dir.wal_path, PAGE, 2);
+    for (int i = 0; i < 20; i++)
+        commit(&f, FRAMES);
+    assert_true(wakes > 0);
+    assert_true(lj_ahead_run(f.db));
+    end(&f);
+}
+
+static void a_very_long_one_is_left(void **state)
+{
+    (void)state;
+    fixture f;
+    begin(&f);
+    f.db->options.max_spool_size_bytes = UINT64_C(1) << 30;
+    commit(&f, FRAMES);
+    assert_true(lj_ahead_run(f.db));
+    uint64_t copied = f.db->ahead.end;
+    commit(&f, 17000); /* 66 MiB */
+    assert_true(lj_ahead_run(f.db));
+    assert_int_equal(f.db->ahead.end, copied);
+    lj_db_seal(f.db, false);
+    assert_int_equal(names(&f, false), 1);
+    check_entry(&f, 0, 0, FRAMES + 17000);
+    end(&f);
+}
+
 /* Commits one frame at a time until somebody is to be woken; the number of frames then. */
 static unsigned woken_at(fixture *f, unsigned most)
 {
@@ -408,6 +452,8 @@ int main(void)
         cmocka_unit_test(swept_away_it_is_copied_again),
         cmocka_unit_test(ends_with_a_transaction),
         cmocka_unit_test(no_room_or_nothing_to_protect),
+        cmocka_unit_test(a_failure_is_for_the_whole_life),
+        cmocka_unit_test(a_very_long_one_is_left),
         cmocka_unit_test(when_it_begins),
         cmocka_unit_test(beside_a_thread_that_copies),
     };
