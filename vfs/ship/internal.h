@@ -37,6 +37,7 @@ typedef struct {
 /* An object as it was sent. */
 typedef struct {
     lj_position at;
+    uint64_t number; /* of its transaction (capture/pending.h) */
     bool
         whole; /* read to its end: the store may have it; the fields below are those of all its bytes */
     uint64_t bytes;

@@ -111,11 +111,15 @@ static lj_code put_pending(lj_shipper *s, const char *key, lj_source *packed,
 {
     lj_sent_source hash;
     lj_source hashed;
-    s->attempt.at = s->saved.at;
-    lj_code code = lj_sent_source_begin(&hash, packed, &s->attempt, &hashed, err);
+    lj_sent_object now = {.at = s->saved.at, .number = s->pending};
+    lj_code code = lj_sent_source_begin(&hash, packed, &now, &hashed, err);
     if (code == LJ_OK)
         code = lj_storage_put(s->storage, key, &hashed, options, err);
     lj_sent_source_end(&hash);
+    /* what an earlier one sent may be stored all the same, however early this one ended */
+    bool again = s->attempt.number == now.number && lj_position_eq(&s->attempt.at, &now.at);
+    if (now.whole || !again)
+        s->attempt = now;
     return code;
 }
 

@@ -10,6 +10,7 @@
 typedef struct {
     ship_kit kit;
     int fd;
+    uint64_t number;
 } fixture;
 
 static uint64_t off(uint64_t frames)
@@ -17,8 +18,31 @@ static uint64_t off(uint64_t frames)
     return lj_wal_frame_offset(KIT_PAGE, frames + 1);
 }
 
-/* Two frames are shipped, a third is in the WAL and pending; the store takes it and does not answer; it is withdrawn. */
-static void begin(fixture *f, bool stored)
+/* An attempt to send the third frame: requests that have `fail_on` in their line fail, a put all the same does its work if `stored`. */
+static void attempt(fixture *f, const char *fail_on, bool stored)
+{
+    lj_error err = LJ_ERROR_INIT;
+    lj_shipper *s = f->kit.s;
+    f->kit.put_then_fail = stored;
+    ship_kit_fail_on(&f->kit, fail_on);
+    s->pending = f->number;
+    assert_int_equal(lj_upload_segment(s, f->fd, &f->kit.wal.header, off(3), 0, &err),
+                     LJ_UNAVAILABLE);
+    s->pending = 0;
+    ship_kit_fail_on(&f->kit, "");
+    f->kit.put_then_fail = false;
+    assert_int_equal(s->saved.at.offset, off(2));
+}
+
+static void withdraw(fixture *f)
+{
+    lj_error err = LJ_ERROR_INIT;
+    assert_int_equal(lj_db_pending_wait(f->kit.db, f->number, 0, false, &err), LJ_TIMEOUT);
+    (void)ship_kit_log(&f->kit);
+}
+
+/* Two frames are shipped, a third is in the WAL and pending. */
+static void offer(fixture *f)
 {
     lj_error err = LJ_ERROR_INIT;
     ship_kit_begin(&f->kit);
@@ -32,18 +56,16 @@ static void begin(fixture *f, bool stored)
     kit_wal_commits(&f->kit.wal, 1, 3, 2);
     lj_wal_end at = {
         .salt = f->kit.wal.header.salt, .frames = 3, .page_size = KIT_PAGE, .db_pages = 3};
-    uint64_t n = lj_db_pending_offer(f->kit.db, &at);
-    f->kit.put_then_fail = stored;
-    ship_kit_fail_on(&f->kit, "PUT");
-    s->pending = n;
-    assert_int_equal(lj_upload_segment(s, f->fd, &f->kit.wal.header, off(3), 0, &err),
-                     LJ_UNAVAILABLE);
-    s->pending = 0;
-    ship_kit_fail_on(&f->kit, "");
-    assert_int_equal(s->saved.at.offset, off(2));
+    f->number = lj_db_pending_offer(f->kit.db, &at);
+}
+
+/* The store takes it, or not, and does not answer; it is withdrawn. */
+static void begin(fixture *f, bool stored)
+{
+    offer(f);
+    attempt(f, "PUT", stored);
     assert_int_equal(ship_kit_has(&f->kit, AT_TWO), stored);
-    assert_int_equal(lj_db_pending_wait(f->kit.db, n, 0, false, &err), LJ_TIMEOUT);
-    (void)ship_kit_log(&f->kit);
+    withdraw(f);
 }
 
 static void end(fixture *f)
@@ -91,6 +113,28 @@ static void it_goes_at_once(void **state)
     assert_false(ship_kit_has(&f.kit, AT_TWO));
     assert_true(lj_takeback_due(f.kit.s) != LJ_TASK_IDLE); /* it may arrive once more */
     end(&f);
+}
+
+/*
+ * The first attempt was stored without an answer, the second one got to nothing: it could not even begin, or found the object and could
+ * not read it. What the first one sent is to be taken back all the same.
+ */
+static void an_attempt_that_got_to_nothing_behind_one_that_was_stored(void **state)
+{
+    (void)state;
+    static const char *const ways[] = {"PUT", "GET"};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(ways); i++) {
+        lj_error err = LJ_ERROR_INIT;
+        fixture f;
+        offer(&f);
+        attempt(&f, "PUT", true);
+        attempt(&f, ways[i], false);
+        assert_true(ship_kit_has(&f.kit, AT_TWO));
+        withdraw(&f);
+        assert_ok(lj_takeback_work(f.kit.s, &err), &err);
+        assert_false(ship_kit_has(&f.kit, AT_TWO));
+        end(&f);
+    }
 }
 
 /* Not there yet: the next transaction takes its place, and its bytes are not those that had no answer. */
@@ -195,6 +239,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_goes_at_once),
+        cmocka_unit_test(an_attempt_that_got_to_nothing_behind_one_that_was_stored),
         cmocka_unit_test(the_next_one_takes_its_place),
         cmocka_unit_test(it_is_in_the_way_of_the_next),
         cmocka_unit_test(another_writers_object_stays),
