@@ -8,8 +8,9 @@
  *   - the key is looked at now and a few times later, until an object of ours is there: from then on the store refuses what
  *     comes late;
  *   - an object that is there and is exactly what was sent is deleted, and looked for again. Any other is left to upload.c;
- *   - what cannot be deleted, and a store that would let a late put overwrite: the chain is broken. In the new generation
- *     the transaction is absent.
+ *   - what cannot be deleted, a deletion without an answer (it may come late, too, and would take the next object of that
+ *     key), and a store that would let a late put overwrite: the chain is broken. In the new generation the transaction is
+ *     absent.
  *
  * Layer: ship. Runs in the shipping task.
  */
@@ -120,6 +121,18 @@ static lj_code cannot_take_back(lj_error *err)
     return lj_error_hint(err, "durability=remote needs the right to delete objects");
 }
 
+/* A request that was given up may be carried out late, and would take what stands at the place by then. */
+static lj_code may_go_late(lj_error *err)
+{
+    char why[LJ_ERROR_MESSAGE_MAX];
+    snprintf(why, sizeof(why), "%s", err->message);
+    return lj_error_set(
+        err, LJ_CONFLICT,
+        "the deletion of a transaction whose COMMIT failed was not answered, and may "
+        "still be carried out: %.300s",
+        why);
+}
+
 lj_code lj_takeback_remove(lj_shipper *s, const lj_position *at, bool *ret_removed, lj_error *err)
 {
     char key[LJ_NAME_MAX];
@@ -136,6 +149,8 @@ lj_code lj_takeback_remove(lj_shipper *s, const lj_position *at, bool *ret_remov
         return code;
     const char *keys[] = {key};
     code = lj_storage_delete_many(s->storage, keys, 1, NULL, NULL, err);
+    if (code != LJ_OK && lj_ship_outcome_unknown(err))
+        return may_go_late(err);
     if (code != LJ_OK)
         return code == LJ_DENIED || !err->retryable ? cannot_take_back(err) : code;
     lj_storage_entry entry;

@@ -205,12 +205,25 @@ static void a_store_that_fails_is_asked_again(void **state)
     lj_error err = LJ_ERROR_INIT;
     fixture f;
     begin(&f, true);
-    ship_kit_fail_on(&f.kit, "DEL");
+    ship_kit_fail_on(&f.kit, "GET");
     assert_int_equal(lj_takeback_work(f.kit.s, &err), LJ_UNAVAILABLE);
     assert_true(ship_kit_has(&f.kit, AT_TWO));
     ship_kit_fail_on(&f.kit, "");
     assert_ok(lj_takeback_work(f.kit.s, &err), &err);
     assert_false(ship_kit_has(&f.kit, AT_TWO));
+    end(&f);
+}
+
+/* Whether it was done or not: it may be done once more, when an acknowledged transaction is there. */
+static void a_deletion_without_an_answer(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    begin(&f, true);
+    ship_kit_fail_on(&f.kit, "DEL");
+    assert_int_equal(lj_takeback_work(f.kit.s, &err), LJ_CONFLICT);
+    assert_non_null(strstr(err.message, "may still be carried out"));
     end(&f);
 }
 
@@ -244,6 +257,7 @@ int main(void)
         cmocka_unit_test(it_is_in_the_way_of_the_next),
         cmocka_unit_test(another_writers_object_stays),
         cmocka_unit_test(a_store_that_fails_is_asked_again),
+        cmocka_unit_test(a_deletion_without_an_answer),
         cmocka_unit_test(in_the_way_of_the_end_mark),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
