@@ -110,6 +110,31 @@ static bool was_sent(const lj_shipper *s, const lj_position *at, uint64_t bytes,
     return false;
 }
 
+/* ------------------------------------------------------------------ taking note, taking back */
+
+/* What was sent for a transaction that was withdrawn since. */
+static lj_code take_note(lj_shipper *s, lj_error *err)
+{
+    if (!lj_db_pending_take_revoked(s->db))
+        return LJ_OK;
+    s->unknown_at.generation[0] = 0; /* must not be repeated (upload.c) */
+    if (!s->attempt.whole)
+        return LJ_OK; /* what was not read to its end cannot have been stored */
+    if (lj_storage_overwrites_late(s->storage))
+        return lj_error_set(err, LJ_CONFLICT,
+                            "a transaction whose COMMIT failed may still arrive at a store that "
+                            "would let it overwrite");
+    if (s->revoked_count == LJ_REVOKED_MAX)
+        return lj_error_set(err, LJ_CONFLICT,
+                            "%u transactions whose COMMIT failed may still arrive at one place",
+                            LJ_REVOKED_MAX);
+    lj_sent_object *o = &s->revoked[s->revoked_count++];
+    *o = s->attempt;
+    o->looks = 0;
+    o->look_ns = lj_clock_mono_ns();
+    return LJ_OK;
+}
+
 static lj_code cannot_take_back(lj_error *err)
 {
     char why[LJ_ERROR_MESSAGE_MAX];
@@ -139,6 +164,7 @@ lj_code lj_takeback_remove(lj_shipper *s, const lj_position *at, bool *ret_remov
     uint8_t hash[LJ_SHA256_BYTES];
     uint64_t bytes = 0;
     *ret_removed = false;
+    LJ_TRY(take_note(s, err)); /* it may have been withdrawn since this step began */
     if (s->revoked_count == 0)
         return LJ_OK;
     lj_name_wal(at, key);
@@ -168,30 +194,7 @@ lj_code lj_takeback_remove(lj_shipper *s, const lj_position *at, bool *ret_remov
     return LJ_OK;
 }
 
-/* ------------------------------------------------------------------ taking note, looking again */
-
-/* What was sent for a transaction that was withdrawn since. */
-static lj_code take_note(lj_shipper *s, lj_error *err)
-{
-    if (!lj_db_pending_take_revoked(s->db))
-        return LJ_OK;
-    s->unknown_at.generation[0] = 0; /* must not be repeated (upload.c) */
-    if (!s->attempt.whole)
-        return LJ_OK; /* what was not read to its end cannot have been stored */
-    if (lj_storage_overwrites_late(s->storage))
-        return lj_error_set(err, LJ_CONFLICT,
-                            "a transaction whose COMMIT failed may still arrive at a store that "
-                            "would let it overwrite");
-    if (s->revoked_count == LJ_REVOKED_MAX)
-        return lj_error_set(err, LJ_CONFLICT,
-                            "%u transactions whose COMMIT failed may still arrive at one place",
-                            LJ_REVOKED_MAX);
-    lj_sent_object *o = &s->revoked[s->revoked_count++];
-    *o = s->attempt;
-    o->looks = 0;
-    o->look_ns = lj_clock_mono_ns();
-    return LJ_OK;
-}
+/* ------------------------------------------------------------------ looking again */
 
 /* The next object goes there: a segment, or the mark that the index has ended (endmark.c). */
 static bool is_free(const lj_shipper *s, const lj_position *at)

@@ -180,6 +180,24 @@ static void it_is_in_the_way_of_the_next(void **state)
     end(&f);
 }
 
+/* Withdrawn when the step that meets its object had begun already: it is no other writer's. */
+static void it_is_in_the_way_before_it_was_noted(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    begin(&f, true);
+    lj_shipper *s = f.kit.s;
+    s->unknown_at.generation[0] = 0;
+    replace_third(&f);
+    assert_ok(lj_upload_segment(s, f.fd, &f.kit.wal.header, off(3), 0, &err), &err);
+    assert_int_equal(s->saved.at.offset, off(3));
+    assert_ok(lj_takeback_work(s, &err), &err);
+    assert_int_equal(lj_takeback_due(s), LJ_TASK_IDLE);
+    assert_true(ship_kit_has(&f.kit, AT_TWO));
+    end(&f);
+}
+
 /* An object that is not exactly what was sent is nobody's to delete. */
 static void another_writers_object_stays(void **state)
 {
@@ -255,6 +273,7 @@ int main(void)
         cmocka_unit_test(an_attempt_that_got_to_nothing_behind_one_that_was_stored),
         cmocka_unit_test(the_next_one_takes_its_place),
         cmocka_unit_test(it_is_in_the_way_of_the_next),
+        cmocka_unit_test(it_is_in_the_way_before_it_was_noted),
         cmocka_unit_test(another_writers_object_stays),
         cmocka_unit_test(a_store_that_fails_is_asked_again),
         cmocka_unit_test(a_deletion_without_an_answer),
