@@ -270,7 +270,7 @@ static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
     lj_db_extend_life_locked(db);
     after->copy_ahead = lj_ahead_published_locked(db, &old);
     db->commits++;
-    bool left = db->pending.state == LJ_PENDING_LEFT;
+    bool left = db->pending.state != LJ_PENDING_NONE && db->pending.degraded;
     lj_db_pending_published_locked(db, end);
     if (left && db->pending.state == LJ_PENDING_NONE)
         after->due_ns =

@@ -470,8 +470,8 @@ bool lj_db_pending_end(lj_db *db, uint64_t number, bool stored, bool unknown)
     lj_pending *p = &db->pending;
     bool good = !p->sent_revoked;
     p->sending = false;
-    if (good && stored && p->number == number &&
-        (p->state == LJ_PENDING_OFFERED || p->state == LJ_PENDING_STOPPED))
+    /* also one that was left meanwhile: if it is not published after all, the replica is ahead */
+    if (good && stored && p->number == number && p->state != LJ_PENDING_NONE)
         p->state = LJ_PENDING_STORED;
     p->sent_unknown = p->sent_unknown || unknown || (stored && !good);
     p->orphaned = p->orphaned && !(stored && good);

@@ -51,7 +51,8 @@ typedef enum {
     LJ_PENDING_STOPPED, /* being withdrawn: no attempt begins, one on its way may still succeed */
     LJ_PENDING_STORED,  /* the store has acknowledged it, it cannot be withdrawn any more ... */
     LJ_PENDING_ACKED,   /* ... and the position file and the status say so */
-    LJ_PENDING_LEFT,    /* nobody waits any more, it is about to be published all the same */
+    LJ_PENDING_LEFT, /* nobody waits any more, it is about to be published all the same; STORED and ACKED if the store
+                           has acknowledged it before that */
 } lj_pending_state;
 
 /* A part of the shared page. Names no process: who offered it has its number in lj_db.offered. */

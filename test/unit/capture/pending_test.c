@@ -293,6 +293,38 @@ static void degrading(void **state)
     end(&f);
 }
 
+/* Left, and then the store took it before it was published: published, or not after all. */
+static void stored_when_nobody_waits_any_more(void **state)
+{
+    (void)state;
+    for (int published = 0; published < 2; published++) {
+        lj_error err = LJ_ERROR_INIT;
+        fixture f;
+        begin(&f, 2);
+        lj_wal_end at = behind(&f, 1);
+        uint64_t n = lj_db_pending_offer(f.db, &at);
+        assert_true(lj_db_pending_begin(f.db, n));
+        assert_int_equal(lj_db_pending_wait(f.db, n, 0, true, &err), LJ_TIMEOUT);
+        assert_true(lj_db_pending_end(f.db, n, true, false)); /* the position goes behind it */
+        lj_db_pending_ack(f.db, n);
+        lj_db_caught_up(f.db);
+        assert_true(lj_db_degraded(f.db));
+        assert_false(lj_db_pending_is_over(f.db, n));
+        int wakes = atomic_load(&kit_wakes);
+        if (published) {
+            lj_db_publish(f.db, at.salt, at.frames, PAGE, 3);
+            assert_true(atomic_load(&kit_wakes) > wakes); /* somebody says that it has caught up */
+        } else {
+            lj_db_pending_undo(f.db, n);
+        }
+        assert_true(lj_db_pending_is_over(f.db, n));
+        assert_int_equal(f.db->broken, !published);
+        lj_db_caught_up(f.db);
+        assert_false(lj_db_degraded(f.db));
+        end(&f);
+    }
+}
+
 static void positions(void **state)
 {
     (void)state;
@@ -337,6 +369,7 @@ int main(void)
         cmocka_unit_test(who_cannot_ship_says_so),
         cmocka_unit_test(failures_before_it_do_not_count),
         cmocka_unit_test(degrading),
+        cmocka_unit_test(stored_when_nobody_waits_any_more),
         cmocka_unit_test(positions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
