@@ -368,6 +368,11 @@ bool lj_db_pending_inherit_locked(lj_db *db)
     p->orphaned =
         p->orphaned || (p->state != LJ_PENDING_NONE && p->sent == p->number && !stored_locked(p));
     p->sending = false;
+    if (p->state == LJ_PENDING_STORED) {
+        /* the one that ended would have said so behind its position file: the object is found there once it is published */
+        p->state = LJ_PENDING_ACKED;
+        pthread_cond_broadcast(&db->cond);
+    }
     if (revoked) {
         p->sent = 0;
         p->sent_unknown = false;

@@ -231,6 +231,31 @@ static void the_uploader_dies_while_the_standby_waits(void **state)
     }
 }
 
+/* ... between the store's answer and the position file: the COMMIT does not wait for its time to be up. */
+static void the_uploader_dies_behind_the_stores_answer(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    lj_wal_end at;
+    begin(&f, 5, 3);
+    assert_int_equal(lj_db_standby(f.b), LJ_DB_ASLEEP);
+    uint64_t n = offer(&f, &at);
+    begin_sending(f.a, n);
+    assert_true(lj_db_pending_end(f.a, n, true, false));
+    lj_db_quiet(f.a);
+    lj_db_free(f.a);
+    f.a = NULL;
+    wait_until_gone(f.b);
+    assert_int_equal(lj_db_standby(f.b), LJ_DB_LEADS);
+    assert_int_equal(state_of(f.b), LJ_PENDING_ACKED);
+    assert_ok(lj_db_pending_wait(f.b, n, 3600 * LJ_NS_PER_S, false, &err), &err);
+    kit_wal_publish(&f.wal, f.b, 3);
+    assert_true(lj_db_pending_is_over(f.b, n));
+    assert_true(f.b->chain.active && !f.b->broken);
+    end(&f);
+}
+
 /* It restarts the WAL behind commits that the uploader has not seen, and the new life's first transaction waits, or its second. */
 static void a_life_of_the_standby_that_nobody_has_seen(void **state)
 {
@@ -269,6 +294,7 @@ int main(void)
         cmocka_unit_test(a_stopped_uploader_is_too_late),
         cmocka_unit_test(the_standby_dies_while_it_waits),
         cmocka_unit_test(the_uploader_dies_while_the_standby_waits),
+        cmocka_unit_test(the_uploader_dies_behind_the_stores_answer),
         cmocka_unit_test(a_life_of_the_standby_that_nobody_has_seen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
