@@ -634,6 +634,9 @@ def waiting_for_a_position(t):
     check("the replica is at" in must_fail(wait, ahead + ", 50ms"), "a position ahead")
     other = "00000000000000aa/00000000:0"
     check("is of generation 00000000000000aa" in must_fail(wait, other), "another generation")
+    shim.snapshot(con)  # the life goes on under another index, and nothing of that is shipped before the next commit
+    target = shim.status(con)["local_position"]
+    check_equal(wait(target), shim.status(con)["replica_position"], "a position that a snapshot has")
     for bad in ("", "x", first.generation, first.text + "x", first.text + ",soon"):
         must_fail(wait, bad)
     con.close()

@@ -131,10 +131,22 @@ static lj_code same_generation_locked(const lj_db *db, const lj_position *at, lj
                               "use PRAGMA litejoin_sync");
 }
 
+/*
+ * An index that begins in the middle of a life begins with what the replica has of that (the snapshot, or the index before): nothing is
+ * shipped under it before something is committed behind that.
+ */
+static bool in_base_locked(const lj_db *db, const lj_position *at)
+{
+    const lj_chain *chain = &db->chain;
+    return db->life.known && lj_chain_has_life(chain, db->life.salt) && chain->base_frames > 0 &&
+           at->index == chain->index &&
+           at->offset <= lj_wal_frame_offset(db->life.page_size, chain->base_frames + 1);
+}
+
 static bool passed_locked(const lj_db *db, const lj_position *at)
 {
     return db->established && !db->broken && strcmp(db->pos.generation, at->generation) == 0 &&
-           lj_position_compare(&db->pos, at) >= 0;
+           (lj_position_compare(&db->pos, at) >= 0 || in_base_locked(db, at));
 }
 
 lj_code lj_db_wait_position(lj_db *db, const lj_position *at, int64_t timeout_ns, lj_error *err)

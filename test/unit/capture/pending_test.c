@@ -352,6 +352,17 @@ static void positions(void **state)
     assert_ok(lj_db_wait_position(f.db, &at, 0, &err), &err);
     at.offset++;
     assert_int_equal(lj_db_wait_position(f.db, &at, LJ_NS_PER_MS, &err), LJ_TIMEOUT);
+    /* an index that begins with what the replica has of this life: what the status calls the local position is reached */
+    f.db->chain.index++;
+    f.db->chain.base_frames = 2;
+    f.db->chain.unused = true;
+    f.db->pos.index++;
+    f.db->pos.offset = 0;
+    at =
+        (lj_position){.generation = GEN, .index = f.db->chain.index, .offset = kit_wal_end(&f.wal)};
+    assert_ok(lj_db_wait_position(f.db, &at, 0, &err), &err);
+    at.offset++;
+    assert_int_equal(lj_db_wait_position(f.db, &at, LJ_NS_PER_MS, &err), LJ_TIMEOUT);
     snprintf(at.generation, sizeof(at.generation), "00000000000000bb");
     assert_int_equal(lj_db_wait_position(f.db, &at, 3600 * LJ_NS_PER_S, &err), LJ_CONFLICT);
     end(&f);
