@@ -343,9 +343,11 @@ void lj_db_wait_failed(lj_db *db, bool degrade, const lj_error *err)
     db->pending_failed++;
     bool first = degrade && degrade_locked(db);
     lj_db_leave(db);
-    if (first)
+    if (first) {
         say_degraded(db, err);
-    else if (!degrade)
+        db->wake(db,
+                 0); /* the replica may have caught up in this moment, and nobody would say so */
+    } else if (!degrade)
         lj_log(LJ_LOG_ERROR, "%s: committed locally, not acknowledged by the replica: %s", db->path,
                err->message);
 }

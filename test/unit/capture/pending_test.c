@@ -325,6 +325,23 @@ static void stored_when_nobody_waits_any_more(void **state)
     }
 }
 
+/* durability=ack: the shipping task may have gone to sleep a moment before. */
+static void degrading_behind_the_lock(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    lj_error_set(&err, LJ_TIMEOUT, "the replica does not have every commit yet");
+    fixture f;
+    begin(&f, 2);
+    int wakes = atomic_load(&kit_wakes);
+    lj_db_wait_failed(f.db, true, &err);
+    assert_true(lj_db_degraded(f.db));
+    assert_true(atomic_load(&kit_wakes) > wakes);
+    lj_db_caught_up(f.db);
+    assert_false(lj_db_degraded(f.db));
+    end(&f);
+}
+
 static void positions(void **state)
 {
     (void)state;
@@ -381,6 +398,7 @@ int main(void)
         cmocka_unit_test(failures_before_it_do_not_count),
         cmocka_unit_test(degrading),
         cmocka_unit_test(stored_when_nobody_waits_any_more),
+        cmocka_unit_test(degrading_behind_the_lock),
         cmocka_unit_test(positions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
