@@ -705,6 +705,44 @@ def the_second_of_two_databases_fails(t):
 
 
 @test(*NEEDS, timeout=120)
+def the_commit_behind_one_that_failed_in_the_second(t):
+    """The first of two databases goes on: its next COMMIT waits like any other, and fails when the store refuses."""
+    for locking in ("normal", "exclusive", "heap"):
+        with t.part(locking):
+            with Remote(t, "n" + locking) as remote:
+                second = os.path.join(remote.data, "shard_1.db")
+                aux = shim.open_wal(second, remote.base, **remote.options)
+                aux.execute("CREATE TABLE u(id)")
+                aux.close()
+                con = shim.connect(remote.path, remote.base, **remote.options,
+                                   pragmas=["locking_mode=EXCLUSIVE"] if locking == "heap" else [])
+                con.execute("PRAGMA journal_mode=WAL").fetchall()
+                con.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)")
+                if locking == "exclusive":
+                    con.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+                remote.commit(con)
+                con.execute("ATTACH ? AS aux", (shim.uri(second, remote.base, **remote.options),))
+                for durability in ("remote", "ack"):
+                    with remote.proxy.rule(faults.s3_error("AccessDenied"), method="PUT", path=r"/shard_1/.*/wal/"):
+                        con.execute("BEGIN")
+                        remote.good.append(remote.insert(con))
+                        con.execute("INSERT INTO aux.u VALUES(1)")
+                        io_error(con.execute, "COMMIT")
+                        abandon(con)
+                    con.execute("PRAGMA litejoin_durability=" + durability).fetchall()
+                    with remote.refuses():
+                        remote.fails(con)
+                    if durability == "ack":
+                        remote.good.append(remote.next_id - 1)
+                    remote.commit(con)
+                    check_equal(ids(con), remote.good, durability + ": rows")
+                    check_equal(remote.restored(), remote.good, durability + ": restored")
+                    con.execute("PRAGMA litejoin_durability=remote").fetchall()
+                con.execute("DETACH aux")
+                remote.finish(con)
+
+
+@test(*NEEDS, timeout=120)
 def frames_without_checksums(t):
     """SQLite before 3.50.2 commits frames that cannot be verified: a commit that is reported is in the replica all the same."""
     with Remote(t) as remote:

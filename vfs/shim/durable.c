@@ -164,15 +164,62 @@ static int fail_sync(lj_file *wal, uint64_t number, uint64_t frame, int rc)
     return fail_commit(wal, frame, rc, &err);
 }
 
+static bool read_wal(const lj_file *wal, uint64_t off, void *out, size_t len)
+{
+    return wal->lower->pMethods->xRead(wal->lower, out, (int)len, (sqlite3_int64)off) == SQLITE_OK;
+}
+
+/* Has this frame the page, the number and the content, of the one that waited? *ret_rc: what SQLite is told if that cannot be seen. */
+static bool repeats_pending(const lj_file *wal, uint64_t frame, int *ret_rc)
+{
+    enum { NAME_BYTES = 8 }; /* of the header: page number and size of the database */
+    uint8_t one[512];
+    uint8_t other[512];
+    uint64_t at = lj_wal_frame_offset(wal->wal_page_size, wal->pending_frame);
+    uint64_t distance = lj_wal_frame_offset(wal->wal_page_size, frame) - at;
+    uint64_t end = at + lj_wal_frame_bytes(wal->wal_page_size);
+    size_t len = NAME_BYTES;
+    *ret_rc = SQLITE_OK;
+    while (at < end) {
+        if (!read_wal(wal, at, one, len) || !read_wal(wal, at + distance, other, len)) {
+            *ret_rc = SQLITE_IOERR_READ;
+            return false;
+        }
+        if (memcmp(one, other, len) != 0)
+            return false;
+        at += len == NAME_BYTES ? LJ_WAL_FRAME_HEADER_BYTES : len;
+        len = LJ_MIN(sizeof(one), (size_t)(end - at));
+    }
+    return true;
+}
+
+/*
+ * Under exclusive locking a COMMIT of several databases that fails in a later one ends in the earlier ones without a call. That SQLite
+ * goes on behind the transaction says that it published it.
+ */
+static void was_published(lj_file *wal)
+{
+    lj_db *db = wal->open->db;
+    lj_db_publish(db, wal->wal_salt, wal->pending_frame, wal->wal_page_size, wal->pending_pages);
+    (void)lj_db_pending_is_over(db, wal->pending);
+    wal->pending = 0;
+}
+
 int lj_durable_commit(lj_file *wal)
 {
     lj_file *file = wal->partner;
     lj_db *db = file->open->db;
     uint64_t frame = wal->commit_frame;
+    int unread = SQLITE_OK;
     wal->commit_body = 0;
     wal->commit_final = false;
-    if (wal->pending != 0)
-        return SQLITE_OK; /* padding: the commit frame once more */
+    if (wal->pending != 0) {
+        /* padding (psow=0) is the commit frame once more */
+        if (repeats_pending(wal, frame, &unread) || unread != SQLITE_OK)
+            return unread;
+        was_published(wal);
+    }
+    file->waited = false;
     if (file->degrade && lj_db_degraded(db)) {
         file->waited = true;
         return SQLITE_OK;
@@ -198,6 +245,7 @@ int lj_durable_commit(lj_file *wal)
         return fail_commit(wal, frame, SQLITE_IOERR_WRITE, &err);
     wal->pending = number;
     wal->pending_frame = frame;
+    wal->pending_pages = wal->commit_pages;
     file->waited = true;
     return SQLITE_OK;
 }

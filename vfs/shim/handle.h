@@ -84,7 +84,8 @@ struct lj_file {
     lj_wal_salt index_salt; /* what the wal-index showed when the WAL's header was read last */
     uint64_t
         pending; /* transaction that waited and is not published yet (capture/pending.h), 0 = none */
-    uint64_t pending_frame; /* its commit frame */
+    uint64_t pending_frame; /* its commit frame ... */
+    uint32_t pending_pages; /* ... and the size of the database that it says */
     bool synced; /* until the transaction ends: nothing was written behind our own sync */
 };
 

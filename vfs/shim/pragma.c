@@ -126,6 +126,7 @@ static int pragma_durability(lj_file *file, char **args)
             return answer_error(args, &err);
         }
         file->durability = wanted;
+        file->waited = false; /* of a COMMIT that failed in another database, maybe */
     }
     args[0] = sqlite3_mprintf("%s", lj_durable_name(file->durability));
     return args[0] == NULL ? SQLITE_NOMEM : SQLITE_OK;
