@@ -236,6 +236,29 @@ def the_standby_is_killed(t):
                 pair.check("and then", same=False)
 
 
+@test(*NEEDS, timeout=180)
+def the_standby_is_killed_and_the_next_writer_locks_exclusively(t):
+    """No write lock is taken then: what the dead one left is undone all the same, before it is written over."""
+    for stored in (False, True):
+        with t.part("stored" if stored else "not stored"):
+            with Pair(t, "alone%d" % stored) as pair:
+                event, rule = pair.hold()
+                number = pair.ask(pair.other)
+                wait_for(lambda: rule.fired, "a PUT", PATIENCE, 0.005)
+                pair.other.halt()  # it cannot go on when the answer is there
+                if stored:
+                    event.set()
+                    wait_for(lambda: number in pair.restored(pair.leader), "it is stored", PATIENCE, 0.05)
+                pair.other.kill()
+                event.set()
+                pair.leader.sql("PRAGMA locking_mode=EXCLUSIVE")
+                pair.commit(pair.leader)
+                check_equal(pair.leader.status()["generation"] != pair.generation, stored, "a new generation")
+                pair.check("the next commit", [pair.leader], same=False)
+                pair.commit(pair.leader)
+                pair.check("and then", [pair.leader], same=False)
+
+
 @test(*NEEDS, timeout=120)
 def the_uploader_is_stopped(t):
     """The COMMIT times out and is withdrawn. When the uploader goes on it ships nothing of it, and no generation begins."""

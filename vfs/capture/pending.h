@@ -97,7 +97,7 @@ bool lj_db_pending_is_over(lj_db *db, uint64_t number);
 void lj_db_pending_undo(lj_db *db, uint64_t number);
 /*
  * A transaction that pends although nobody can be waiting was left by a process that has ended. If it was not published it is
- * undone: by whoever gets the write lock (`look` publishes what there is; false: not now); by whoever ends the life, for a last
+ * undone: by whoever gets the write lock, or the lock of the whole file (`look` publishes what there is; false: not now); by whoever ends the life, for a last
  * close takes no write lock; by the uploader when it looks around and the owner's lock is gone.
  */
 void lj_db_pending_next_writer(lj_db *db, bool (*look)(void *ctx), void *ctx);

@@ -317,4 +317,6 @@ void lj_durable_db_unlock(lj_file *file)
 void lj_durable_db_locked(lj_file *file)
 {
     file->recovering = file->lock_level == SQLITE_LOCK_SHARED && file->partner == NULL;
+    /* nobody else is in a transaction; and under exclusive locking no write lock follows */
+    lj_event_write_locked(file);
 }
