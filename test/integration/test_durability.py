@@ -388,6 +388,27 @@ def killed_behind_a_failed_commit(t):
 
 
 @test(*NEEDS, timeout=120)
+def closed_behind_a_failed_commit(t):
+    """The answer was lost, the row's object is in the store, and the host closes at once: that is taken back before it is gone."""
+    with Remote(t, shutdown_timeout="60s") as remote:
+        con = remote.open()
+        remote.commit(con, 2)
+        generation = shim.status(con)["generation"]
+        hasty = remote.impatient()
+        con.close()
+        slow = remote.proxy.add(faults.delay(500), method="GET", path=SEGMENTS)
+        with remote.proxy.rule(faults.reset_after(), method="PUT", path=SEGMENTS):
+            remote.fails(hasty)
+        hasty.close()
+        check_equal(remote.restored(), remote.good, "restored")
+        remote.proxy.remove(slow)
+        con = remote.open(create=False)
+        remote.commit(con)
+        check_equal(shim.status(con)["generation"], generation, "generation")
+        remote.finish(con)
+
+
+@test(*NEEDS, timeout=120)
 def before_the_replica_is_there(t):
     """No snapshot yet, a chain that is broken, another process that ships: the commit waits, or says which of them it is."""
     with Remote(t, remote_timeout="60s") as remote:

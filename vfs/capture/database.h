@@ -137,6 +137,8 @@ struct lj_db {
     uint64_t
         pending_since;   /* runs begun before we knew of it: what those meet says nothing of it */
     bool pending_cancel; /* ends what the shipping task waits for; atomic, as in base/cancel.h */
+    bool
+        unlooked; /* an object of a transaction whose COMMIT failed may be in the replica, and was not looked for since */
     uint64_t pending_failed; /* commits of this process that waited in vain, since open */
     uint64_t commits;        /* published since open */
     uint64_t spool_bytes;    /* shared */
@@ -245,6 +247,11 @@ void lj_db_journal_mode(lj_db *db, const char *mode);
  * with `first_error` at the first attempt that fails, else only when the time is up. Nothing to ship is LJ_OK at once.
  */
 LJ_WARN_UNUSED lj_code lj_db_wait(lj_db *db, int64_t timeout_ns, bool first_error, lj_error *err);
+/*
+ * Waits until what was sent of transactions whose COMMIT failed was looked for, and taken back if it was there: the host may end behind a
+ * COMMIT that failed. LJ_OK at once when there is nothing, or another process has to do it.
+ */
+LJ_WARN_UNUSED lj_code lj_db_wait_taken_back(lj_db *db, int64_t timeout_ns, lj_error *err);
 /*
  * Waits until a commit is in the replica (durability=ack): the one that ends with frame `frames` of the life with that number.
  * The shipper takes what is committed meanwhile along in the same object. Results as of lj_db_wait with first_error.

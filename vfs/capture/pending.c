@@ -525,11 +525,22 @@ bool lj_db_pending_take_revoked(lj_db *db)
             p->sent = 0;
             p->sent_unknown = false;
             p->sent_revoked = false;
+            db->unlooked = true;
         }
         lj_db_leave_locked(db);
     }
     pthread_mutex_unlock(&db->mutex);
     return revoked;
+}
+
+void lj_db_pending_looked_for(lj_db *db)
+{
+    pthread_mutex_lock(&db->mutex);
+    if (db->unlooked) {
+        db->unlooked = false;
+        pthread_cond_broadcast(&db->cond);
+    }
+    pthread_mutex_unlock(&db->mutex);
 }
 
 void lj_db_caught_up(lj_db *db)

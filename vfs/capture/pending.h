@@ -97,8 +97,8 @@ bool lj_db_pending_is_over(lj_db *db, uint64_t number);
 void lj_db_pending_undo(lj_db *db, uint64_t number);
 /*
  * A transaction that pends although nobody can be waiting was left by a process that has ended. If it was not published it is
- * undone: by whoever gets the write lock, or the lock of the whole file (`look` publishes what there is; false: not now); by whoever ends the life, for a last
- * close takes no write lock; by the uploader when it looks around and the owner's lock is gone.
+ * undone: by whoever gets the write lock, or the lock of the whole file (`look` publishes what there is; false: not now); by
+ * whoever ends the life, for a last close takes no write lock; by the uploader when it looks around and the owner's lock is gone.
  */
 void lj_db_pending_next_writer(lj_db *db, bool (*look)(void *ctx), void *ctx);
 void lj_db_pending_sealing(lj_db *db);
@@ -138,8 +138,10 @@ bool lj_db_pending_end(lj_db *db, uint64_t number, bool stored, bool unknown);
 void lj_db_pending_ack(lj_db *db, uint64_t number);
 /* Its frames do not verify: whoever waits for it is told. */
 void lj_db_pending_refuse(lj_db *db, uint64_t number, const lj_error *err);
-/* True once for each revocation of a transaction that was sent. */
+/* True once for each revocation of a transaction that was sent: it is to be looked for. */
 bool lj_db_pending_take_revoked(lj_db *db);
+/* What was sent of each such transaction has been looked for, and taken back if it was there. */
+void lj_db_pending_looked_for(lj_db *db);
 /* Everything is in the replica: commits wait again. */
 void lj_db_caught_up(lj_db *db);
 

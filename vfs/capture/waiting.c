@@ -101,6 +101,37 @@ lj_code lj_db_wait(lj_db *db, int64_t timeout_ns, bool first_error, lj_error *er
     return code;
 }
 
+/* With the chain the generation is left, and what is in it is in nobody's way. */
+static bool unlooked_locked(const lj_db *db)
+{
+    return db->chain.active && !lj_db_follows_locked(db) &&
+           (db->unlooked || db->pending.sent_revoked);
+}
+
+lj_code lj_db_wait_taken_back(lj_db *db, int64_t timeout_ns, lj_error *err)
+{
+    struct timespec deadline;
+    lj_db_deadline(timeout_ns, &deadline);
+    lj_code code = LJ_OK;
+    unsigned turns = 0;
+    int rc = 0;
+    pthread_mutex_lock(&db->mutex);
+    lj_db_refresh_locked(db);
+    uint64_t failures = db->failures;
+    db->flush_waiters++;
+    if (unlooked_locked(db))
+        hurry_locked(db);
+    while (unlooked_locked(db) && rc == 0 && db->failures == failures)
+        rc = lj_db_wait_for_news_locked(db, &deadline, &turns);
+    if (unlooked_locked(db))
+        code = lj_db_told_why(err, rc == ETIMEDOUT ? LJ_TIMEOUT : LJ_UNAVAILABLE,
+                              "a transaction whose COMMIT failed may be in the replica",
+                              lj_db_shipping_error_locked(db), "the store has not answered");
+    db->flush_waiters--;
+    pthread_mutex_unlock(&db->mutex);
+    return code;
+}
+
 lj_code lj_db_wait_commit(lj_db *db, uint64_t life, uint64_t frames, int64_t timeout_ns,
                           lj_error *err)
 {

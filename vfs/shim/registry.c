@@ -113,6 +113,10 @@ static void at_exit(void)
         if (left_ns > 0 && lj_open_alive(open) && !open->ending && has_work(open->db))
             (void)!lj_db_wait(open->db, LJ_MIN(left_ns, open->db->options.shutdown_timeout_ns),
                               true, &err);
+        left_ns = deadline_ns - lj_clock_mono_ns();
+        if (left_ns > 0 && lj_open_alive(open) && !open->ending)
+            (void)!lj_db_wait_taken_back(
+                open->db, LJ_MIN(left_ns, open->db->options.shutdown_timeout_ns), &err);
     }
     pthread_mutex_unlock(&registry.mutex);
 }
@@ -409,10 +413,12 @@ void lj_open_flush(lj_open *open)
 {
     lj_db *db = open->db;
     lj_error err = LJ_ERROR_INIT;
-    if (!has_work(db))
-        return;
+    bool work = has_work(db);
     int64_t left_ns = flush_time_left(open);
-    if (left_ns > 0 && lj_db_wait(db, left_ns, true, &err) != LJ_OK)
+    if (work && left_ns > 0 && lj_db_wait(db, left_ns, true, &err) != LJ_OK)
+        lj_log_error(LJ_LOG_WARN, db->path, &err);
+    left_ns = flush_time_left(open);
+    if (left_ns > 0 && lj_db_wait_taken_back(db, left_ns, &err) != LJ_OK)
         lj_log_error(LJ_LOG_WARN, db->path, &err);
 }
 

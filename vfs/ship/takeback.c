@@ -236,6 +236,7 @@ lj_code lj_takeback_work(lj_shipper *s, lj_error *err)
             o->look_ns = lj_clock_mono_ns() + look_again_ns[o->looks];
         o->looks++;
     }
+    lj_db_pending_looked_for(s->db);
     return LJ_OK;
 }
 
