@@ -610,6 +610,39 @@ def a_checkpoint_syncs_what_others_wrote(t):
 
 
 @test(*NEEDS)
+def what_is_acknowledged_behind_the_lock_is_synced(t):
+    """durability=ack: behind a power cut the next open goes on with what the disk has, and that has to be there; once is enough."""
+    shard = Shard(t)
+    code = ("import ctypes, sqlite3, sys\n"
+            "from ljtest import shim\n"
+            "path, base = sys.argv[1:]\n"
+            "faults = ctypes.CDLL(None)\n"
+            "con = shim.open_wal(path, base, durability='ack', remote_timeout='60s')\n"
+            "con.execute('CREATE TABLE t(a)')\n"
+            "def commit(synchronous, at):\n"
+            "    con.execute('PRAGMA synchronous=' + synchronous).fetchall()\n"
+            "    con.execute('BEGIN')\n"
+            "    con.execute('INSERT INTO t VALUES(1)')\n"
+            "    faults.fs_arm(b'fsync', ctypes.c_long(at), ctypes.c_long(1), 5, b'libsqlite3', (path + '-wal').encode(),\n"
+            "                  ctypes.c_long(0))\n"
+            "    try:\n"
+            "        con.execute('COMMIT')\n"
+            "        print(synchronous, faults.fs_calls(), flush=True)\n"
+            "    except sqlite3.OperationalError:\n"
+            "        print(synchronous, 'failed', shim.last_error(), flush=True)\n"
+            "    faults.fs_disarm()\n"
+            "for synchronous in ('OFF', 'NORMAL', 'FULL', 'EXTRA'):\n"
+            "    commit(synchronous, 1000000)\n"
+            "commit('NORMAL', 1)\n"
+            "con.close()\n")
+    status, out, errors = python(code, {"LD_PRELOAD": preload(t)}, arguments=(shard.path, shard.base))
+    check_equal(status, 0, "process: " + errors)
+    lines = out.splitlines()
+    check_equal(lines[:4], ["OFF 1", "NORMAL 1", "FULL 1", "EXTRA 1"], "syncs of the WAL by a COMMIT")
+    check("NORMAL failed" in lines[4] and "could not be synced" in lines[4], "a sync that fails: %s" % lines[4])
+
+
+@test(*NEEDS)
 def per_connection(t):
     """PRAGMA litejoin_durability shows and sets it for this connection alone; what is no value is refused."""
     with Remote(t, durability="local") as remote:

@@ -14,7 +14,8 @@
  * What SQLite writes behind the commit frame (padding, psow=0) are repetitions of it. If that fails, or anything else before
  * the wal-index is updated, the transaction is undone: see lj_db_pending_undo.
  *
- * ack: waits at FCNTL_COMMIT_PHASETWO, when the lock is released; other connections' commits go into the same object. That is
+ * ack: waits at FCNTL_COMMIT_PHASETWO, when the lock is released; other connections' commits go into the same object, and the
+ * WAL is synced meanwhile. That is
  * also where a commit with durability=remote waits whose frames have no valid checksums (SQLite before 3.50.2: spill,
  * overwrite, ROLLBACK TO): it is committed by then, but it is not reported before the replica has it, by a snapshot.
  *
@@ -131,6 +132,7 @@ void lj_durable_published(lj_file *file)
 void lj_durable_before_write(lj_file *wal, sqlite3_int64 off)
 {
     wal->synced = false;
+    wal->flushed = false;
     if (wal->pending != 0 &&
         off < (sqlite3_int64)lj_wal_frame_offset(wal->wal_page_size, wal->pending_frame + 1))
         check_published(wal);
@@ -250,6 +252,19 @@ int lj_durable_commit(lj_file *wal)
     return SQLITE_OK;
 }
 
+/*
+ * Behind a power cut the next open goes on with what the disk has. What the replica has acknowledged must be that, whatever
+ * `synchronous` says. Syncs while the transaction travels.
+ */
+static int sync_published(lj_file *file)
+{
+    lj_file *wal = file->partner;
+    if (wal == NULL || wal->flushed)
+        return SQLITE_OK; /* by SQLite itself, with synchronous=FULL */
+    lj_db_hurry(file->open->db);
+    return wal->lower->pMethods->xSync(wal->lower, SQLITE_SYNC_NORMAL);
+}
+
 int lj_durable_phase_two(lj_file *file)
 {
     uint64_t life = file->own_life;
@@ -261,7 +276,10 @@ int lj_durable_phase_two(lj_file *file)
         (file->degrade && lj_db_degraded(db)))
         return SQLITE_OK;
     lj_error err = LJ_ERROR_INIT;
-    if (lj_db_wait_commit(db, life, file->own_frames, file->remote_timeout_ns, &err) == LJ_OK)
+    int rc = sync_published(file);
+    if (rc != SQLITE_OK)
+        lj_error_set(&err, LJ_IO, "the WAL could not be synced: SQLite error %d", rc);
+    else if (lj_db_wait_commit(db, life, file->own_frames, file->remote_timeout_ns, &err) == LJ_OK)
         return SQLITE_OK;
     (void)lj_error_context(&err, "committed locally, not yet acknowledged by the replica");
     lj_last_error_set(&err);

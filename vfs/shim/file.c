@@ -117,6 +117,7 @@ static int file_sync(sqlite3_file *f, int flags)
     int rc = METHODS(f)->xSync(LOWER(f), flags);
     if (rc != SQLITE_OK && SELF(f)->is_wal)
         lj_event_wal_failed(SELF(f));
+    SELF(f)->flushed = rc == SQLITE_OK;
     return rc;
 }
 

@@ -86,7 +86,8 @@ struct lj_file {
         pending; /* transaction that waited and is not published yet (capture/pending.h), 0 = none */
     uint64_t pending_frame; /* its commit frame ... */
     uint32_t pending_pages; /* ... and the size of the database that it says */
-    bool synced; /* until the transaction ends: nothing was written behind our own sync */
+    bool synced;  /* until the transaction ends: nothing was written behind our own sync */
+    bool flushed; /* nothing was written through this handle since SQLite synced it */
 };
 
 struct lj_open {
