@@ -130,6 +130,8 @@ LJ_WARN_UNUSED lj_code lj_sent_source_begin(lj_sent_source *h, lj_source *inner,
                                             lj_sent_object *object, lj_source *ret_source,
                                             lj_error *err);
 void lj_sent_source_end(lj_sent_source *h);
+/* Takes note of what was sent for a transaction that was withdrawn since: it is not repeated. LJ_CONFLICT as below. */
+LJ_WARN_UNUSED lj_code lj_takeback_note(lj_shipper *s, lj_error *err);
 /* Takes note of withdrawn transactions and looks at their keys when it is time. LJ_CONFLICT: the chain is to be broken. */
 LJ_WARN_UNUSED lj_code lj_takeback_work(lj_shipper *s, lj_error *err);
 /* Deletes the object at that place if it is one of a withdrawn transaction. */

@@ -112,8 +112,7 @@ static bool was_sent(const lj_shipper *s, const lj_position *at, uint64_t bytes,
 
 /* ------------------------------------------------------------------ taking note, taking back */
 
-/* What was sent for a transaction that was withdrawn since. */
-static lj_code take_note(lj_shipper *s, lj_error *err)
+lj_code lj_takeback_note(lj_shipper *s, lj_error *err)
 {
     if (!lj_db_pending_take_revoked(s->db))
         return LJ_OK;
@@ -164,7 +163,7 @@ lj_code lj_takeback_remove(lj_shipper *s, const lj_position *at, bool *ret_remov
     uint8_t hash[LJ_SHA256_BYTES];
     uint64_t bytes = 0;
     *ret_removed = false;
-    LJ_TRY(take_note(s, err)); /* it may have been withdrawn since this step began */
+    LJ_TRY(lj_takeback_note(s, err)); /* it may have been withdrawn since this step began */
     if (s->revoked_count == 0)
         return LJ_OK;
     lj_name_wal(at, key);
@@ -224,7 +223,7 @@ static bool is_looked_at(const lj_sent_object *o)
 
 lj_code lj_takeback_work(lj_shipper *s, lj_error *err)
 {
-    LJ_TRY(take_note(s, err));
+    LJ_TRY(lj_takeback_note(s, err));
     forget_settled(s);
     for (unsigned i = 0; i < s->revoked_count; i++) {
         lj_sent_object *o = &s->revoked[i];

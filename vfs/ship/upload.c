@@ -260,6 +260,7 @@ lj_code lj_upload_segment(lj_shipper *s, int fd, const lj_wal_header *header, ui
         return lj_error_set(err, LJ_CONFLICT, LJ_PAST_LAYOUT_TEXT);
     LJ_TRY(lj_resume_after_rest(s, err));
     LJ_TRY(lj_end_mark(s, err));
+    LJ_TRY(lj_takeback_note(s, err)); /* and another one may wait since this step began */
     lj_wal_cksum sum = from == 0 ? header->cksum : s->saved.sum;
     char key[LJ_NAME_MAX];
     lj_name_wal(&s->saved.at, key);

@@ -74,10 +74,9 @@ static void end(fixture *f)
     ship_kit_end(&f->kit);
 }
 
-/* The WAL's third frame is another transaction now. */
-static void replace_third(fixture *f)
+/* The WAL's third frame is another transaction now; with db_pages 0 it does not end there. */
+static void replace_third(fixture *f, uint32_t db_pages)
 {
-    lj_error err = LJ_ERROR_INIT;
     lj_wal_frame frame;
     kit_wal again = f->kit.wal;
     uint8_t head[LJ_WAL_FRAME_HEADER_BYTES];
@@ -85,9 +84,8 @@ static void replace_third(fixture *f)
     lj_wal_frame_parse(head, &frame);
     again.frames = 2;
     again.sum = frame.cksum;
-    kit_wal_commits(&again, 1, 3, 9);
+    kit_wal_frame(&again, 1, db_pages, 9);
     f->kit.wal = again;
-    (void)err;
 }
 
 /* As lj_takeback_work takes note, when it is not time to look. */
@@ -147,7 +145,7 @@ static void the_next_one_takes_its_place(void **state)
     lj_shipper *s = f.kit.s;
     /* a store that failed before it read anything has nothing */
     assert_false(s->attempt.whole);
-    replace_third(&f);
+    replace_third(&f, 3);
     assert_ok(lj_takeback_work(s, &err), &err);
     assert_int_equal(lj_takeback_due(s), LJ_TASK_IDLE);
     assert_ok(lj_upload_segment(s, f.fd, &f.kit.wal.header, off(3), 0, &err), &err);
@@ -170,7 +168,7 @@ static void it_is_in_the_way_of_the_next(void **state)
     note_without_a_look(&f);
     size_t len = 0;
     LJ_CLEANUP(lj_freep) uint8_t *sent = ship_kit_get(&f.kit, AT_TWO, &len);
-    replace_third(&f);
+    replace_third(&f, 3);
     assert_ok(lj_upload_segment(s, f.fd, &f.kit.wal.header, off(3), 0, &err), &err);
     LJ_CLEANUP(lj_freep) uint8_t *got = ship_kit_get(&f.kit, AT_TWO, &len);
     LJ_CLEANUP(lj_freep) uint8_t *want = ship_kit_wal_bytes(&f.kit, off(2), off(3));
@@ -189,12 +187,31 @@ static void it_is_in_the_way_before_it_was_noted(void **state)
     begin(&f, true);
     lj_shipper *s = f.kit.s;
     s->unknown_at.generation[0] = 0;
-    replace_third(&f);
+    replace_third(&f, 3);
     assert_ok(lj_upload_segment(s, f.fd, &f.kit.wal.header, off(3), 0, &err), &err);
     assert_int_equal(s->saved.at.offset, off(3));
     assert_ok(lj_takeback_work(s, &err), &err);
     assert_int_equal(lj_takeback_due(s), LJ_TASK_IDLE);
     assert_true(ship_kit_has(&f.kit, AT_TWO));
+    end(&f);
+}
+
+/* ... and the next transaction, a longer one, waits by then: not the end of the other's object is sent of it, which ends in its middle. */
+static void a_longer_one_waits_before_it_was_noted(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    begin(&f, true);
+    lj_shipper *s = f.kit.s;
+    replace_third(&f, 0);
+    kit_wal_frame(&f.kit.wal, 2, 3, 9);
+    lj_wal_end at = {
+        .salt = f.kit.wal.header.salt, .frames = 4, .page_size = KIT_PAGE, .db_pages = 3};
+    s->pending = lj_db_pending_offer(f.kit.db, &at);
+    assert_ok(lj_upload_segment(s, f.fd, &f.kit.wal.header, off(4), 0, &err), &err);
+    assert_int_equal(s->saved.at.offset, off(4));
+    assert_ok(lj_db_pending_wait(f.kit.db, s->pending, 0, false, &err), &err);
     end(&f);
 }
 
@@ -208,7 +225,7 @@ static void another_writers_object_stays(void **state)
     const char *keys[] = {AT_TWO};
     assert_ok(lj_storage_delete_many(f.kit.files, keys, 1, NULL, NULL, &err), &err);
     ship_kit_put(&f.kit, AT_TWO, "another", 7, 0);
-    replace_third(&f);
+    replace_third(&f, 3);
     assert_ok(lj_takeback_work(f.kit.s, &err), &err);
     assert_true(ship_kit_has(&f.kit, AT_TWO));
     assert_int_equal(lj_upload_segment(f.kit.s, f.fd, &f.kit.wal.header, off(3), 0, &err),
@@ -274,6 +291,7 @@ int main(void)
         cmocka_unit_test(the_next_one_takes_its_place),
         cmocka_unit_test(it_is_in_the_way_of_the_next),
         cmocka_unit_test(it_is_in_the_way_before_it_was_noted),
+        cmocka_unit_test(a_longer_one_waits_before_it_was_noted),
         cmocka_unit_test(another_writers_object_stays),
         cmocka_unit_test(a_store_that_fails_is_asked_again),
         cmocka_unit_test(a_deletion_without_an_answer),
