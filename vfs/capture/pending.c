@@ -512,6 +512,24 @@ void lj_db_pending_refuse(lj_db *db, uint64_t number, const lj_error *err)
     lj_db_leave(db);
 }
 
+void lj_db_pending_look_at_chain(lj_db *db)
+{
+    lj_error err = LJ_ERROR_INIT;
+    pthread_mutex_lock(&db->mutex);
+    const lj_pending *p = &db->pending;
+    bool snapshots_alone = !db->chain.active && db->established && !db->broken;
+    bool waits = p->state == LJ_PENDING_OFFERED && p->error.code == LJ_OK;
+    uint64_t number = p->number;
+    pthread_mutex_unlock(&db->mutex);
+    if (!snapshots_alone || !waits)
+        return;
+    lj_error_set(&err, LJ_CORRUPT,
+                 "what is before it in the WAL does not verify: a snapshot brings it to the "
+                 "replica, once it is visible");
+    lj_error_hint(&err, "run PRAGMA wal_checkpoint(TRUNCATE)");
+    lj_db_pending_refuse(db, number, &err);
+}
+
 bool lj_db_pending_take_revoked(lj_db *db)
 {
     pthread_mutex_lock(&db->mutex);

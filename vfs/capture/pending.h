@@ -138,6 +138,8 @@ bool lj_db_pending_end(lj_db *db, uint64_t number, bool stored, bool unknown);
 void lj_db_pending_ack(lj_db *db, uint64_t number);
 /* Its frames do not verify: whoever waits for it is told. */
 void lj_db_pending_refuse(lj_db *db, uint64_t number, const lj_error *err);
+/* Without a chain: the same, where the generation is a snapshot alone because the WAL does not verify. */
+void lj_db_pending_look_at_chain(lj_db *db);
 /* True once for each revocation of a transaction that was sent: it is to be looked for. */
 bool lj_db_pending_take_revoked(lj_db *db);
 /* What was sent of each such transaction has been looked for, and taken back if it was there. */

@@ -301,6 +301,8 @@ static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
     lj_code code = lj_db_pending_view_locked(db, &chain, &life, &pending, err);
     pthread_mutex_unlock(&db->mutex);
     *ret_more = false;
+    if (!chain.active)
+        lj_db_pending_look_at_chain(db);
     if (!chain.active || code != LJ_OK)
         return code;
     lj_ship_tell(s, &chain, &life, &known);
@@ -386,7 +388,8 @@ static bool unshipped_locked(const lj_shipper *s)
         return false; /* the snapshot task wakes us */
     if (db->broken || s->fresh.pending || s->snapshot_noted || db->spool_bytes > 0)
         return true;
-    if (db->pending.state == LJ_PENDING_OFFERED || db->pending.sent_revoked)
+    bool offered = db->pending.state == LJ_PENDING_OFFERED && db->pending.error.code == LJ_OK;
+    if (offered || db->pending.sent_revoked)
         return true;
     if (!db->chain.active || !db->life.known || db->pos.index > db->chain.index)
         return false;
