@@ -33,8 +33,10 @@ static lj_code enter(ship_kit *kit, const char *op, const char *key, lj_error *e
         before(kit, line);
     if (!fails)
         return LJ_OK;
-    lj_error_set(err, LJ_UNAVAILABLE, "the store is away");
-    return lj_error_retryable(err, true);
+    lj_code code = kit->fail_code != LJ_OK ? kit->fail_code : LJ_UNAVAILABLE;
+    lj_error_set(err, code, "the store is away");
+    (void)lj_error_retryable(err, true);
+    return code;
 }
 
 static lj_code store_put(void *self, const char *key, lj_source *source,

@@ -27,6 +27,7 @@ struct ship_kit {
     pthread_mutex_t mutex; /* guards what is below */
     char log[16384];       /* "PUT key\n" and so on, without those LIST that succeed */
     char fail_on[80];      /* requests whose line contains this fail; "" = none */
+    lj_code fail_code;     /* ... with this, LJ_OK: with LJ_UNAVAILABLE */
     bool put_then_fail;    /* a failing PUT does its work: only the answer is lost */
     void (*before)(ship_kit *kit, const char *line); /* called before each request, may be NULL */
 };

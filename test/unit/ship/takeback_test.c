@@ -27,7 +27,7 @@ static void attempt(fixture *f, const char *fail_on, bool stored)
     ship_kit_fail_on(&f->kit, fail_on);
     s->pending = f->number;
     assert_int_equal(lj_upload_segment(s, f->fd, &f->kit.wal.header, off(3), 0, &err),
-                     LJ_UNAVAILABLE);
+                     f->kit.fail_code != LJ_OK ? f->kit.fail_code : LJ_UNAVAILABLE);
     s->pending = 0;
     ship_kit_fail_on(&f->kit, "");
     f->kit.put_then_fail = false;
@@ -133,6 +133,21 @@ static void an_attempt_that_got_to_nothing_behind_one_that_was_stored(void **sta
         assert_false(ship_kit_has(&f.kit, AT_TWO));
         end(&f);
     }
+}
+
+/* The store has answered, and there was no memory to read that. */
+static void out_of_memory_behind_it(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    offer(&f);
+    f.kit.fail_code = LJ_NOMEM;
+    attempt(&f, "PUT", true);
+    withdraw(&f);
+    assert_ok(lj_takeback_work(f.kit.s, &err), &err);
+    assert_false(ship_kit_has(&f.kit, AT_TWO));
+    end(&f);
 }
 
 /* Not there yet: the next transaction takes its place, and its bytes are not those that had no answer. */
@@ -288,6 +303,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_goes_at_once),
         cmocka_unit_test(an_attempt_that_got_to_nothing_behind_one_that_was_stored),
+        cmocka_unit_test(out_of_memory_behind_it),
         cmocka_unit_test(the_next_one_takes_its_place),
         cmocka_unit_test(it_is_in_the_way_of_the_next),
         cmocka_unit_test(it_is_in_the_way_before_it_was_noted),
