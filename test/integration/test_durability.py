@@ -758,12 +758,59 @@ def the_second_of_two_databases_fails(t):
                     check_equal(ids_of_file(out), ids_of_file(shard.path), "rows in the replica")
 
 
+@test(*NEEDS)
+def the_second_of_two_databases_and_the_next_write_fail(t):
+    """A full disk: the first database has its part of the COMMIT, and so has its replica, although the next write to the WAL fails, too."""
+    code = ("import ctypes, sqlite3, sys\n"
+            "from ljtest import shim\n"
+            "path, base, second, pragma = sys.argv[1:]\n"
+            "faults = ctypes.CDLL(None)\n"
+            "def fails(file, statement):\n"
+            "    faults.fs_arm(b'write', ctypes.c_long(1), ctypes.c_long(0), 28, b'libsqlite3', (file + '-wal').encode(),\n"
+            "                  ctypes.c_long(0))\n"
+            "    try:\n"
+            "        con.execute(statement)\n"
+            "        print('it did not fail: ' + statement)\n"
+            "    except sqlite3.OperationalError:\n"
+            "        pass\n"
+            "    faults.fs_disarm()\n"
+            "    if con.in_transaction:\n"
+            "        con.execute('ROLLBACK')\n"
+            "con = shim.connect(path, base, pragmas=[pragma] if pragma else [])\n"
+            "con.execute('PRAGMA journal_mode=WAL').fetchall()\n"
+            "con.execute('CREATE TABLE t(id INTEGER PRIMARY KEY)')\n"
+            "con.execute('CREATE TABLE other(a)')\n"
+            "shim.sync(con)\n"
+            "con.execute('ATTACH ? AS aux', (shim.uri(second, base),))\n"
+            "con.execute('PRAGMA aux.journal_mode=WAL').fetchall()\n"
+            "con.execute('CREATE TABLE aux.u(id)')\n"
+            "con.execute('BEGIN')\n"
+            "con.execute('INSERT INTO t VALUES(2)')\n"
+            "con.execute('INSERT INTO aux.u VALUES(2)')\n"
+            "fails(second, 'COMMIT')\n"
+            "fails(path, 'INSERT INTO other VALUES(1)')\n"
+            "con.execute('PRAGMA main.wal_checkpoint').fetchall()\n"
+            "con.execute('INSERT INTO other VALUES(3)')\n"
+            "con.close()\n")
+    for name, pragma in (("normal", ""), ("heap", "locking_mode=EXCLUSIVE")):
+        with t.part(name):
+            shard = Shard(t, name, name="first")
+            status, out, errors = python(code, {"LD_PRELOAD": preload(t)},
+                                         arguments=(shard.path, shard.base, t.path(name + ".db"), pragma))
+            check_equal((status, out), (0, ""), "process: " + errors)
+            shard.replica.check(one_generation=True)
+            out = t.path(name + ".now.db")
+            shard.replica.restore(out)
+            check_equal(ids_of_file(shard.path), [2], "the first database has its transaction")
+            check_equal(ids_of_file(out), [2], "rows in the replica")
+
+
 @test(*NEEDS, timeout=120)
 def the_commit_behind_one_that_failed_in_the_second(t):
     """The first of two databases goes on: its next COMMIT waits like any other, and fails when the store refuses."""
-    for locking in ("normal", "exclusive", "heap"):
-        with t.part(locking):
-            with Remote(t, "n" + locking) as remote:
+    for locking, options in (("normal", {}), ("exclusive", {}), ("heap", {}), ("exclusive", {"psow": 0}), ("heap", {"psow": 0})):
+        with t.part("%s, %s" % (locking, options)):
+            with Remote(t, "n%s%d" % (locking, len(options)), **options) as remote:
                 second = os.path.join(remote.data, "shard_1.db")
                 aux = shim.open_wal(second, remote.base, **remote.options)
                 aux.execute("CREATE TABLE u(id)")
@@ -772,6 +819,7 @@ def the_commit_behind_one_that_failed_in_the_second(t):
                                    pragmas=["locking_mode=EXCLUSIVE"] if locking == "heap" else [])
                 con.execute("PRAGMA journal_mode=WAL").fetchall()
                 con.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)")
+                con.execute("PRAGMA synchronous=FULL").fetchall()
                 if locking == "exclusive":
                     con.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
                 remote.commit(con)

@@ -297,6 +297,24 @@ int lj_event_wal_write(lj_file *wal, const void *data, int len, sqlite3_int64 of
     return complete ? lj_durable_commit(wal) : SQLITE_OK;
 }
 
+/* What is repeated behind a commit frame, to the end of a sector, belongs to it. */
+static bool pads(const lj_file *file)
+{
+    int can = file->lower->pMethods->xDeviceCharacteristics(file->lower);
+    return (can & SQLITE_IOCAP_POWERSAFE_OVERWRITE) == 0;
+}
+
+void lj_event_wal_writing(lj_file *wal, sqlite3_int64 off)
+{
+    lj_file *file = wal->partner;
+    if (wal->commit_frame == 0 || file == NULL || file->lock_level < SQLITE_LOCK_EXCLUSIVE ||
+        off < (sqlite3_int64)lj_wal_frame_offset(wal->wal_page_size, wal->commit_frame + 1) ||
+        pads(file))
+        return;
+    lj_event_exclusive_commit(file);
+    wal->commit_frame = 0;
+}
+
 void lj_event_wal_failed(lj_file *wal)
 {
     wal->commit_frame = 0;

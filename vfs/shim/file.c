@@ -77,6 +77,7 @@ static int file_write(sqlite3_file *f, const void *data, int len, sqlite3_int64 
         lj_event_db_written(file, data, len, off);
         return rc;
     }
+    lj_event_wal_writing(file, off);
     lj_durable_before_write(file, off);
     if (off == 0)
         lj_event_wal_emptying(file->open,

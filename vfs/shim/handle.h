@@ -229,6 +229,11 @@ void lj_event_look(lj_file *file);
 void lj_event_wal_opened(lj_file *wal);
 /* The first handle of a database was opened: finds what a crash left in the WAL, and decides how to go on. */
 void lj_event_first_open(lj_open *open, bool wal_mode);
+/*
+ * Before a write to the WAL. One behind a commit frame is of the next transaction: so the one before is committed, also where under
+ * exclusive locking nothing else tells (a COMMIT over several databases that failed in a later one).
+ */
+void lj_event_wal_writing(lj_file *wal, sqlite3_int64 off);
 /* Returns what xWrite returns: a commit may wait for the replica here, in vain. */
 int lj_event_wal_write(lj_file *wal, const void *data, int len, sqlite3_int64 off);
 /* The WAL write lock was taken; it is about to be released. */
