@@ -5,6 +5,9 @@
  * the window's begin: with it and the WAL behind it every moment of the window can be restored. Only what is older than
  * the base goes, and only after the base was read back and verified. So the last restorable snapshot is never touched.
  *
+ * Now is no later than the newest object: the times are the store's where it sets them, and this machine's clock may be days
+ * ahead of that. Behind a new snapshot, which is when this runs, the two are otherwise the same.
+ *
  * Order (replica-format 9.6): old snapshots first; then the WAL below the base, index by index from the oldest, within an
  * index the highest offset first and offset 0 last: a reader that lists in between, or a process that dies in between, never
  * sees an index without its begin.
@@ -186,7 +189,7 @@ static bool may_delete(lj_shipper *s, const lj_generation_info *current,
 
 lj_code lj_retention_enforce(lj_shipper *s, lj_error *err)
 {
-    int64_t begin_ns = lj_clock_wall_ns() - s->db->options.retention_ns;
+    int64_t now_ns = lj_clock_wall_ns();
     lj_inventory *inventory = NULL;
     LJ_TRY(lj_inventory_read(s->storage, NULL, &inventory, err));
     /* behind the listing: it must show nothing that this does not know of */
@@ -195,7 +198,9 @@ lj_code lj_retention_enforce(lj_shipper *s, lj_error *err)
     pthread_mutex_unlock(&s->db->mutex);
     const lj_generation_info *current = lj_inventory_find(inventory, owned.at.generation);
     lj_code code = LJ_OK;
-    if (may_delete(s, current, &owned) && superfluous(inventory, current, begin_ns, &owned)) {
+    bool may = may_delete(s, current, &owned);
+    int64_t begin_ns = may ? LJ_MIN(now_ns, current->updated_ns) - s->db->options.retention_ns : 0;
+    if (may && superfluous(inventory, current, begin_ns, &owned)) {
         sweep *w = calloc(1, sizeof(*w));
         code = w == NULL ? lj_error_nomem(err)
                          : verify_snapshot(s, current->generation,

@@ -29,6 +29,19 @@ static const char *wal_key(const char *generation, uint32_t index, uint64_t offs
     return key;
 }
 
+/* We are at index 4 of KIT_GEN behind its first segment, and have left OLD. */
+static void own_both(ship_kit *kit)
+{
+    lj_saved_position *saved = &kit->db->saved;
+    saved->at.offset = 1080;
+    saved->lineage_count = 0;
+    lj_saved_position left = {.at = {.generation = OLD, .index = 1, .offset = OLD_END}};
+    lj_saved_position_own(saved, OLD);
+    lj_saved_position_leave(saved, &left);
+    lj_saved_position_own(saved, KIT_GEN);
+    kit->s->saved = *saved;
+}
+
 /*
  * KIT_GEN: snapshots of index 2 (superfluous) and 3 (the base), WAL of 2 to 4, we are at index 4 behind its first segment. OLD:
  * index 0 and 1.
@@ -45,14 +58,7 @@ static void begin(ship_kit *kit)
     ship_kit_put(kit, snapshot_key(OLD, 0), "s", 1, ago(20));
     ship_kit_put(kit, wal_key(OLD, 0, 0), "w", 1, ago(19));
     ship_kit_put(kit, wal_key(OLD, 1, 0), "w", 1, ago(18));
-    lj_saved_position *saved = &kit->db->saved;
-    saved->at.offset = 1080;
-    saved->lineage_count = 0;
-    lj_saved_position left = {.at = {.generation = OLD, .index = 1, .offset = OLD_END}};
-    lj_saved_position_own(saved, OLD);
-    lj_saved_position_leave(saved, &left);
-    lj_saved_position_own(saved, KIT_GEN);
-    kit->s->saved = *saved;
+    own_both(kit);
 }
 
 static void enforce(ship_kit *kit)
@@ -146,6 +152,35 @@ static void another_writer_in_a_former_generation(void **state)
     }
 }
 
+/*
+ * The store says the time, and this machine's clock is days ahead of it: everything looks older than the window, and is not. The
+ * newest object is of now.
+ */
+static void a_clock_that_is_ahead_of_the_stores(void **state)
+{
+    (void)state;
+    ship_kit kit;
+    const int64_t now_ns = ago(100);
+    const int64_t minute_ns = 60 * LJ_NS_PER_S;
+    ship_kit_begin(&kit);
+    ship_kit_replicating(&kit, 4);
+    ship_kit_put(&kit, snapshot_key(KIT_GEN, 1), "s", 1, now_ns - 90 * minute_ns);
+    ship_kit_put(&kit, wal_key(KIT_GEN, 1, 0), "w", 1, now_ns - 80 * minute_ns);
+    ship_kit_put(&kit, snapshot_key(KIT_GEN, 2), "s", 1, now_ns - 70 * minute_ns);
+    ship_kit_put(&kit, wal_key(KIT_GEN, 2, 0), "w", 1, now_ns - 50 * minute_ns);
+    ship_kit_put(&kit, snapshot_key(KIT_GEN, 3), "s", 1, now_ns - 40 * minute_ns);
+    ship_kit_put(&kit, wal_key(KIT_GEN, 3, 0), "w", 1, now_ns - 30 * minute_ns);
+    ship_kit_put(&kit, wal_key(KIT_GEN, 4, 0), "w", 1, now_ns);
+    ship_kit_put(&kit, snapshot_key(OLD, 0), "s", 1, now_ns - 50 * minute_ns);
+    own_both(&kit);
+    enforce(&kit);
+    assert_true(ship_kit_has(&kit, snapshot_key(KIT_GEN, 2)));
+    assert_true(ship_kit_has(&kit, wal_key(KIT_GEN, 2, 0)));
+    assert_true(ship_kit_has(&kit, snapshot_key(OLD, 0)));
+    assert_false(ship_kit_has(&kit, snapshot_key(KIT_GEN, 1))); /* the window is as long as ever */
+    ship_kit_end(&kit);
+}
+
 /* Restored from another host's replica and nothing written since: its writer may be alive. */
 static void nothing_was_put_into_this_generation_by_us(void **state)
 {
@@ -167,6 +202,7 @@ int main(void)
         cmocka_unit_test(another_writer_in_this_generation),
         cmocka_unit_test(disowned_is_written_down),
         cmocka_unit_test(another_writer_in_a_former_generation),
+        cmocka_unit_test(a_clock_that_is_ahead_of_the_stores),
         cmocka_unit_test(nothing_was_put_into_this_generation_by_us),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
