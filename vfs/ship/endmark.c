@@ -65,6 +65,7 @@ static lj_code put(lj_shipper *s, const char *key, int64_t created_ns, lj_error 
     lj_source packed;
     lj_lz4_encoder *encoder = NULL;
     LJ_TRY(lj_lz4_encoder_new(&raw, &encoder, &packed, err));
+    lj_ship_note_time(s, created_ns);
     lj_storage_put_options options = {.if_absent = true, .created_ns = created_ns};
     lj_code code = lj_storage_put(s->storage, key, &packed, &options, err);
     uint64_t bytes = lj_lz4_encoder_bytes_out(encoder);

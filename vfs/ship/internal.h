@@ -98,8 +98,10 @@ struct lj_shipper {
     int64_t rest_until_ns;          /* monotonic: no snapshot of the same life before ... */
     uint64_t rest_life; /* ... 0 = none: its frames can be replicated by snapshots alone */
     int64_t
-        store_not_before_ns;   /* monotonic: the store asked for no request before (Retry-After) */
-    int64_t newest_object_ns;  /* copy of saved.last_object_ns for the snapshot task */
+        store_not_before_ns; /* monotonic: the store asked for no request before (Retry-After) */
+    int64_t
+        newest_object_ns; /* no object we know of is newer, nor one that was only tried to be put */
+    bool times_known;     /* ... and the replica has none that is, by a listing of this open */
     int64_t snapshot_timer_ns; /* monotonic: the interval ends that long behind it at the latest */
 
     /* the snapshot task's own */
@@ -192,6 +194,8 @@ LJ_WARN_UNUSED lj_code lj_ship_read(lj_shipper *s, const char *key, lj_sink *con
 /* An object that is there already was taken as ours: what follows it must not be older. *ns becomes its time if that is later. */
 LJ_WARN_UNUSED lj_code lj_ship_adopted_ns(lj_shipper *s, const char *key, int64_t *ns,
                                           lj_error *err);
+/* An object with that time is going to be put: whatever becomes of it, the next generation begins later. */
+void lj_ship_note_time(lj_shipper *s, int64_t created_ns);
 /* What was saved while a COMMIT waited is synced. A failure is logged. */
 void lj_ship_sync_position(lj_shipper *s);
 /*

@@ -25,5 +25,6 @@ lj_code lj_ship_adopted_ns(lj_shipper *s, const char *key, int64_t *ns, lj_error
     lj_storage_entry entry;
     LJ_TRY(lj_storage_head(s->storage, key, &entry, err));
     *ns = LJ_MAX(*ns, entry.created_ns);
+    lj_ship_note_time(s, *ns);
     return LJ_OK;
 }

@@ -106,6 +106,7 @@ void lj_resume_agreed(lj_shipper *s)
 void lj_ship_disown(lj_shipper *s, const char *generation)
 {
     pthread_mutex_lock(&s->db->mutex);
+    s->times_known = false; /* of what the other one has put */
     lj_saved_position_disown(&s->db->saved, generation);
     memcpy(s->disowned, generation, LJ_GENERATION_MAX); /* lj_ship_save writes it down */
     pthread_mutex_unlock(&s->db->mutex);
@@ -152,6 +153,8 @@ static void note_newest_snapshot(lj_shipper *s, const lj_generation_info *found)
     const lj_snapshot_info *newest = &found->snapshots[found->snapshot_count - 1];
     if (s->saved.snapshot_ns == newest->created_ns && s->saved.snapshot_at.index == newest->index)
         return;
+    if (s->saved.snapshot_at.index != newest->index)
+        s->saved.snapshot_at.offset = 0; /* killed behind it: what it contains is not known */
     s->saved.snapshot_ns = newest->created_ns;
     s->saved.snapshot_at.index = newest->index;
     s->unsaved = true;

@@ -34,9 +34,16 @@ lj_code lj_ship_save(lj_shipper *s, lj_error *err)
         s->sync_ns = lj_clock_mono_ns() + POSITION_SYNC_NS;
     lj_db_enter(s->db); /* the others are shown some of it */
     s->db->saved = s->saved;
-    s->newest_object_ns = s->saved.last_object_ns;
+    s->newest_object_ns = LJ_MAX(s->newest_object_ns, s->saved.last_object_ns);
     lj_db_leave(s->db);
     return LJ_OK;
+}
+
+void lj_ship_note_time(lj_shipper *s, int64_t created_ns)
+{
+    pthread_mutex_lock(&s->db->mutex);
+    s->newest_object_ns = LJ_MAX(s->newest_object_ns, created_ns);
+    pthread_mutex_unlock(&s->db->mutex);
 }
 
 uint64_t lj_ship_life_of(const lj_chain *chain, const lj_life *life, uint32_t index)

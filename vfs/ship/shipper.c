@@ -62,7 +62,7 @@ static void take_over(lj_shipper *s)
     if (!s->loaded) {
         s->loaded = true;
         s->saved = db->saved;
-        s->newest_object_ns = s->saved.last_object_ns;
+        s->newest_object_ns = LJ_MAX(s->newest_object_ns, s->saved.last_object_ns);
         s->snapshot_timer_ns = lj_clock_mono_ns();
         if (db->chain.active && !db->moved) {
             db->established = true;

@@ -51,6 +51,7 @@ static lj_code put_snapshot(lj_shipper *s, lj_image *image, const char *generati
     lj_lz4_encoder *encoder = NULL;
     LJ_TRY(lj_lz4_encoder_new(&raw, &encoder, &packed, err));
     put_label(encoder, image, key, frames, salt);
+    lj_ship_note_time(s, created_ns);
     lj_storage_put_options options = {.if_absent = true, .created_ns = created_ns};
     lj_code code = lj_storage_put(s->storage, key, &packed, &options, err);
     uint64_t bytes = lj_lz4_encoder_bytes_out(encoder);
@@ -286,13 +287,14 @@ static void own_strays(const lj_shipper *s, lj_saved_position *saved)
 }
 
 /*
- * A restore takes the generation with the newest object. Without a position file nothing is known of the objects that are there, and
- * who put them may have had a clock that is ahead of ours: where we set the times, ours have to be later.
+ * A restore takes the generation with the newest object. What an open finds may be newer than the position file says, if there is one:
+ * it was not written behind the last object, or another writer has put it. And its clock, or ours then, may have been ahead of ours
+ * now: where we set the times, ours have to be later.
  */
 static lj_code learn_newest_time(lj_shipper *s, lj_error *err)
 {
     pthread_mutex_lock(&s->db->mutex);
-    bool known = s->newest_object_ns != 0;
+    bool known = s->times_known;
     pthread_mutex_unlock(&s->db->mutex);
     if (known || (lj_storage_features(s->storage) & LJ_STORAGE_SET_TIME) == 0)
         return LJ_OK;
@@ -303,6 +305,7 @@ static lj_code learn_newest_time(lj_shipper *s, lj_error *err)
     lj_inventory_free(inventory);
     pthread_mutex_lock(&s->db->mutex);
     s->newest_object_ns = LJ_MAX(s->newest_object_ns, newest_ns);
+    s->times_known = true;
     pthread_mutex_unlock(&s->db->mutex);
     return LJ_OK;
 }

@@ -132,6 +132,7 @@ static lj_code put_segment(lj_shipper *s, const char *key, lj_segment *segment, 
     LJ_TRY(raw.rewind(raw.ctx, err));
     LJ_TRY(lj_lz4_encoder_new(&raw, &encoder, &packed, err));
     put_label(s, segment, encoder);
+    lj_ship_note_time(s, created_ns);
     lj_storage_put_options options = {.if_absent = true, .created_ns = created_ns};
     lj_code code = s->pending != 0 ? put_pending(s, key, &packed, &options, err)
                                    : lj_storage_put(s->storage, key, &packed, &options, err);

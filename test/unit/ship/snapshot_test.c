@@ -252,7 +252,7 @@ static void without_a_listing_none_is_taken(void **state)
     assert_true(err.retryable);
     assert_null(strstr(ship_kit_log(&kit), "PUT"));
     assert_false(kit.db->chain.active);
-    kit.s->newest_object_ns = 1000; /* of the position file: then it is not asked for */
+    kit.s->times_known = true; /* of a listing before: then it is not asked for again */
     assert_ok(lj_snapshot_first(kit.s, &err), &err);
     ship_kit_end(&kit);
 }
@@ -287,10 +287,60 @@ static void an_open_goes_by_the_times_that_are_there(void **state)
     kit.db->options.sync_interval_ns = 0;
     int64_t ahead_ns = lj_clock_wall_ns() + HOUR_NS;
     put_pages(&kit, "generations/" KIT_GEN "/snapshots/00000004.snapshot.lz4", 0, ahead_ns);
+    kit.s->saved.snapshot_at.index = 3;
+    kit.s->saved.snapshot_at.offset = 5000;
     run(&kit);
     assert_true(kit.s->resumed);
     run(&kit);
     assert_true(kit.db->saved.last_object_ns >= ahead_ns);
+    assert_int_equal(kit.db->saved.snapshot_at.index, 4);
+    assert_int_equal(kit.db->saved.snapshot_at.offset, 0); /* that was of the one before */
+    ship_kit_end(&kit);
+}
+
+/* A new generation is due at an open, or because of another writer: the position file does not know all that is there. */
+static void what_is_there_is_newer_than_the_position_file(void **state)
+{
+    (void)state;
+    for (int open = 0; open < 2; open++) {
+        lj_error err = LJ_ERROR_INIT;
+        ship_kit kit;
+        begin_without_a_generation(&kit);
+        int64_t ahead_ns = lj_clock_wall_ns() + HOUR_NS;
+        put_pages(&kit, "generations/" KIT_GEN "/snapshots/00000004.snapshot.lz4", 0, ahead_ns);
+        kit.s->newest_object_ns = 1000;
+        if (!open) {
+            kit.s->times_known = true;
+            lj_ship_disown(kit.s, KIT_GEN);
+        }
+        assert_ok(lj_snapshot_first(kit.s, &err), &err);
+        assert_true(kit.s->fresh.saved.snapshot_ns > ahead_ns);
+        ship_kit_end(&kit);
+    }
+}
+
+/* The clock was set back behind a segment that has no answer: it may be there. */
+static void the_next_generation_is_behind_a_segment_without_an_answer(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    ship_kit kit;
+    ship_kit_begin(&kit);
+    ship_kit_replicating(&kit, 4);
+    kit.s->times_known = true;
+    kit_wal_commits(&kit.wal, 2, 3, 1);
+    int fd = open(kit.dir.wal_path, O_RDONLY | O_CLOEXEC);
+    int64_t ahead_ns = lj_clock_wall_ns() + HOUR_NS;
+    kit.put_then_fail = true;
+    ship_kit_fail_on(&kit, "PUT");
+    assert_int_equal(
+        lj_upload_segment(kit.s, fd, &kit.wal.header, kit_wal_end(&kit.wal), ahead_ns, &err),
+        LJ_UNAVAILABLE);
+    ship_kit_fail_on(&kit, "");
+    ship_kit_freeze_at(&kit, 0);
+    assert_ok(lj_snapshot_first(kit.s, &err), &err);
+    assert_true(kit.s->fresh.saved.snapshot_ns > ahead_ns);
+    close(fd);
     ship_kit_end(&kit);
 }
 
@@ -360,6 +410,28 @@ static void one_that_arrives_late_is_looked_for_again(void **state)
     ship_kit_end(&kit);
 }
 
+/* The clock was set back behind it: as long as it is there it must not be the newest. */
+static void the_next_one_is_newer(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    lj_storage_entry entry;
+    ship_kit kit;
+    begin_without_a_generation(&kit);
+    stray[0] = 0;
+    kit.before = note_key;
+    kit.put_then_fail = true;
+    kit.s->times_known = true;
+    kit.s->newest_object_ns = lj_clock_wall_ns() + HOUR_NS;
+    ship_kit_fail_on(&kit, "PUT");
+    assert_int_equal(lj_snapshot_first(kit.s, &err), LJ_UNAVAILABLE);
+    ship_kit_fail_on(&kit, "");
+    assert_ok(lj_storage_head(kit.files, stray, &entry, &err), &err);
+    assert_ok(lj_snapshot_first(kit.s, &err), &err);
+    assert_true(kit.s->fresh.saved.snapshot_ns > entry.created_ns);
+    ship_kit_end(&kit);
+}
+
 /* A request of ours was carried out and repeated below us. */
 static bool put_before;
 static void already_there(ship_kit *kit, const char *line)
@@ -415,8 +487,11 @@ int main(void)
         cmocka_unit_test(without_a_listing_none_is_taken),
         cmocka_unit_test(the_next_generation_is_behind_a_periodic_snapshot),
         cmocka_unit_test(an_open_goes_by_the_times_that_are_there),
+        cmocka_unit_test(what_is_there_is_newer_than_the_position_file),
+        cmocka_unit_test(the_next_generation_is_behind_a_segment_without_an_answer),
         cmocka_unit_test(the_timer_goes_on_when_the_clock_was_set_back),
         cmocka_unit_test(one_that_arrives_late_is_looked_for_again),
+        cmocka_unit_test(the_next_one_is_newer),
         cmocka_unit_test(the_first_one_may_find_itself),
         cmocka_unit_test(the_position_says_what_the_base_is),
     };
