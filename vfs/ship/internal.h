@@ -70,9 +70,11 @@ struct lj_shipper {
     int64_t sync_ns; /* monotonic: the position file is to be synced then; 0 = it is */
     bool resumed;    /* the replica was compared with `saved` */
     int64_t agreed_mono_ns, agreed_wall_ns; /* when the replica last was as `saved` says */
-    lj_new_generation begun; /* taken over; told to the database once the position file has it */
+    int64_t missing_since_ns; /* monotonic: it did not list what it had acknowledged; 0 = it did */
+    lj_new_generation begun;  /* taken over; told to the database once the position file has it */
     lj_walfile wal;
-    unsigned failures; /* in a row */
+    unsigned failures;    /* in a row */
+    lj_position last_put; /* the segment put last; "" generation: none by this process */
     lj_position
         unknown_at;      /* a segment that was sent without an answer ("" generation: none) ... */
     uint64_t unknown_to; /* ... and where it ends */

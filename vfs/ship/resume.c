@@ -6,6 +6,9 @@
  * (one LIST), and again before a put that follows a rest: a writer that took over long ago may have deleted, by its retention, the
  * very objects that our next put would have met.
  *
+ * And what was acknowledged must be there: a store may lose its last seconds, or be set back to an older state. Whatever is put
+ * behind such a hole cannot be restored before the next snapshot.
+ *
  * Layer: ship. Runs in the shipping task, but for lj_ship_disown and lj_resume_agree.
  */
 #include <inttypes.h>
@@ -14,10 +17,16 @@
 
 #include "vfs/base/clock.h"
 #include "vfs/capture/session.h"
+#include "vfs/codec/lz4.h"
+#include "vfs/replica/label.h"
 #include "vfs/ship/internal.h"
 
 /* Shorter than any retention that makes sense, and long enough for a busy database never to ask. */
 #define REST_NS (60 * LJ_NS_PER_S)
+/* A store may list what was put last a moment later. */
+#define SHOWN_AFTER_NS (2 * LJ_NS_PER_S)
+/* an object's label, in the skippable frame that it begins with */
+#define LABELLED_BYTES ((int64_t)(8 + LJ_LABEL_BYTES))
 
 static lj_code ahead(const lj_position *theirs, const lj_saved_position *saved, lj_error *err)
 {
@@ -38,13 +47,37 @@ static lj_code gone(const lj_saved_position *saved, lj_error *err)
                         saved->at.generation, ours);
 }
 
+/* Nobody else is in it: the generation stays ours. */
+static lj_code lost(const lj_saved_position *saved, lj_error *err)
+{
+    char ours[LJ_POSITION_TEXT_MAX];
+    lj_position_format(&saved->at, ours);
+    return lj_error_set(err, LJ_CONFLICT,
+                        "the replica has lost the end of what it had acknowledged of generation "
+                        "%s, the local database is at %s",
+                        saved->at.generation, ours);
+}
+
+/* Where what was acknowledged ends, and the next object goes: a segment, or the end mark of the index before. */
+static lj_position end_of_acknowledged(const lj_saved_position *saved)
+{
+    lj_position end = saved->at;
+    if (saved->mark_end != 0) {
+        end.index--;
+        end.offset = saved->mark_end;
+    }
+    return end;
+}
+
 /* What stands at our place or behind it. */
 typedef struct {
     const lj_saved_position *saved;
     lj_position last; /* highest of all; generation "" = none */
     bool
         at_next; /* a segment at our position: an acknowledgement we did not hear, or another writer's */
-    bool before; /* with an end mark to put: something stands in its place */
+    bool before;            /* with an end mark to put: something stands in its place */
+    const lj_position *own; /* an object of ours that has to be there; NULL: none is known */
+    bool own_there;
 } view;
 
 static void look_at(view *v, uint32_t index, uint64_t offset)
@@ -53,6 +86,8 @@ static void look_at(view *v, uint32_t index, uint64_t offset)
     lj_position at = saved->at;
     at.index = index;
     at.offset = offset;
+    if (v->own != NULL && lj_position_compare(&at, v->own) == 0)
+        v->own_there = true;
     if (v->last.generation[0] == 0 || lj_position_compare(&at, &v->last) > 0)
         v->last = at;
     if (lj_position_compare(&at, &saved->at) == 0)
@@ -203,6 +238,69 @@ static void note_newest_time(lj_shipper *s, const lj_generation_info *found)
     s->unsaved = true;
 }
 
+static lj_code ignore(void *ctx, const void *data, size_t len, lj_error *err)
+{
+    (void)ctx;
+    (void)data;
+    (void)len;
+    (void)err;
+    return LJ_OK;
+}
+
+/* Where a segment ends, as its label says; 0: it has none, or may not be read. */
+static lj_code end_of_segment(lj_shipper *s, const lj_segment_info *segment, uint64_t *ret_end,
+                              lj_error *err)
+{
+    char key[LJ_NAME_MAX];
+    lj_label label;
+    lj_lz4_decoder *decoder = NULL;
+    lj_sink nothing = {.write = ignore};
+    lj_sink sink;
+    size_t len = 0;
+    *ret_end = 0;
+    lj_inventory_segment_key(s->saved.at.generation, segment, key);
+    LJ_TRY(lj_lz4_decoder_new(&nothing, &decoder, &sink, err));
+    lj_code code = lj_storage_get(s->storage, key, 0, LABELLED_BYTES, &sink, err);
+    const uint8_t *bytes = lj_lz4_decoder_label(decoder, &len);
+    if (code == LJ_OK && lj_label_read(bytes, len, &label) && lj_label_fits(&label, key))
+        *ret_end = segment->offset + label.size_bytes;
+    lj_lz4_decoder_free(decoder);
+    bool cannot_tell = code == LJ_DENIED || code == LJ_CORRUPT || code == LJ_UNSUPPORTED;
+    return cannot_tell ? LJ_OK : code;
+}
+
+/* A generation is given up for it, so what is not listed has to be missing for longer than that takes. */
+static lj_code not_listed(lj_shipper *s, lj_error *err)
+{
+    int64_t now_ns = lj_clock_mono_ns();
+    if (s->missing_since_ns == 0)
+        s->missing_since_ns = now_ns;
+    if (now_ns - s->missing_since_ns >= SHOWN_AFTER_NS)
+        return lost(&s->saved, err);
+    lj_error_set(err, LJ_UNAVAILABLE,
+                 "the replica does not list the end of what it had acknowledged of generation %s",
+                 s->saved.at.generation);
+    return lj_error_retryable(err, true);
+}
+
+/* The last segment in front of our place reaches it. */
+static lj_code check_acknowledged(lj_shipper *s, const lj_generation_info *found, lj_error *err)
+{
+    const lj_position end = end_of_acknowledged(&s->saved);
+    const lj_segment_info *last = NULL;
+    uint64_t reached = 0;
+    if (end.offset == 0)
+        return LJ_OK;
+    for (size_t i = 0; i < found->segment_count; i++) {
+        if (found->segments[i].index == end.index && found->segments[i].offset < end.offset)
+            last = &found->segments[i];
+    }
+    if (last == NULL)
+        return not_listed(s, err);
+    LJ_TRY(end_of_segment(s, last, &reached, err));
+    return reached != 0 && reached < end.offset ? not_listed(s, err) : LJ_OK;
+}
+
 static lj_code check(lj_shipper *s, bool tail, lj_error *err)
 {
     lj_inventory *inventory = NULL;
@@ -217,9 +315,11 @@ static lj_code check(lj_shipper *s, bool tail, lj_error *err)
             note_newest_time(s, found);
         lj_resume_agreed(s);
     }
-    lj_inventory_free(inventory);
     if (code == LJ_CONFLICT)
         disown_now(s);
+    if (code == LJ_OK && tail)
+        code = check_acknowledged(s, found, err);
+    lj_inventory_free(inventory);
     return code;
 }
 
@@ -243,23 +343,39 @@ static lj_code take_entry(void *ctx, const lj_storage_entry *entry, lj_error *er
     return LJ_OK;
 }
 
-/* The segments from our place on, and whether the generation still has our newest snapshot. */
-static lj_code compare_end(lj_shipper *s, lj_error *err)
+/* The segment put last, if it is of the index that goes on or ends next: nobody but another writer may have deleted that. */
+static const lj_position *put_last(const lj_shipper *s)
+{
+    const lj_position end = end_of_acknowledged(&s->saved);
+    const lj_position *last = &s->last_put;
+    bool there = strcmp(last->generation, end.generation) == 0 && last->index == end.index;
+    return there ? last : NULL;
+}
+
+/* It was not listed. */
+static lj_code look_for(lj_shipper *s, const lj_position *own, lj_error *err)
+{
+    char key[LJ_NAME_MAX];
+    lj_storage_entry entry;
+    lj_name_wal(own, key);
+    lj_code code = lj_storage_head(s->storage, key, &entry, err);
+    return code == LJ_NOTFOUND ? lost(&s->saved, err) : code;
+}
+
+/* The segments from our last one or our place on, and whether the generation still has our newest snapshot. */
+static lj_code compare_end(lj_shipper *s, view *v, lj_error *err)
 {
     const lj_saved_position *saved = &s->saved;
     char prefix[LJ_NAME_MAX + 8];
     char key[LJ_NAME_MAX];
-    lj_position from = saved->at;
-    if (saved->mark_end != 0) {
-        from.index--;
-        from.offset = saved->mark_end - 1; /* behind this name: the mark itself too */
-    }
+    v->own = put_last(s);
+    const lj_position from = v->own != NULL ? *v->own : end_of_acknowledged(saved);
     lj_name_generation_prefix(saved->at.generation, key);
     snprintf(prefix, sizeof(prefix), "%swal/", key);
     lj_name_wal(&from, key);
-    view v = {.saved = saved};
-    LJ_TRY(lj_storage_list(s->storage, prefix, key, take_entry, &v, err));
-    LJ_TRY(judge(&v, err));
+    *strchr(key, '.') = 0; /* behind this: the object itself, too */
+    LJ_TRY(lj_storage_list(s->storage, prefix, key, take_entry, v, err));
+    LJ_TRY(judge(v, err));
     lj_storage_entry entry;
     lj_name_snapshot(saved->at.generation, saved->snapshot_at.index, key);
     lj_code code = lj_storage_head(s->storage, key, &entry, err);
@@ -280,10 +396,13 @@ lj_code lj_resume_after_rest(lj_shipper *s, lj_error *err)
     int64_t wall_ns = lj_clock_wall_ns() - s->agreed_wall_ns;
     if (lj_clock_mono_ns() - s->agreed_mono_ns < rest_ns(s) && wall_ns >= 0 && wall_ns < rest_ns(s))
         return LJ_OK;
-    lj_code code = compare_end(s, err);
-    if (code == LJ_OK)
-        lj_resume_agreed(s);
+    view v = {.saved = &s->saved};
+    lj_code code = compare_end(s, &v, err);
     if (code == LJ_CONFLICT)
         disown_now(s);
+    if (code == LJ_OK && v.own != NULL && !v.own_there)
+        code = look_for(s, v.own, err);
+    if (code == LJ_OK)
+        lj_resume_agreed(s);
     return code;
 }

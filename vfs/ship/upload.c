@@ -149,6 +149,7 @@ static lj_code put_segment(lj_shipper *s, const char *key, lj_segment *segment, 
 static void move_position(lj_shipper *s, const lj_wal_chain *chain, uint64_t to, int64_t created_ns)
 {
     lj_saved_position *saved = &s->saved;
+    s->last_put = saved->at;
     saved->at.offset = to;
     saved->salt = chain->header.salt;
     saved->sum = chain->sum;

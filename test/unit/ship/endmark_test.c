@@ -284,6 +284,112 @@ static void an_answer_that_was_not_heard_after_a_rest(void **state)
     end(&f);
 }
 
+/* ------------------------------------------------------------------ what the store has lost */
+
+static void lose(fixture *f, const char *key)
+{
+    lj_error err = LJ_ERROR_INIT;
+    assert_true(ship_kit_has(&f->kit, key));
+    assert_ok(lj_storage_delete_many(f->kit.files, &key, 1, NULL, NULL, &err), &err);
+    (void)ship_kit_log(&f->kit);
+}
+
+/* Nobody else is in the generation: it stays ours, and retention will delete it. */
+static void expect_lost(fixture *f, lj_code code, const lj_error *err)
+{
+    assert_int_equal(code, LJ_CONFLICT);
+    assert_non_null(strstr(err->message, "the replica has lost the end"));
+    assert_null(strstr(ship_kit_log(&f->kit), "PUT"));
+    assert_non_null(lj_saved_position_owned(&f->kit.s->saved, KIT_GEN));
+}
+
+/* A store that lost its last seconds was away for a while: nothing is put behind the hole, neither a mark nor a segment. */
+static void lost_while_we_rested(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    begin(&f);
+    rest(&f);
+    lose(&f, WAL("00000004", "00000000"));
+    expect_lost(&f, upload(&f, &err), &err);
+    end(&f);
+
+    begin(&f);
+    assert_ok(upload(&f, &err), &err);
+    rest(&f);
+    assert_ok(lj_resume_after_rest(f.kit.s, &err), &err);
+    rest(&f);
+    lose(&f, NEXT);
+    kit_wal_commits(&f.kit.wal, 1, 3, 9);
+    lj_code code = lj_upload_segment(f.kit.s, f.fd, &f.kit.wal.header, off(4), 0, &err);
+    expect_lost(&f, code, &err);
+    end(&f);
+}
+
+/* Three segments of index 5 are there; it ends behind five frames. */
+static void begin_three_segments(fixture *f)
+{
+    lj_error err = LJ_ERROR_INIT;
+    begin(f);
+    assert_ok(upload(f, &err), &err);
+    for (uint64_t frames = 4; frames <= 5; frames++) {
+        kit_wal_commits(&f->kit.wal, 1, 3, 9);
+        assert_ok(lj_upload_segment(f->kit.s, f->fd, &f->kit.wal.header, off(frames), 0, &err),
+                  &err);
+    }
+    (void)ship_kit_log(&f->kit);
+}
+
+#define SECOND WAL("00000005", "00000c68") /* behind three frames */
+#define THIRD  WAL("00000005", "00001080")
+
+/* Of a moment ago: some stores list what was put last a little later. */
+static void expect_not_listed_yet(fixture *f)
+{
+    lj_error err = LJ_ERROR_INIT;
+    assert_int_equal(lj_resume_open(f->kit.s, &err), LJ_UNAVAILABLE);
+    assert_true(err.retryable);
+    f->kit.s->missing_since_ns -= 3600 * LJ_NS_PER_S;
+}
+
+static void lost_before_an_open(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    begin_three_segments(&f);
+    assert_ok(lj_resume_open(f.kit.s, &err), &err);
+    lose(&f, THIRD);
+    expect_not_listed_yet(&f);
+    expect_lost(&f, lj_resume_open(f.kit.s, &err), &err);
+    lose(&f, SECOND);
+    lose(&f, NEXT);
+    expect_lost(&f, lj_resume_open(f.kit.s, &err), &err);
+    end(&f);
+
+    begin(&f); /* at the begin of an index, and the end of the one before it is gone */
+    assert_ok(lj_resume_open(f.kit.s, &err), &err);
+    lose(&f, WAL("00000004", "00000000"));
+    expect_not_listed_yet(&f);
+    expect_lost(&f, lj_resume_open(f.kit.s, &err), &err);
+    end(&f);
+}
+
+/* Other programs' segments do not say how long they are. */
+static void what_does_not_say_is_not_lost(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    fixture f;
+    begin_three_segments(&f);
+    lose(&f, THIRD);
+    lose(&f, SECOND);
+    ship_kit_put(&f.kit, SECOND, "x", 1, 0);
+    assert_ok(lj_resume_open(f.kit.s, &err), &err);
+    end(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -300,6 +406,9 @@ int main(void)
         cmocka_unit_test(a_generation_that_was_deleted_while_we_rested),
         cmocka_unit_test(when_the_replica_is_asked_again),
         cmocka_unit_test(an_answer_that_was_not_heard_after_a_rest),
+        cmocka_unit_test(lost_while_we_rested),
+        cmocka_unit_test(lost_before_an_open),
+        cmocka_unit_test(what_does_not_say_is_not_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
