@@ -112,7 +112,6 @@ static void establish(lj_shipper *s)
     lj_db_enter(db);
     db->established = true;
     db->state = db->moved ? LJ_DB_STOPPED : LJ_DB_REPLICATING;
-    db->snapshot_done = db->snapshot_requests;
     s->rollover_wanted = false; /* that was of the generation before */
     lj_db_leave(db);
     lj_db_shipped(db, &fresh->saved.at, fresh->life, fresh->frames);

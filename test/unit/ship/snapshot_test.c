@@ -7,6 +7,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/str.h"
+#include "vfs/capture/session.h"
 #include "vfs/restore/restore.h"
 
 #define LONG_NS (20 * LJ_NS_PER_S)
@@ -457,6 +458,51 @@ static void the_first_one_may_find_itself(void **state)
     ship_kit_end(&kit);
 }
 
+/* ------------------------------------------------------------------ asked for */
+
+static bool asked;
+static void commit_and_ask(ship_kit *kit, const char *line)
+{
+    if (asked || strstr(line, "/snapshots/") == NULL)
+        return;
+    asked = true;
+    kit_wal_commits(&kit->wal, 2, 3, 1);
+    kit_wal_publish(&kit->wal, kit->db, 3);
+    ship_kit_freeze_at(kit, 2);
+    lj_db_enter(kit->db);
+    kit->db->snapshot_requests++;
+    lj_db_leave(kit->db);
+}
+
+static bool is_answered(ship_kit *kit)
+{
+    pthread_mutex_lock(&kit->db->mutex);
+    bool answered = !lj_db_snapshot_asked_locked(kit->db);
+    pthread_mutex_unlock(&kit->db->mutex);
+    return answered;
+}
+
+/* Somebody commits and asks for a snapshot while a generation's first one is on its way, which has not got that commit. */
+static void asked_for_behind_the_freeze_of_the_first_one(void **state)
+{
+    (void)state;
+    ship_kit kit;
+    ship_kit_begin_live(&kit, LJ_NS_PER_MS);
+    asked = false;
+    kit.before = commit_and_ask;
+    ship_kit_freeze_at(&kit, 0);
+    lj_db_ready(kit.db, NULL, NULL);
+    int64_t end_ns = lj_clock_mono_ns() + LONG_NS;
+    while (!(asked && is_answered(&kit)) && lj_clock_mono_ns() < end_ns)
+        lj_clock_sleep_ns(LJ_NS_PER_MS);
+    assert_true(asked && is_answered(&kit));
+    pthread_mutex_lock(&kit.db->mutex);
+    uint64_t taken = kit.db->snapshots;
+    pthread_mutex_unlock(&kit.db->mutex);
+    assert_int_equal(taken, 2);
+    ship_kit_end(&kit);
+}
+
 /* What the snapshot has of the WAL can be told from what somebody may write in its place. */
 static void the_position_says_what_the_base_is(void **state)
 {
@@ -493,6 +539,7 @@ int main(void)
         cmocka_unit_test(one_that_arrives_late_is_looked_for_again),
         cmocka_unit_test(the_next_one_is_newer),
         cmocka_unit_test(the_first_one_may_find_itself),
+        cmocka_unit_test(asked_for_behind_the_freeze_of_the_first_one),
         cmocka_unit_test(the_position_says_what_the_base_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
