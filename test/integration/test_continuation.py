@@ -7,13 +7,14 @@ restorable, what the database has now is restorable too, and log and status name
 
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 
-from shard import Shard, foreign, foreign_link, python
+from shard import Shard, foreign, foreign_link, python, wait_caught_up
 
 from ljtest import chain, cli, harness, shim, wal
 from ljtest.harness import LONG, check, check_equal, test
@@ -391,6 +392,31 @@ def a_plain_process_beside_us(t):
             con.close()
             check_equal(shard.check_restores("closed", one_generation=goes_on), n, "last link")
             check(shard.restore_now("the old generation", generation=old) >= before, "the old generation lost something")
+
+
+@test(*NEEDS)
+def out_of_descriptors_under_exclusive_locking(t):
+    """There is one for SQLite's WAL and none for us, just when all that is known of the WAL has to come from its bytes."""
+    shard = Shard(t)
+    n = killed_life(shard)
+    con = shim.connect(shard.path, shard.base)
+    con.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+    wait_caught_up(con)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, limits[1]))
+    try:
+        check_equal(chain.last(con), n, "last link")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    n = shard.write(con, 3)
+    shim.sync(con)
+    check_equal(shard.restore_now("while it is open"), n, "last link in the replica")
+    con.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+    n = shard.write(con, 3)
+    con.close()
+    check_equal(shard.check_restores("closed"), n, "last link")
 
 
 @test(*NEEDS, timeout=120)

@@ -8,6 +8,7 @@
  *
  * Layer: shim. Runs in application threads; see database.h for what may take how long.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "vfs/base/log.h"
@@ -126,28 +127,24 @@ void lj_event_end_exclusive(lj_file *file)
 
 /*
  * The committed end of the WAL from its bytes alone: what SQLite's recovery is going to find, found the same way. Only right
- * while nobody writes: at the first open (connections that come meanwhile wait in lj_db_ready), and in exclusive mode.
+ * while nobody writes: at the first open (connections that come meanwhile wait in lj_db_ready). false: it cannot be read now.
  */
-static bool scan_wal(lj_open *open, lj_wal_header *ret_header)
+static bool scan_first(void *ctx)
 {
+    lj_open *open = ctx;
     lj_error err = LJ_ERROR_INIT;
     LJ_CLEANUP(lj_walfile_close) lj_walfile own = LJ_WALFILE_INIT;
-    if (lj_walfile_refresh(&own, open->db->wal_path, &err) != LJ_OK)
+    lj_code code = lj_walfile_refresh(&own, open->db->wal_path, &err);
+    if (code == LJ_NOTFOUND || code == LJ_CORRUPT)
+        return true; /* there is no frame */
+    if (code != LJ_OK)
         return false;
     lj_wal_chain chain;
     lj_wal_verdict verdict = LJ_WAL_FRAME_OK;
     lj_wal_chain_start(&chain, &own.header);
     if (lj_walfile_walk(own.fd, &chain, UINT64_MAX, NULL, NULL, &verdict, &err) != LJ_OK)
         return false;
-    *ret_header = own.header;
     lj_db_publish(open->db, own.header.salt, chain.committed, own.header.page_size, chain.db_pages);
-    return true;
-}
-
-static bool scan_first(void *ctx)
-{
-    lj_wal_header header;
-    (void)scan_wal(ctx, &header);
     return true;
 }
 
@@ -176,20 +173,51 @@ void lj_event_look(lj_file *file)
     db->shim.look(db->shim.ctx);
 }
 
+static bool read_wal(lj_file *wal, void *out, size_t len, uint64_t off)
+{
+    return wal->lower->pMethods->xRead(wal->lower, out, (int)len, (sqlite3_int64)off) == SQLITE_OK;
+}
+
+/*
+ * The wal-index is in SQLite's own memory: all that is known of the WAL comes from its bytes. Read through the handle that is there,
+ * because what cannot be read now is not known until the WAL begins anew.
+ */
+static void scan_exclusive(lj_file *wal)
+{
+    lj_db *db = wal->open->db;
+    lj_error err = LJ_ERROR_INIT;
+    uint8_t raw[LJ_WAL_HEADER_BYTES];
+    lj_wal_header header;
+    if (!read_wal(wal, raw, sizeof(raw), 0) || lj_wal_header_parse(raw, &header, &err) != LJ_OK) {
+        lj_db_publish(db, (lj_wal_salt){0, 0}, 0, 0, 0);
+        return;
+    }
+    wal->wal_salt = header.salt;
+    wal->wal_page_size = header.page_size;
+    size_t frame_bytes = lj_wal_frame_bytes(header.page_size);
+    LJ_CLEANUP(lj_freep) uint8_t *bytes = malloc(frame_bytes);
+    if (bytes == NULL) {
+        lj_db_break(db, "there was no memory to read the WAL");
+        return;
+    }
+    lj_wal_chain chain;
+    lj_wal_frame frame;
+    lj_wal_chain_start(&chain, &header);
+    while (read_wal(wal, bytes, frame_bytes,
+                    lj_wal_frame_offset(header.page_size, chain.frames + 1)) &&
+           lj_wal_chain_next(&chain, bytes, &frame) == LJ_WAL_FRAME_OK)
+        ;
+    lj_db_publish(db, header.salt, chain.committed, header.page_size, chain.db_pages);
+}
+
 void lj_event_wal_opened(lj_file *wal)
 {
     lj_file *file = wal->partner;
-    lj_wal_header header;
     lj_db_outside_wal(file->open->db, false);
     lj_db_journal_mode(file->open->db, NULL);
     file->recovering = false; /* the lock was for the WAL, in exclusive mode */
-    if (file->lock_level < SQLITE_LOCK_EXCLUSIVE || file->index != NULL)
-        return;
-    /* the wal-index is in SQLite's own memory: all that is known of the WAL comes from its bytes */
-    if (scan_wal(file->open, &header)) {
-        wal->wal_salt = header.salt;
-        wal->wal_page_size = header.page_size;
-    }
+    if (file->lock_level >= SQLITE_LOCK_EXCLUSIVE && file->index == NULL)
+        scan_exclusive(wal);
 }
 
 static void note_header(lj_file *wal, const uint8_t *data)
