@@ -133,6 +133,32 @@ def foreign_link(path, count=1, leave_wal=False):
     check(status == 0, "plain writer: " + errors)
 
 
+class Plain:
+    """A program without the shim, in a process of its own, that does one statement after the other."""
+
+    CODE = ("import sqlite3, sys\n"
+            "con = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+            "for line in sys.stdin:\n"
+            "    con.execute(line).fetchall()\n"
+            "    print('done', flush=True)\n"
+            "con.close()\n")
+
+    def __init__(self, t, path):
+        self.process = subprocess.Popen([sys.executable, "-c", self.CODE, path], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
+        t.cleanup(self.process.kill)
+
+    def run(self, *statements):
+        for statement in statements:
+            self.process.stdin.write(statement + "\n")
+            self.process.stdin.flush()
+            check_equal(self.process.stdout.readline(), "done\n", "plain: " + statement)
+
+    def close(self):
+        self.process.stdin.close()
+        check_equal(self.process.wait(), 0, "plain program")
+
+
 def error_text(error):
     """All that an application can learn about a failed call."""
     return "%s | %s" % (error, shim.last_error())

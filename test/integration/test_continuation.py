@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 
-from shard import Shard, foreign, foreign_link, python, wait_caught_up
+from shard import Plain, Shard, foreign, foreign_link, python, wait_caught_up
 
 from ljtest import chain, cli, harness, shim, wal
 from ljtest.harness import LONG, check, check_equal, test
@@ -417,6 +417,60 @@ def out_of_descriptors_under_exclusive_locking(t):
     n = shard.write(con, 3)
     con.close()
     check_equal(shard.check_restores("closed"), n, "last link")
+
+
+ELSEWHERE = ("INSERT INTO elsewhere VALUES(randomblob(9000))",)
+
+
+@test(*NEEDS, timeout=120)
+def a_plain_process_empties_the_wal(t):
+    """Behind commits that nobody here has seen, on pages that we do not touch; and the first frame of the next life is ours."""
+
+    def two_connections(shard):
+        """One that has worked, and one that has never read."""
+        con = shard.open(pragmas=("wal_autocheckpoint=0",))
+        shard.write(con, 5)
+        con.execute("CREATE TABLE elsewhere(x)")
+        shim.sync(con)
+        return con, shim.connect(shard.path, shard.base)
+
+    def truncates(shard, con, idle):
+        idle.close()
+        foreign(shard.path, *ELSEWHERE, "PRAGMA wal_checkpoint(TRUNCATE)")
+        return con
+
+    def restarts_and_rolls_back(shard, con, idle):
+        idle.close()
+        foreign(shard.path, "PRAGMA cache_size=5", *ELSEWHERE, "PRAGMA wal_checkpoint(RESTART)", "BEGIN",
+                "INSERT INTO elsewhere VALUES(randomblob(400000))", "ROLLBACK")
+        return con
+
+    def closes_last(shard, con, idle):
+        plain = Plain(t, shard.path)
+        plain.run("SELECT count(*) FROM elsewhere")
+        con.close()
+        plain.run(*ELSEWHERE)
+        plain.close()
+        check(not os.path.exists(shard.path + "-wal"), "the WAL is still there")
+        return idle
+
+    def closes_last_before_exclusive_locking(shard, con, idle):
+        con = closes_last(shard, con, idle)
+        con.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+        return con
+
+    for act in (truncates, restarts_and_rolls_back, closes_last, closes_last_before_exclusive_locking):
+        with t.part(act.__name__):
+            shard = Shard(t, act.__name__)
+            con = act(shard, *two_connections(shard))
+            old = shard.generation()
+            n = shard.write(con, 2)
+            shim.sync(con)
+            check_equal(shard.restore_now("after it " + act.__name__), n, "last link in the replica")
+            con.close()
+            check_equal(shard.check_restores("closed", one_generation=False), n, "last link")
+            check(shard.generation() != old, "the generation went on")
+            check_equal(shard.restore_now("the old generation", generation=old), n - 2, "last link of the old generation")
 
 
 @test(*NEEDS, timeout=120)

@@ -306,16 +306,38 @@ static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
         after->due_ns = 0;
 }
 
-bool lj_db_publish_seen(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *ret_end)
+/* The chain's life was not sealed, and the WAL does not begin with it any more. */
+static bool emptied_by_others_locked(const lj_db *db, const lj_wal_end *end)
+{
+    const lj_chain *chain = &db->chain;
+    return end->frames == 0 && chain->active && chain->has_life && !chain->sealed &&
+           !lj_wal_salt_eq(end->salt, chain->salt);
+}
+
+static void break_if_emptied_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
+{
+    if (!emptied_by_others_locked(db, end))
+        return;
+    break_locked(db, "a process without this VFS emptied the WAL");
+    after->broke = true;
+    after->due_ns = 0;
+    memcpy(after->reason, db->last_break, sizeof(after->reason));
+}
+
+static bool publish(lj_db *db, lj_db_look_fn look, void *ctx, bool settled, lj_wal_end *ret_end)
 {
     aftermath after = {.due_ns = -1};
     lj_wal_end end;
     pthread_mutex_lock(&db->mutex);
     bool seen = look(ctx, &end);
-    if (seen && concerns_chain_locked(db, &end)) {
+    bool empty = settled && seen && end.frames == 0 &&
+                 (lj_db_page_moved_locked(db) || emptied_by_others_locked(db, &end));
+    if (seen && (empty || concerns_chain_locked(db, &end))) {
         /* again, with the page's lock: what we saw may be older than what others have noted meanwhile */
         lj_db_enter_locked(db);
         seen = look(ctx, &end);
+        if (seen && settled)
+            break_if_emptied_locked(db, &end, &after);
         if (seen)
             publish_locked(db, &end, &after);
         lj_db_leave_locked(db);
@@ -332,6 +354,16 @@ bool lj_db_publish_seen(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *re
     if (seen && ret_end != NULL)
         *ret_end = end;
     return seen;
+}
+
+bool lj_db_publish_seen(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *ret_end)
+{
+    return publish(db, look, ctx, false, ret_end);
+}
+
+bool lj_db_publish_settled(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *ret_end)
+{
+    return publish(db, look, ctx, true, ret_end);
 }
 
 uint64_t lj_db_life_number(lj_db *db, lj_wal_salt salt)
@@ -352,7 +384,7 @@ void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_s
                    uint32_t db_pages)
 {
     lj_wal_end end = {.salt = salt, .frames = frames, .page_size = page_size, .db_pages = db_pages};
-    (void)lj_db_publish_seen(db, look_given, &end, NULL);
+    (void)lj_db_publish_settled(db, look_given, &end, NULL);
 }
 
 void lj_db_journal_mode(lj_db *db, const char *mode)

@@ -189,8 +189,8 @@ void lj_db_quiet(lj_db *db);
 /* ---- events, in application threads ---- */
 
 /*
- * The committed end of the WAL, as the wal-index (or, in exclusive mode, the frame headers) shows it. Cost when nothing
- * changed: one mutex and a compare; else about 100 ns and, if the shipper sleeps, one wake-up.
+ * The committed end of the WAL, as the frame headers show it to somebody who has the database for himself (lj_db_publish_settled).
+ * Cost when nothing changed: one mutex and a compare; else about 100 ns and, if the shipper sleeps, one wake-up.
  */
 void lj_db_publish(lj_db *db, lj_wal_salt salt, uint64_t frames, uint32_t page_size,
                    uint32_t db_pages);
@@ -202,6 +202,12 @@ typedef bool (*lj_db_look_fn)(void *ctx, lj_wal_end *ret_end);
  * earlier cannot publish later and take a commit back. *ret_end (if not NULL) is what was seen. false = nothing was.
  */
 bool lj_db_publish_seen(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *ret_end);
+/*
+ * The same in the name of somebody who keeps others from restarting the WAL meanwhile, by a lock of the wal-index or of the whole file.
+ * Who restarts it with this VFS seals its life before that shows. So where there is no frame any more and the life was not sealed,
+ * another program has emptied the WAL, perhaps of frames that nobody here has seen: the chain breaks.
+ */
+bool lj_db_publish_settled(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *ret_end);
 /* The number of the life with these salts; 0 when it is not the current one. */
 uint64_t lj_db_life_number(lj_db *db, lj_wal_salt salt);
 

@@ -16,12 +16,14 @@
 #include "vfs/shim/handle.h"
 #include "vfs/shim/walindex.h"
 
+#define NOTHING_SEEN UINT32_MAX
+
 /* false: the wal-index, or what it shows, is being written at this moment. */
 static bool publish_index(lj_file *file)
 {
     lj_wal_end end;
     lj_walindex_view view = {.open = file->open, .region = file->index};
-    if (!lj_db_publish_seen(file->open->db, lj_walindex_look, &view, &end))
+    if (!lj_db_publish_settled(file->open->db, lj_walindex_look, &view, &end))
         return false;
     file->seen_salt = end.salt;
     file->seen_frames = (uint32_t)end.frames;
@@ -39,6 +41,12 @@ static bool index_moved(const lj_file *file)
 void lj_event_publish(lj_file *file)
 {
     if (file->index != NULL && index_moved(file))
+        (void)publish_index(file);
+}
+
+void lj_event_publish_again(lj_file *file)
+{
+    if (file->index != NULL)
         (void)publish_index(file);
 }
 
@@ -216,6 +224,8 @@ void lj_event_wal_opened(lj_file *wal)
     lj_db_outside_wal(file->open->db, false);
     lj_db_journal_mode(file->open->db, NULL);
     file->recovering = false; /* the lock was for the WAL, in exclusive mode */
+    /* of this WAL; one that is recovered without a frame has salts of 0 */
+    file->seen_frames = NOTHING_SEEN;
     if (file->lock_level >= SQLITE_LOCK_EXCLUSIVE && file->index == NULL)
         scan_exclusive(wal);
 }
@@ -355,6 +365,14 @@ void lj_event_wal_emptying(lj_open *open, bool going)
     /* behind the seal: a snapshot that begins later knows from it that all is in the file, where no lock tells (exclusive mode) */
     lj_image_wal_restarts(&open->guard);
     lj_db_wal_emptied(open->db);
+}
+
+void lj_event_header_comes(lj_file *wal)
+{
+    /* with locks, the life before was sealed by whoever restarted the WAL. Without them that is done here */
+    if (wal->partner != NULL && wal->partner->lock_level < SQLITE_LOCK_EXCLUSIVE)
+        lj_event_publish_again(wal->partner);
+    lj_event_wal_emptying(wal->open, false);
 }
 
 /* ------------------------------------------------------------------ the database file */

@@ -80,8 +80,7 @@ static int file_write(sqlite3_file *f, const void *data, int len, sqlite3_int64 
     lj_event_wal_writing(file, off);
     lj_durable_before_write(file, off);
     if (off == 0)
-        lj_event_wal_emptying(file->open,
-                              false); /* a new header: the last line of the restart gate */
+        lj_event_header_comes(file);
     int rc = METHODS(f)->xWrite(LOWER(f), data, len, off);
     if (rc == SQLITE_OK) {
         lj_repair_note_write(file, data, len, off);
@@ -209,7 +208,7 @@ static int file_control(sqlite3_file *f, int op, void *arg)
         case SQLITE_FCNTL_PERSIST_WAL:
             /* the query at the end of the last connection's checkpoint: the WAL goes next */
             if (*(int *)arg < 0) {
-                lj_event_publish(
+                lj_event_publish_again(
                     file); /* another process may have committed since this handle read last */
                 lj_open_flush(file->open);
             }

@@ -276,7 +276,7 @@ static lj_code freeze_shared(lj_open *open, lj_freeze *ret_freeze, lj_error *err
         return busy(err, "every read mark is taken");
     open->reader_slot = slot;
     lj_walindex_view view = {.open = open, .region = region};
-    if (!lj_db_publish_seen(open->db, lj_walindex_look, &view, NULL))
+    if (!lj_db_publish_settled(open->db, lj_walindex_look, &view, NULL))
         return busy(err, "the wal-index is being written");
     *ret_freeze = (lj_freeze){.salt = index.salt,
                               .frames = index.frames,

@@ -219,6 +219,8 @@ void lj_autowal_pragma(lj_file *file, char **args);
 /* ---- events.c: what SQLite's calls mean for the capture ---- */
 void lj_event_read_lock(lj_file *file);
 void lj_event_publish(lj_file *file);
+/* The WAL is about to go: also when this handle has seen nothing new, since what it saw may have been looked at too early. */
+void lj_event_publish_again(lj_file *file);
 /* The attach, if no read brought it about: in exclusive mode. */
 void lj_event_ready(lj_file *file);
 void lj_event_exclusive_commit(lj_file *file);
@@ -254,6 +256,8 @@ void lj_event_locked(lj_file *file, int ofst, int n);
 void lj_event_unlocking(lj_file *file, int ofst);
 int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc);
 void lj_event_wal_emptying(lj_open *open, bool going);
+/* A WAL header is about to be written: the last line of the restart gate. */
+void lj_event_header_comes(lj_file *wal);
 
 /* ---- repair.c ---- */
 /* The write lock was taken. */

@@ -388,9 +388,42 @@ static void break_of_a_snapshot_alone(void **state)
     end(&f);
 }
 
+static bool look_at_end(void *ctx, lj_wal_end *ret_end)
+{
+    *ret_end = *(const lj_wal_end *)ctx;
+    return true;
+}
+
+/*
+ * The WAL is empty, and the life that the chain has was not sealed: another program emptied it. Who looks without a lock may see
+ * one of ours in the middle of a restart.
+ */
+static void emptied_by_another_program(void **state)
+{
+    (void)state;
+    for (int sealed = 0; sealed < 2; sealed++) {
+        fixture f;
+        begin(&f, 4, 4);
+        lj_wal_end end_of_wal = {.salt = kit_salt(2), .page_size = PAGE};
+        if (sealed)
+            lj_db_seal(f.db, false);
+        assert_true(lj_db_publish_seen(f.db, look_at_end, &end_of_wal, NULL));
+        assert_true(f.db->chain.active);
+        atomic_store(&kit_wakes, 0);
+        assert_true(lj_db_publish_settled(f.db, look_at_end, &end_of_wal, NULL));
+        assert_int_equal(f.db->chain.active, sealed);
+        assert_int_equal(f.db->broken, !sealed);
+        assert_int_equal(atomic_load(&kit_wakes), sealed ? 0 : 1);
+        if (!sealed)
+            assert_non_null(strstr(f.db->last_break, "emptied the WAL"));
+        end(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(emptied_by_another_program),
         cmocka_unit_test(decision_table),
         cmocka_unit_test(seal_of_what_is_safe),
         cmocka_unit_test(seal_spools_the_rest),
