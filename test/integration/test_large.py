@@ -12,7 +12,7 @@ import resource
 import sqlite3
 import subprocess
 
-from shard import Shard, foreign, must_fail, python, timed, wait_caught_up
+from shard import Plain, Shard, foreign, must_fail, python, timed, wait_caught_up
 
 from ljtest import chain, cli, fasts3, harness, pages, shim
 from ljtest.broken import FileInTheWay, Tmpfs
@@ -139,12 +139,17 @@ def a_foreign_checkpoint_ends_a_snapshot(t):
     for give_back in (by_a_checkpoint, by_a_lock_of_the_whole_file):
         with t.part(give_back.__name__):
             foreign_checkpoint(t, give_back)
+    with t.part("by a last close"):
+        foreign_checkpoint(t, by_a_checkpoint, last_close=True)
 
 
-def foreign_checkpoint(t, give_back):
+THIRD = "UPDATE bulk SET who = 'third' WHERE id < 500 OR id > 19500"
+
+
+def foreign_checkpoint(t, give_back, last_close=False):
     with fasts3.FastS3(delay_ms=1) as store:
         os.environ.update(store.env)
-        shard = Shard(t, give_back.__name__, base=store.url("bucket", "foreign"))
+        shard = Shard(t, "close" if last_close else give_back.__name__, base=store.url("bucket", "foreign"))
         con = shard.open(sync_interval="100ms", pragmas=("wal_autocheckpoint=0",))
         con.execute("CREATE TABLE bulk(id INTEGER PRIMARY KEY, who TEXT, body BLOB)")
         con.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) "
@@ -162,7 +167,17 @@ def foreign_checkpoint(t, give_back):
         wait_for(lambda: store.stats()["requests"]["create_upload"] > uploads, "the snapshot's upload", 60)
         con.execute("UPDATE bulk SET who = 'second' WHERE id = 7")
         give_back(shard, con)  # the read mark goes
-        foreign(shard.path, "UPDATE bulk SET who = 'third' WHERE id < 500 OR id > 19500", "PRAGMA wal_checkpoint(PASSIVE)")
+        if last_close:
+            plain = Plain(t, shard.path)
+            plain.run("SELECT count(*) FROM bulk")
+            idle = shim.connect(shard.path, shard.base)
+            con.close()
+            con = idle  # has no lock, so the other program's close is the last one
+            plain.run(THIRD)
+            plain.close()
+            check(not os.path.exists(shard.path + "-wal"), "the WAL is still there")
+        else:
+            foreign(shard.path, THIRD, "PRAGMA wal_checkpoint(PASSIVE)")
         check_equal(shim.status(con)["snapshots"], snapshots, "snapshots: this one was over before the other process wrote")
         store.control(delay_ms=1)
         wait_for(lambda: shim.status(con)["snapshots"] > snapshots, lambda: "snapshot: %s" % shim.status(con), 120)

@@ -9,7 +9,7 @@ import time
 from held import Hold
 from inotify import Watch
 from peer import Peer
-from shard import Shard, foreign_link, quiet, wait_caught_up
+from shard import Plain, Shard, foreign_link, quiet, wait_caught_up
 
 from ljtest import broken, chain, cli, harness, lz4frame, pages, shim
 from ljtest.harness import LONG, Failure, check, check_equal, test, wait_for
@@ -402,6 +402,38 @@ def a_first_snapshot_under_exclusive_locking_when_the_wal_is_empty(t):
             con.close()
             check_equal(shard.check_restores("closed"), n, "last link")
             check_equal(shard.replica.counts()[:2], (1, 1), "generations and snapshots")
+
+
+@test(*NEEDS)
+def none_of_what_another_program_has_for_itself(t):
+    """Its commits and checkpoints are not seen here: a snapshot would have pages from before and from behind them."""
+    shard = Shard(t)
+    plain = Plain(t, shard.path)
+    plain.run("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "PRAGMA wal_autocheckpoint=0",
+              "CREATE TABLE a(v)", "CREATE TABLE b(v)", "INSERT INTO a VALUES(0)", "INSERT INTO b VALUES(0)",
+              "PRAGMA wal_checkpoint(TRUNCATE)", "UPDATE b SET v = 1")
+    way = broken.FileInTheWay(shard.base)
+    way.fail()
+    con = shim.connect(shard.path, shard.base)
+    wait_for(lambda: shim.status(con)["last_error"], "an error of the replica")
+    plain.run("BEGIN", "UPDATE a SET v = 2", "UPDATE b SET v = 2", "COMMIT", "PRAGMA wal_checkpoint(PASSIVE)")
+    way.heal()
+
+    def restored():
+        shard.replica.restore(t.path("now.db"))
+        look = shim.plain(t.path("now.db"))
+        values = look.execute("SELECT a.v, b.v FROM a, b").fetchone()
+        look.close()
+        return values
+
+    wait_for(lambda: shim.status(con)["snapshots"] or "exclusively" in shim.status(con)["last_error"],
+             lambda: "an attempt at a snapshot: %s" % shim.status(con))
+    check(not shim.status(con)["snapshots"], lambda: "a snapshot was taken, of %s" % (restored(),))
+    plain.close()
+    check_equal(con.execute("SELECT a.v, b.v FROM a, b").fetchone(), (2, 2), "the database")
+    shim.sync(con)
+    check_equal(restored(), (2, 2), "the replica")
+    con.close()
 
 
 @test(*NEEDS)

@@ -531,6 +531,17 @@ void lj_image_yield(lj_image_guard *guard)
     }
 }
 
+void lj_image_unlocked(lj_image_guard *guard)
+{
+    if (!atomic_load(&guard->active))
+        return;
+    pthread_mutex_lock(&guard->mutex);
+    lj_image *image = guard->image;
+    if (image != NULL && image->freeze.db_pages != 0 && !image->freeze.held && !image->has_known)
+        lose(image);
+    pthread_mutex_unlock(&guard->mutex);
+}
+
 void lj_image_wal_restarts(lj_image_guard *guard)
 {
     if (!atomic_load(&guard->active))

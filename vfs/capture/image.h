@@ -146,6 +146,11 @@ void lj_image_enter(lj_image_guard *guard, const lj_image_place *now, bool resta
 void lj_image_leave(lj_image_guard *guard, const lj_image_place *now, bool restart);
 /* Another process wants the mark gone: the image is given up. Does not wait; at the latest when the chunk being read is there. */
 void lj_image_yield(lj_image_guard *guard);
+/*
+ * A connection of this process gives its exclusive lock of the database file back. An image that relied on it, having no mark and no
+ * place to compare with, is given up: others may write from here on.
+ */
+void lj_image_unlocked(lj_image_guard *guard);
 /* The WAL is about to be restarted, truncated or deleted. */
 void lj_image_wal_restarts(lj_image_guard *guard);
 

@@ -126,9 +126,11 @@ void lj_event_exclusive_commit(lj_file *file)
  */
 void lj_event_end_exclusive(lj_file *file)
 {
-    if (file->lock_level == SQLITE_LOCK_EXCLUSIVE && file->partner != NULL &&
-        lj_open_alive(file->open))
+    if (file->lock_level != SQLITE_LOCK_EXCLUSIVE || !lj_open_alive(file->open))
+        return;
+    if (file->partner != NULL)
         lj_repair_forget(file->partner);
+    lj_image_unlocked(&file->open->guard);
 }
 
 /* ------------------------------------------------------------------ the WAL file */

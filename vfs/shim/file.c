@@ -49,6 +49,8 @@ static int file_close(sqlite3_file *f)
     if (file->partner != NULL)
         file->partner->partner = NULL;
     int rc = SQLITE_OK;
+    if (!file->is_wal)
+        lj_event_end_exclusive(file); /* SQLite unlocks before it closes, as a rule */
     if (!file->is_wal && lj_view_unlocking(file))
         lj_readguard_close(open);
     if (open != NULL && !file->is_wal)

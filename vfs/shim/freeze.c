@@ -5,8 +5,9 @@
  * process's POSIX locks when ours is closed (an open()/close() of our own would drop them).
  *
  * The read mark is taken the way SQLite's own readers take theirs: READ0 when everything is backfilled (no checkpoint can
- * write then), else a slot whose mark is M (a checkpoint stops at M, and nobody can restart the WAL). In exclusive
- * locking mode nobody else can lock; the caller then copies on checkpoint, and M is what was published last.
+ * write then), else a slot whose mark is M (a checkpoint stops at M, and nobody can restart the WAL). Under an exclusive lock of
+ * this process nobody else can lock; the caller then copies on checkpoint, and M is what was published last. Under one of another
+ * process, whose commits and checkpoints are not seen here, nothing is frozen.
  *
  * Layer: shim. Thread-safety: called by the image, under its guard mutex, except for read and size, which only the
  * image's reader calls.
@@ -152,7 +153,7 @@ static bool wal_emptied(const lj_open *open, const lj_wal_salt *salt)
            (code == LJ_OK && salt != NULL && !lj_wal_salt_eq(file.header.salt, *salt));
 }
 
-/* No lock to be had: the application holds the file exclusively, so only its own commits and checkpoints count. */
+/* No lock to be had: a connection of ours holds the file exclusively, so only its own commits and checkpoints count. */
 static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *err)
 {
     lj_db *db = open->db;
@@ -296,9 +297,12 @@ static lj_code freeze(void *ctx, lj_freeze *ret_freeze, lj_error *err)
     LJ_TRY(check_same_file(open, err));
     sqlite3_file *r = open->reader;
     /* without shared memory there is a WAL only under exclusive locking */
-    if (r->pMethods->iVersion < 2 || r->pMethods->xShmMap == NULL ||
-        r->pMethods->xLock(r, SQLITE_LOCK_SHARED) != SQLITE_OK)
+    if (r->pMethods->iVersion < 2 || r->pMethods->xShmMap == NULL)
         return freeze_exclusive(open, ret_freeze, err);
+    if (r->pMethods->xLock(r, SQLITE_LOCK_SHARED) != SQLITE_OK)
+        return atomic_load(&open->exclusives) > 0
+                   ? freeze_exclusive(open, ret_freeze, err)
+                   : busy(err, "another process has locked it exclusively");
     open->reader_shared = true;
     lj_code code = freeze_shared(open, ret_freeze, err);
     if (code != LJ_OK)
@@ -361,24 +365,31 @@ static lj_code size_db(void *ctx, uint64_t *ret_bytes, lj_error *err)
     return LJ_OK;
 }
 
-/* Through the reader, which holds no lock any more; where it cannot get one, no other process can have one either. */
+/*
+ * Through the reader, which holds no lock any more. Where a connection of this process keeps it from one, no other process can have
+ * one either. Another process that does, or did and took the wal-index away with its last close, wrote a checkpoint: that is no
+ * place where anybody of ours can have been.
+ */
 static bool place(void *ctx, lj_image_place *ret_place)
 {
     lj_open *open = ctx;
     sqlite3_file *r = open->reader;
-    if (open->reader_shared || r->pMethods->xLock(r, SQLITE_LOCK_SHARED) != SQLITE_OK)
-        return false;
     uint32_t frames;
     void volatile *region = NULL;
-    bool there = lj_view_map(open, r, 0, LJ_WALINDEX_REGION_BYTES, 0, &region) == SQLITE_OK &&
-                 region != NULL;
-    if (there) {
+    if (open->reader_shared)
+        return false;
+    *ret_place = (lj_image_place){.attempted = UINT32_MAX};
+    if (r->pMethods->xLock(r, SQLITE_LOCK_SHARED) != SQLITE_OK)
+        return atomic_load(&open->exclusives) == 0;
+    if (index_is_there(open) &&
+        lj_view_map(open, r, 0, LJ_WALINDEX_REGION_BYTES, 0, &region) == SQLITE_OK &&
+        region != NULL) {
         ret_place->attempted = lj_walindex_attempted(region);
         lj_walindex_peek(region, &ret_place->salt, &frames);
     }
     r->pMethods->xShmUnmap(r, 0);
     r->pMethods->xUnlock(r, SQLITE_LOCK_NONE);
-    return there;
+    return true;
 }
 
 lj_dbfile lj_freeze_dbfile(lj_open *open)

@@ -109,7 +109,8 @@ struct lj_open {
     lj_db *db;
     lj_shipper *shipper;
     lj_image_guard guard;
-    atomic_uint sharers; /* handles with a lock on the database file */
+    atomic_uint sharers;    /* handles with a lock on the database file ... */
+    atomic_uint exclusives; /* ... and of those the ones that keep everybody else out */
     /* WAL handles with a transaction that wrote frame headers without checksums, and such transactions that have ended (repair.c) */
     atomic_uint unsummed, repairs;
     pthread_mutex_t

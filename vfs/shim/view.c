@@ -45,14 +45,19 @@ void lj_view_remove(lj_file *file)
 
 void lj_view_locked(lj_file *file, int level)
 {
-    if (lj_open_alive(file->open) &&
-        (level > SQLITE_LOCK_NONE) != (file->lock_level > SQLITE_LOCK_NONE)) {
-        if (level > SQLITE_LOCK_NONE)
-            atomic_fetch_add(&file->open->sharers, 1);
-        else
-            atomic_fetch_sub(&file->open->sharers, 1);
-    }
+    lj_open *open = file->open;
+    int before = file->lock_level;
     file->lock_level = level;
+    if (!lj_open_alive(open))
+        return;
+    if (level > SQLITE_LOCK_NONE && before == SQLITE_LOCK_NONE)
+        atomic_fetch_add(&open->sharers, 1);
+    if (level == SQLITE_LOCK_NONE && before > SQLITE_LOCK_NONE)
+        atomic_fetch_sub(&open->sharers, 1);
+    if (level == SQLITE_LOCK_EXCLUSIVE && before < SQLITE_LOCK_EXCLUSIVE)
+        atomic_fetch_add(&open->exclusives, 1);
+    if (level < SQLITE_LOCK_EXCLUSIVE && before == SQLITE_LOCK_EXCLUSIVE)
+        atomic_fetch_sub(&open->exclusives, 1);
 }
 
 int lj_view_map(lj_open *open, sqlite3_file *lower, int region, int size, int extend,
@@ -68,6 +73,8 @@ bool lj_view_unlocking(lj_file *file)
 {
     if (!lj_open_alive(file->open) || file->lock_level == SQLITE_LOCK_NONE)
         return false;
+    if (file->lock_level == SQLITE_LOCK_EXCLUSIVE)
+        atomic_fetch_sub(&file->open->exclusives, 1);
     file->lock_level = SQLITE_LOCK_NONE;
     return atomic_fetch_sub(&file->open->sharers, 1) == 1;
 }

@@ -282,6 +282,28 @@ static void several_of_ours_at_once(void **state)
     }
 }
 
+/* It began under an exclusive lock of this process, so nobody else could write. When that lock goes, others can, and nothing would tell. */
+static void the_exclusive_lock_goes(void **state)
+{
+    (void)state;
+    enum { HELD, CONVERTED, ALONE, CASES };
+    for (int how = HELD; how < CASES; how++) {
+        lj_error err = LJ_ERROR_INIT;
+        fixture f;
+        begin(&f, how != ALONE);
+        f.place = (lj_image_place){.salt = {1, 2}, .attempted = 10};
+        lj_image_unlocked(&f.guard); /* no image: nothing happens */
+        lj_image *image = image_of(&f);
+        if (how == CONVERTED)
+            assert_true(lj_image_convert(&f.guard, &f.place));
+        lj_image_unlocked(&f.guard);
+        assert_int_equal(read_all(image, &err), how == ALONE ? LJ_BUSY : LJ_OK);
+        lj_image_unlocked(&f.guard); /* read whole: it is what it is */
+        lj_image_end(image);
+        end(&f);
+    }
+}
+
 /* Ten pages may be saved: with the eleventh the snapshot is lost, and nothing else. */
 static void saved_pages_have_a_limit(void **state)
 {
@@ -441,9 +463,13 @@ static void little_is_verified_frozen(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_checkpoint_around_the_reader), cmocka_unit_test(the_mark_is_given_back),
-        cmocka_unit_test(checkpoints_of_another_process), cmocka_unit_test(several_of_ours_at_once),
-        cmocka_unit_test(saved_pages_have_a_limit),       cmocka_unit_test(a_wal_is_verified_ahead),
+        cmocka_unit_test(a_checkpoint_around_the_reader),
+        cmocka_unit_test(the_mark_is_given_back),
+        cmocka_unit_test(checkpoints_of_another_process),
+        cmocka_unit_test(several_of_ours_at_once),
+        cmocka_unit_test(the_exclusive_lock_goes),
+        cmocka_unit_test(saved_pages_have_a_limit),
+        cmocka_unit_test(a_wal_is_verified_ahead),
         cmocka_unit_test(little_is_verified_frozen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
