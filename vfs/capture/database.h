@@ -232,6 +232,8 @@ void lj_db_hurry(lj_db *db);
  * power cut tore does not verify, and a new generation follows; the database itself was synced by the checkpoint).
  */
 void lj_db_seal(lj_db *db, bool going);
+/* It was sealed to be deleted, and was not: the spool may have it under another name. */
+void lj_db_wal_stays(lj_db *db);
 /* The WAL was sealed and is being restarted, truncated or deleted: remembers what the database file looks like. */
 void lj_db_wal_emptied(lj_db *db);
 /* A WAL header is about to be written: the life it begins, once something is committed in it, follows the sealed one. */

@@ -217,17 +217,31 @@ static lj_code spool_and_seal(lj_db *db, const unshipped_rest *rest, bool going,
     return code;
 }
 
+static void given_up(lj_db *db, const lj_error *err)
+{
+    lj_log_error(LJ_LOG_ERROR, db->path, err);
+    lj_db_break(db, "frames left the WAL before they were shipped: %.120s", err->message);
+}
+
+void lj_db_wal_stays(lj_db *db)
+{
+    lj_error err = LJ_ERROR_INIT;
+    if (lj_spool_copy_links(db->spool_dir, db->wal_path, &err) != LJ_OK)
+        given_up(db, &err);
+}
+
 void lj_db_seal(lj_db *db, bool going)
 {
     unshipped_rest rest;
     bool sealed = false;
     lj_db_pending_sealing(db);
+    if (!going)
+        lj_db_wal_stays(db); /* who was about to delete it may have been killed */
     /* again when the uploader of another process went over to the next index, or to the next generation, during the copy */
     while (!sealed && !seal_if_safe(db, going, &rest)) {
         lj_error err = LJ_ERROR_INIT;
         if (spool_and_seal(db, &rest, going, &sealed, &err) != LJ_OK) {
-            lj_log_error(LJ_LOG_ERROR, db->path, &err);
-            lj_db_break(db, "frames left the WAL before they were shipped: %.120s", err.message);
+            given_up(db, &err);
             return;
         }
     }

@@ -294,23 +294,42 @@ void lj_spool_remove_range(const char *dir, const lj_spool_entry *entry)
 typedef struct {
     const char *dir;
     struct stat wal;
+    int wal_fd; /* -1: the links go; else each becomes a copy of what it stands for */
+    lj_code code;
+    lj_error *err;
 } link_search;
 
 static void visit_link(void *ctx, const char *name, const lj_spool_entry *entry)
 {
-    const link_search *s = ctx;
+    link_search *s = ctx;
     struct stat st;
     LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s/%s", s->dir, name);
-    if (entry != NULL && path != NULL && stat(path, &st) == 0 && st.st_dev == s->wal.st_dev &&
-        st.st_ino == s->wal.st_ino)
+    if (entry == NULL || path == NULL || stat(path, &st) != 0 || st.st_dev != s->wal.st_dev ||
+        st.st_ino != s->wal.st_ino)
+        return;
+    if (s->wal_fd < 0)
         unlink(path);
+    else if (s->code == LJ_OK)
+        s->code = lj_spool_copy(s->dir, entry, s->wal_fd, s->err);
 }
 
 void lj_spool_drop_links(const char *dir, const char *wal_path)
 {
-    link_search s = {.dir = dir};
+    link_search s = {.dir = dir, .wal_fd = -1};
     if (stat(wal_path, &s.wal) == 0 && s.wal.st_nlink > 1)
         (void)!visit(dir, visit_link, &s, NULL);
+}
+
+lj_code lj_spool_copy_links(const char *dir, const char *wal_path, lj_error *err)
+{
+    LJ_CLEANUP(lj_closep) int fd = -1;
+    link_search s = {.dir = dir, .err = err};
+    if (stat(wal_path, &s.wal) != 0 || s.wal.st_nlink < 2)
+        return LJ_OK;
+    LJ_TRY(lj_io_open(wal_path, O_RDONLY, 0, &fd, err));
+    s.wal_fd = fd;
+    LJ_TRY(visit(dir, visit_link, &s, err));
+    return s.code;
 }
 
 uint64_t lj_spool_bytes(const char *dir, const char *generation)

@@ -53,6 +53,8 @@ void lj_spool_drop_from(const char *dir, const char *generation, uint32_t index)
  * in the WAL, and the next life will be written over it. Only while nobody is about to delete the WAL.
  */
 void lj_spool_drop_links(const char *dir, const char *wal_path);
+/* Makes copies of them instead: the WAL stays under its name, and is going to be written over. */
+LJ_WARN_UNUSED lj_code lj_spool_copy_links(const char *dir, const char *wal_path, lj_error *err);
 /* Removes copies that a process began and did not finish: those nobody has written to for a minute. */
 void lj_spool_sweep(const char *dir);
 void lj_spool_remove(const char *dir, const lj_spool_entry *entry);

@@ -217,6 +217,8 @@ static int vfs_delete(sqlite3_vfs *vfs, const char *name, int sync_dir)
     int rc = base->xDelete(base, name, sync_dir);
     if (rc == SQLITE_OK)
         lj_db_wal_emptied(open->db);
+    else
+        lj_db_wal_stays(open->db);
     lj_registry_release(open); /* the last only if a program deletes the file by itself */
     return rc;
 }

@@ -6,6 +6,7 @@
 
 #include "vfs/base/io.h"
 #include "vfs/capture/spool.h"
+#include "vfs/capture/walfile.h"
 
 #define PAGE 4096u
 #define GEN  "00000000000000aa"
@@ -420,10 +421,38 @@ static void emptied_by_another_program(void **state)
     }
 }
 
+/* The WAL was linked to be deleted, and stayed: what was spooled is not what is written over it. */
+static void a_wal_that_was_not_deleted(void **state)
+{
+    (void)state;
+    for (int killed = 0; killed < 2; killed++) {
+        fixture f;
+        lj_error err = LJ_ERROR_INIT;
+        begin(&f, 6, 2);
+        lj_wal_salt salt = f.wal.header.salt;
+        lj_db_seal(f.db, true);
+        if (!killed)
+            lj_db_wal_stays(f.db);
+        else
+            lj_db_seal(f.db, false); /* by whoever comes next */
+        kit_wal_begin(&f.wal, f.dir.wal_path, PAGE, 2);
+        kit_wal_commits(&f.wal, 6, 3, 9);
+        lj_spool_entry e = only_entry(&f);
+        LJ_CLEANUP(lj_closep) int fd = -1;
+        assert_ok(lj_spool_open(f.dir.spool_dir, &e, &fd, &err), &err);
+        lj_wal_frame frame;
+        assert_ok(lj_walfile_frame(fd, PAGE, 6, &frame, &err), &err);
+        assert_true(lj_wal_salt_eq(frame.salt, salt));
+        assert_true(f.db->chain.active);
+        end(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(emptied_by_another_program),
+        cmocka_unit_test(a_wal_that_was_not_deleted),
         cmocka_unit_test(decision_table),
         cmocka_unit_test(seal_of_what_is_safe),
         cmocka_unit_test(seal_spools_the_rest),
