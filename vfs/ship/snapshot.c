@@ -175,18 +175,23 @@ static lj_code activate(lj_shipper *s, lj_image **ret_image, lj_new_generation *
     lj_db_leave(db);
     /* what the file looked like when it was frozen is known only if it was not written around that time */
     lj_identity before = {.inode = 0};
-    lj_identity identity;
+    lj_identity after = {.inode = 0};
     bool has_identity = lj_db_identity(db, &before);
     lj_image *image = NULL;
     lj_code code = begin_image(s, &image, err);
-    has_identity =
-        has_identity && lj_db_identity(db, &identity) && lj_identity_eq(&before, &identity);
+    has_identity = has_identity && lj_db_identity(db, &after);
+    bool written = has_identity && !lj_identity_eq(&before, &after);
 
     lj_db_enter(db);
     db->freezing = false;
     frozen_place place = {.in_life = false};
     if (code == LJ_OK && !place_locked(db, lj_image_freeze(image), last, &place)) {
         code = lj_error_set(err, LJ_BUSY, "the WAL was restarted while it was being frozen");
+        lj_error_retryable(err, true);
+    }
+    if (code == LJ_OK && written && lj_image_freeze(image)->frames == 0) {
+        /* without a frame only the file tells whether somebody else comes before our first life */
+        code = lj_error_set(err, LJ_BUSY, "the database was written while it was being frozen");
         lj_error_retryable(err, true);
     }
     if (code == LJ_OK) {

@@ -89,6 +89,28 @@ static void of_an_empty_wal_it_belongs_to_one_life(void **state)
     ship_kit_end(&kit);
 }
 
+static void write_the_file(ship_kit *kit)
+{
+    kit->during_freeze = NULL;
+    kit_db_file(kit->dir.db_path, KIT_PAGE, 4, 9);
+}
+
+/* By another program, and then only the file could tell of a life that this one begins and ends before ours. */
+static void of_an_empty_wal_while_the_file_is_written(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    ship_kit kit;
+    begin_without_a_generation(&kit);
+    kit.during_freeze = write_the_file;
+    assert_int_equal(lj_snapshot_first(kit.s, &err), LJ_BUSY);
+    assert_true(err.retryable);
+    assert_false(kit.db->chain.active);
+    assert_ok(lj_snapshot_first(kit.s, &err), &err);
+    assert_true(kit.db->chain.active && kit.db->chain.emptied);
+    ship_kit_end(&kit);
+}
+
 /* ------------------------------------------------------------------ a generation follows another */
 
 static void copy_generation(ship_kit *kit, char out[LJ_GENERATION_MAX])
@@ -526,6 +548,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(of_an_empty_wal_it_belongs_to_one_life),
+        cmocka_unit_test(of_an_empty_wal_while_the_file_is_written),
         cmocka_unit_test(what_was_shipped_is_forgotten_with_its_generation),
         cmocka_unit_test(behind_a_rest_the_store_is_asked),
         cmocka_unit_test(behind_a_rest_the_store_is_asked_without_a_rollover),
