@@ -153,6 +153,24 @@ def what_is_made_is_what_sqlite_makes(t):
 
 
 @test(*NEEDS)
+def one_that_was_left_behind_is_made_anew(t):
+    """By a process that was killed: SQLite keeps three bytes of it. The first snapshot does not wait for the application's first read."""
+    shard = Shard(t)
+    done = subprocess.run([sys.executable, "-c", "import os, sqlite3, sys\n"
+                           "con = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+                           "for statement in ('journal_mode=WAL', 'user_version=7', 'wal_checkpoint(TRUNCATE)'):\n"
+                           "    con.execute('PRAGMA ' + statement).fetchall()\n"
+                           "os._exit(0)\n", shard.path])
+    check_equal(done.returncode, 0, "the process before")
+    check(os.path.getsize(shard.path + "-shm") > 0 and not os.path.getsize(shard.path + "-wal"), "it left something else")
+    con = shim.connect(shard.path, shard.base)
+    wait_caught_up(con)
+    check_equal(con.execute("PRAGMA user_version").fetchone()[0], 7, "the database")
+    con.close()
+    shard.check_restores("closed", snapshots=1)
+
+
+@test(*NEEDS)
 def none_is_made_beside_a_hot_journal(t):
     """A switch to WAL that was killed is rolled back by the application's first read: a snapshot before that would be half of it."""
     shard = Shard(t)

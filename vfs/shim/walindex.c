@@ -165,8 +165,10 @@ static void store_both(volatile void *region, const uint8_t raw[HEADER_BYTES])
 
 bool lj_walindex_blank(const volatile void *region)
 {
-    uint32_t any = 0;
-    for (size_t at = 0; at < 2 * HEADER_BYTES; at += 4)
+    uint32_t first = load(region, 0);
+    /* SQLite cuts a file that was left behind to three bytes, not to none, and these are of the header that was there */
+    uint32_t any = ((const uint8_t *)&first)[3];
+    for (size_t at = 4; at < 2 * HEADER_BYTES; at += 4)
         any |= load(region, at);
     return any == 0;
 }

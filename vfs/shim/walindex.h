@@ -62,7 +62,7 @@ uint32_t lj_walindex_mark(const volatile void *region, int reader);
  * what lj_walindex_read has read under these locks.
  */
 void lj_walindex_restart(volatile void *region, const lj_walindex *now, lj_wal_salt salt);
-/* Nobody has written a header into it since it was created: what was once made is never blank again. */
+/* Nobody has written a header into it since the first process came: what was once made is never blank again while one is there. */
 bool lj_walindex_blank(const volatile void *region);
 /*
  * What SQLite's recovery of a WAL without a byte leaves in a blank region. Caller holds RECOVER SHARED, which keeps everybody from a
