@@ -184,6 +184,26 @@ def a_standby_that_ends_with_its_commit(t):
 
 
 @test(*NEEDS, timeout=120)
+def the_last_commit_of_who_was_there_alone(t):
+    """The others are killed behind it, before the uploader looks, whose own connection has read nothing: the wal-index goes with them."""
+    shard = Shard(t)
+    started(shard)
+    leader = unread(shard)
+    for turn in range(3):
+        brief = Peer(shard)
+        n = brief.write(1)
+        brief.sync()
+        leader.halt()
+        n += 1
+        brief.ask("write_and_die")
+        brief.process.wait()
+        leader.signal(SIGCONT)
+        leader.sync()
+        check_equal(shard.restore_now("turn %d" % turn), n, "last link in the replica")
+    finish(shard, [leader, Peer(shard)], "in the end")
+
+
+@test(*NEEDS, timeout=120)
 def commits_are_seen_while_a_snapshot_is_read(t):
     """By an uploader whose own connection has read nothing: what a standby commits meanwhile is shipped at once."""
     shard = Shard(t)

@@ -137,13 +137,13 @@ void lj_event_end_exclusive(lj_file *file)
 
 /*
  * The committed end of the WAL from its bytes alone: what SQLite's recovery is going to find, found the same way. Only right
- * while nobody writes: at the first open (connections that come meanwhile wait in lj_db_ready). false: it cannot be read now.
+ * while nobody writes: at the first open (connections that come meanwhile wait in lj_db_ready), and see view.c.
  */
-static bool scan_first(void *ctx)
+bool lj_event_scan(const lj_open *open, lj_wal_end *ret_end)
 {
-    lj_open *open = ctx;
     lj_error err = LJ_ERROR_INIT;
     LJ_CLEANUP(lj_walfile_close) lj_walfile own = LJ_WALFILE_INIT;
+    *ret_end = (lj_wal_end){.frames = 0};
     lj_code code = lj_walfile_refresh(&own, open->db->wal_path, &err);
     if (code == LJ_NOTFOUND || code == LJ_CORRUPT)
         return true; /* there is no frame */
@@ -154,7 +154,23 @@ static bool scan_first(void *ctx)
     lj_wal_chain_start(&chain, &own.header);
     if (lj_walfile_walk(own.fd, &chain, UINT64_MAX, NULL, NULL, &verdict, &err) != LJ_OK)
         return false;
-    lj_db_publish(open->db, own.header.salt, chain.committed, own.header.page_size, chain.db_pages);
+    *ret_end = (lj_wal_end){.salt = own.header.salt,
+                            .frames = chain.committed,
+                            .page_size = own.header.page_size,
+                            .db_pages = chain.db_pages};
+    return true;
+}
+
+static bool scan_first(void *ctx)
+{
+    lj_open *open = ctx;
+    lj_wal_end end;
+    lj_view_noted wal;
+    lj_view_note(open, &wal);
+    if (!lj_event_scan(open, &end))
+        return false;
+    lj_db_publish(open->db, end.salt, end.frames, end.page_size, end.db_pages);
+    lj_view_looked(open, &wal);
     return true;
 }
 

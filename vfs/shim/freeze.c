@@ -315,17 +315,16 @@ static lj_code freeze(void *ctx, lj_freeze *ret_freeze, lj_error *err)
  * somebody's last close, and could not be had during one that waits for us to ship what it committed. So that close may delete what
  * is mapped here: nobody else in this process may map it meanwhile (lj_view_map), or there would be two for one WAL.
  */
-void lj_freeze_look(lj_open *open)
+bool lj_freeze_look(lj_open *open)
 {
-    /* a process of its own has it to itself: nobody else can have committed. Nor where there is no wal-index */
-    if (!lj_db_company(open->db) || !index_is_there(open))
-        return;
+    if (!index_is_there(open))
+        return false;
     sqlite3_file *r = calloc(1, (size_t)open->base->szOsFile);
     lj_walindex_view view = {.open = open};
     void volatile *region = NULL;
     int out = 0;
     if (r == NULL)
-        return;
+        return false;
     if (open->base->xOpen(open->base, open->base_name + 4, r,
                           SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE, &out) == SQLITE_OK &&
         r->pMethods->iVersion >= 2 && r->pMethods->xShmMap != NULL) {
@@ -339,6 +338,7 @@ void lj_freeze_look(lj_open *open)
     if (r->pMethods != NULL)
         r->pMethods->xClose(r);
     free(r);
+    return region != NULL;
 }
 
 static lj_code read_db(void *ctx, uint64_t off, void *out, size_t len, lj_error *err)

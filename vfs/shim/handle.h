@@ -116,6 +116,7 @@ struct lj_open {
     pthread_mutex_t
         view_mutex; /* rank 1: guards views; held while a thread of ours looks, so that no index is unmapped, or mapped, meanwhile */
     lj_file *views;
+    lj_identity scanned_wal; /* as it was when it was read from its bytes; under db->mutex */
     sqlite3_vfs *base;
     /* the snapshot's own view of the file (freeze.c); used under guard.mutex */
     char *base_name;      /* path framed in NULs, as the unix VFS wants it */
@@ -166,8 +167,11 @@ void lj_open_flush(lj_open *open);
 
 /* ---- freeze.c ---- */
 lj_dbfile lj_freeze_dbfile(lj_open *open);
-/* Publishes what the wal-index shows, through a handle of its own; for when no other has it mapped. Caller holds view_mutex. */
-void lj_freeze_look(lj_open *open);
+/*
+ * Publishes what the wal-index shows, through a handle of its own; for when no other has it mapped. Caller holds view_mutex. false:
+ * there is none that anybody has mapped.
+ */
+bool lj_freeze_look(lj_open *open);
 
 /* ---- view.c: the wal-index and the locks of a database, for threads of ours ---- */
 void lj_view_add(lj_file *file, const volatile void *index);
@@ -183,6 +187,13 @@ bool lj_view_unlocking(lj_file *file);
  */
 int lj_view_map(lj_open *open, sqlite3_file *lower, int region, int size, int extend,
                 void volatile **ret_map);
+/* The WAL file as it is before it is read from its bytes, and that it was read: not again before it changes. */
+typedef struct {
+    bool there;
+    lj_identity identity;
+} lj_view_noted;
+void lj_view_note(const lj_open *open, lj_view_noted *ret_wal);
+void lj_view_looked(lj_open *open, const lj_view_noted *wal);
 /* What the capture and the image ask of the shim (database.h, image.h). */
 void lj_view_connect(lj_open *open);
 
@@ -230,6 +241,8 @@ void lj_event_end_exclusive(lj_file *file);
 /* What anybody has committed until now is published: for a wait that is to be for all of it. */
 void lj_event_look(lj_file *file);
 void lj_event_wal_opened(lj_file *wal);
+/* The committed end of the WAL from its bytes; without a frame: 0. Only right while nobody writes. false: it cannot be read now. */
+bool lj_event_scan(const lj_open *open, lj_wal_end *ret_end);
 /* The first handle of a database was opened: finds what a crash left in the WAL, and decides how to go on. */
 void lj_event_first_open(lj_open *open, bool wal_mode);
 /*

@@ -2,10 +2,13 @@
  * view.c - what threads of ours may look at and do while the application's connections come and go.
  *
  * The wal-index is mapped by the handles of the application. A thread of ours reads it through any of them, under view_mutex, which
- * a handle takes before it unmaps. Where no handle has it mapped (it was opened, but never read), one is opened for the look.
+ * a handle takes before it unmaps. Where no handle has it mapped (it was opened, but never read), one is opened for the look; and where
+ * nobody in any process has it any more, the WAL is read from its bytes.
  *
  * Layer: shim. Thread-safety: every function.
  */
+#include "vfs/base/clock.h"
+#include "vfs/capture/seat.h"
 #include "vfs/shim/handle.h"
 #include "vfs/shim/walindex.h"
 
@@ -79,18 +82,88 @@ bool lj_view_unlocking(lj_file *file)
     return atomic_fetch_sub(&file->open->sharers, 1) == 1;
 }
 
+/* ------------------------------------------------------------------ looking */
+
+/* The clocks of files count in steps: of what was written so short a time ago the next write may not show. */
+#define SETTLED_NS LJ_NS_PER_S
+
+void lj_view_note(const lj_open *open, lj_view_noted *ret_wal)
+{
+    ret_wal->there = lj_identity_of(open->db->wal_path, &ret_wal->identity);
+}
+
+void lj_view_looked(lj_open *open, const lj_view_noted *wal)
+{
+    if (!wal->there || lj_clock_wall_ns() - wal->identity.mtime_ns < SETTLED_NS)
+        return;
+    pthread_mutex_lock(&open->db->mutex);
+    open->scanned_wal = wal->identity;
+    pthread_mutex_unlock(&open->db->mutex);
+}
+
+typedef struct {
+    lj_open *open;
+    uint64_t commits; /* of this process before it was read */
+    lj_wal_end end;
+} found;
+
+/* What was found in the bytes is committed: nobody was writing. A transaction that waits for the replica looks the same there. */
+static bool still_true(void *ctx, lj_wal_end *ret_end)
+{
+    const found *f = ctx;
+    const lj_db *db = f->open->db;
+    bool shorter = db->life.known && lj_wal_salt_eq(db->life.salt, f->end.salt) &&
+                   f->end.frames < db->life.frames;
+    if (f->end.frames == 0 || shorter || db->commits != f->commits ||
+        db->pending.state != LJ_PENDING_NONE || db->not_wal || !db->sharing ||
+        lj_seat_company(db->lock_fd) || __atomic_load_n(&f->open->indexes, __ATOMIC_ACQUIRE) > 0 ||
+        atomic_load(&f->open->exclusives) > 0)
+        return false;
+    *ret_end = f->end;
+    return true;
+}
+
+/* Written since it was read from its bytes. */
+static bool has_news(lj_open *open, const lj_view_noted *wal)
+{
+    pthread_mutex_lock(&open->db->mutex);
+    bool news = wal->there && !lj_identity_eq(&wal->identity, &open->scanned_wal);
+    pthread_mutex_unlock(&open->db->mutex);
+    return news && atomic_load(&open->db->ready);
+}
+
+/* Nobody has the wal-index, so it is gone. What those committed who had it last, and were killed, is in the WAL alone. */
+static void look_at_bytes(lj_open *open, const lj_view_noted *wal)
+{
+    found f = {.open = open};
+    pthread_mutex_lock(&open->db->mutex);
+    f.commits = open->db->commits;
+    pthread_mutex_unlock(&open->db->mutex);
+    if (!lj_event_scan(open, &f.end))
+        return;
+    (void)lj_db_publish_seen(open->db, still_true, &f, NULL);
+    lj_view_looked(open, wal);
+}
+
 static void look(void *ctx)
 {
     lj_open *open = ctx;
+    lj_view_noted wal;
+    bool news = false;
     pthread_mutex_lock(&open->view_mutex);
-    bool seen = open->views != NULL;
-    if (seen) {
+    if (open->views != NULL) {
         lj_walindex_view view = {.open = open, .region = open->views->index};
         (void)lj_db_publish_seen(open->db, lj_walindex_look, &view, NULL);
-    } else {
-        lj_freeze_look(open);
+    } else if (lj_db_company(open->db)) {
+        (void)lj_freeze_look(open);
+    } else if (atomic_load(&open->exclusives) == 0) {
+        /* who was killed since the last look does not take part any more, and programs without this VFS never do */
+        lj_view_note(open, &wal);
+        news = has_news(open, &wal) && !lj_freeze_look(open);
     }
     pthread_mutex_unlock(&open->view_mutex);
+    if (news)
+        look_at_bytes(open, &wal);
 }
 
 /* A lock of the whole file cannot work while a connection of ours has one, whatever the snapshot does. */
