@@ -7,6 +7,7 @@
  *   verify   more than a page was read of a -wal, as only our own verification does
  *   snapshot more than a page was read of a database, as only a snapshot does
  *   head     the header of a database was read
+ *   named    a database got its name, and there was none before (a restore)
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -117,4 +118,16 @@ ssize_t pread64(int fd, void *data, size_t size, off64_t at)
     ssize_t n = NEXT(ssize_t, pread64, int, void *, size_t, off64_t)(fd, data, size, at);
     was_read(fd, size);
     return n;
+}
+
+int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags)
+{
+    const char *folder = getenv("LJ_HOLD_DIR");
+    size_t len = strlen(to);
+    int rc = NEXT(int, renameat2, int, const char *, int, const char *,
+                  unsigned)(from_folder, from, to_folder, to, flags);
+    if (rc == 0 && wanted("named") && folder != NULL && strncmp(to, folder, strlen(folder)) == 0 &&
+        len > 3 && strcmp(to + len - 3, ".db") == 0)
+        hold();
+    return rc;
 }

@@ -3,9 +3,10 @@
 
 import os
 import subprocess
+import threading
 
 from held import Hold
-from shard import Shard, python
+from shard import Shard, foreign, python
 
 from ljtest import chain, harness, native, shim
 from ljtest.harness import check, check_equal, test
@@ -232,6 +233,52 @@ def a_child_forked_while_the_wal_is_looked_through(t):
     check_equal(shim.status(con)["state"], "replicating", "state")
     con.close()
     check_equal(shard.check_restores("closed", snapshots=1, killed=True), n, "last link")
+
+
+@test(*NEEDS, timeout=240)
+def a_restored_database_is_written_before_its_restore_ends(t):
+    """
+    Behind the change of names, who restores is held; another process opens the file, writes and closes it. The generation that was
+    restored has nothing of that, so it is not continued.
+    """
+    early = "CREATE TABLE early(a)", "INSERT INTO early VALUES(randomblob(40000))"  # pages that the late one has no reason to write
+    for name, plain in (("shard_0", False), ("shard_1", True)):
+        shard = Shard(t, folder=name, name=name)
+        con = shard.open()
+        shard.write(con, 3)
+        con.close()
+        for kept in os.listdir(shard.data):
+            if kept.startswith(name):
+                os.unlink(os.path.join(shard.data, kept))
+        hold = Hold(t.path(name), "named")
+        code = ("import random, sys, threading\n"
+                "from ljtest import chain, shim\n"
+                "path, base = sys.argv[1:]\n"
+                "def work():\n"
+                "    con = shim.connect(path, base)\n"
+                "    print(chain.commit_one(con, random.Random(1), 'late'))\n"
+                "    con.close()\n"
+                "shim.load()\n"
+                "thread = threading.Thread(target=work)\n"
+                "thread.start()\n"
+                "thread.join()\n")
+        seen = []
+        late_one = threading.Thread(target=lambda: seen.extend(run(code, hold.environment(), (shard.path, shard.base),
+                                                                   "the one that restores")))
+        late_one.start()
+        hold.wait("a restore that has named its file")
+        if plain:
+            foreign(shard.path, *early)
+        else:
+            run("import sys\n"
+                "from ljtest import shim\n"
+                "con = shim.connect(*sys.argv[1:3])\n"
+                "for statement in sys.argv[3:]: con.execute(statement)\n"
+                "con.close()\n", {}, (shard.path, shard.base, *early), "the one that is faster")
+        hold.let_go()
+        late_one.join()
+        n = shard.check_restores(name, one_generation=False)
+        check_equal([str(n)], seen, "last link")
 
 
 if __name__ == "__main__":

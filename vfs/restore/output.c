@@ -169,8 +169,13 @@ static lj_code rename_new(const lj_output *output, lj_error *err)
 }
 
 lj_code lj_output_publish(lj_output *output, lj_error *err)
+    struct stat st;
 {
     if (lj_io_fsync(output->db_fd, err) != LJ_OK)
+    if (fstat(output->db_fd, &st) != 0)
+        return lj_error_errno(err, errno, "cannot stat %s", output->temp);
+    output->inode = st.st_ino;
+    output->mtime_ns = (int64_t)st.st_mtim.tv_sec * LJ_NS_PER_S + st.st_mtim.tv_nsec;
         return lj_error_context(err, "%s", output->temp);
     lj_closep(&output->db_fd);
     LJ_TRY(still_free(output, err));

@@ -21,6 +21,9 @@ typedef struct {
     int dir_fd; /* holds the folder's lock (temp.h); -1: restore on open */
     bool remove_stale;
     bool overwrite_empty;
+    uint64_t
+        inode; /* of the database, from lj_output_publish on: as it was before it had its name */
+    int64_t mtime_ns;
 } lj_output;
 
 #define LJ_OUTPUT_INIT                                                                             \

@@ -65,6 +65,9 @@ typedef struct {
     uint64_t fetch_bytes; /* compressed size of the snapshot and the segments */
     uint64_t segments;
     int64_t time_ns; /* created_ns of the newest object used */
+    /* what stat() said of the file when it was complete and had no name yet; its size is db_bytes */
+    uint64_t inode;
+    int64_t mtime_ns;
 } lj_restore_result;
 
 /* Opaque; a chosen generation, snapshot and segment list. */

@@ -245,6 +245,16 @@ static lj_code verify_result(restore *r, uint64_t *ret_bytes, uint32_t *ret_page
     return LJ_OK;
 }
 
+/*
+ * Whether another index may follow. Behind a snapshot that another program took, and of whose index there is nothing yet, it may
+ * not: the end of the index before may be missing as well, and with ours behind it nobody would see that any more.
+ */
+static bool is_continuable(const restore *r)
+{
+    return r->choice->segment_count > 0 || r->choice->generation->segment_count == 0 ||
+           r->snapshot_label.name.kind != LJ_NAME_FOREIGN;
+}
+
 static lj_code carry_out(restore *r, const lj_restore_plan *plan, const char *path,
                          lj_restore_result *ret_result, lj_error *err)
 {
@@ -273,7 +283,9 @@ static lj_code carry_out(restore *r, const lj_restore_plan *plan, const char *pa
     LJ_TRY(lj_output_publish(&r->output, err));
     result.wal_bytes = state.wal_bytes;
     result.position.offset = state.offset;
-    result.at_end = result.at_end && !state.tail_ignored;
+    result.at_end = result.at_end && !state.tail_ignored && is_continuable(r);
+    result.inode = r->output.inode;
+    result.mtime_ns = r->output.mtime_ns;
     *ret_result = result;
     lj_progress_end(&r->progress);
     return LJ_OK;

@@ -93,6 +93,16 @@ static lj_code drop_spool(const char *path, const char *state_dir, const char *g
     return LJ_OK;
 }
 
+/*
+ * Whoever finds the file under its name does not wait for the restore lock: another process may have opened, written and closed it
+ * before we look at it. Its ctime says nothing, the change of names has moved it.
+ */
+static bool is_as_restored(const lj_restore_result *result, const lj_identity *now)
+{
+    return now->inode == result->inode && now->size_bytes == result->db_bytes &&
+           now->mtime_ns == result->mtime_ns;
+}
+
 static lj_code continue_generation(const char *path, const char *state_dir,
                                    const lj_restore_result *result, lj_error *err)
 {
@@ -100,6 +110,10 @@ static lj_code continue_generation(const char *path, const char *state_dir,
     if (position_path == NULL)
         return lj_error_nomem(err);
     lj_saved_position saved = {.at = result->position, .page_size = result->page_size};
+    saved.has_identity = lj_identity_of(path, &saved.identity);
+    if (!saved.has_identity || !is_as_restored(result, &saved.identity))
+        return lj_error_set(err, LJ_CONFLICT,
+                            "somebody else has written the database since it was restored");
     saved.at.offset = 0;
     if (result->has_wal) {
         saved.prev_end = result->position.offset;
@@ -107,7 +121,6 @@ static lj_code continue_generation(const char *path, const char *state_dir,
         saved.mark_end = result->position.offset;
     }
     keep_lineage(position_path, &saved);
-    saved.has_identity = lj_identity_of(path, &saved.identity);
     saved.last_object_ns = result->time_ns;
     saved.snapshot_ns = lj_clock_wall_ns();
     saved.snapshot_at = result->position;

@@ -60,6 +60,38 @@ static void result_says_where(void **state)
     world_close(&w);
 }
 
+/* Nothing of its index is there yet, and nobody can tell whether all of the index before it is. */
+static void behind_a_snapshot_of_litestream(void **state)
+{
+    (void)state;
+    world w;
+    memory_replica m;
+    make_history(&w, &m, 512, false);
+    lj_restore_options options = {0};
+    lj_restore_result result;
+    lj_error err = LJ_ERROR_INIT;
+    for (size_t i = 1; i < m.count; i++)
+        m.objects[i].hidden = true;
+    assert_ok(restore_with(&m, &options, &result, &err), &err);
+    assert_true(result.at_end); /* a generation that has just begun */
+    assert_output(w.states[0].bytes, w.states[0].len);
+    for (size_t i = 1; i < m.count; i++)
+        m.objects[i].hidden = false;
+    world_put_snapshot(&m, 4, &w.states[12], 1013);
+    assert_ok(restore_with(&m, &options, &result, &err), &err);
+    assert_false(result.at_end);
+    assert_output(w.states[12].bytes, w.states[12].len);
+    options.has_snapshot = true;
+    options.snapshot_index = 1;
+    world_begin_index(&w, 4);
+    world_put_segment(&m, &w, 0, w.wal_len, 1014);
+    assert_ok(restore_with(&m, &options, &result, &err), &err);
+    assert_true(result.at_end);
+    assert_output(w.states[12].bytes, w.states[12].len);
+    memory_free(&m);
+    world_close(&w);
+}
+
 /* One index cut anywhere, also inside the header and with empty segments between. */
 static void unaligned_cuts(void **state)
 {
@@ -475,3 +507,4 @@ int main(void)
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
+        cmocka_unit_test(behind_a_snapshot_of_litestream),
