@@ -392,6 +392,24 @@ def an_unreachable_replica_never_turns_into_an_empty_database(t):
     con.close()
 
 
+@test(*NEEDS)
+def a_replica_of_litestream_v05_never_turns_into_an_empty_database(t):
+    shard = Shard(t)
+    levels = [os.path.join(shard.root, folder) for folder in ("ltx/0", "0001")]
+    for level in levels:
+        os.makedirs(level)
+        with open(os.path.join(level, "0000000000000001-0000000000000001.ltx"), "w", encoding="utf-8") as file:
+            file.write("LTX1")
+        text = must_fail(shard.open)
+        check("Litestream v0.5" in text, "error does not say why: " + text)
+        check_equal([name for name in os.listdir(shard.data) if name[0] != "."], [], "files made by the failed open")
+        shutil.rmtree(level)
+    con = shard.open()
+    n = shard.write(con)
+    con.close()
+    check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
+
+
 def damage_cases():
     """name, function(generation) that damages a replica and returns what the error must name"""
 

@@ -414,6 +414,20 @@ def what_a_killed_one_left_goes_with_the_next(t):
 
 
 @test("cli")
+def a_replica_of_litestream_v05(t):
+    """It holds a backup, which cannot be read here: that is no "no backup", also for those who ask for one only if there is one."""
+    for number, name in enumerate(("ltx/9/0000000000000001-0000000000000007.ltx", "0009/0000000000000001-0000000000000007.ltx")):
+        root = t.folder("v05.%d" % number)
+        os.makedirs(os.path.dirname(os.path.join(root, name)))
+        write(os.path.join(root, name), "LTX1")
+        out = t.path("out%d.db" % number)
+        status, _, stderr = ours("restore", "-if-replica-exists", "-exit-codes", "-o", out, "file://" + root)
+        check_equal(status, 25, stderr)
+        check("Litestream v0.5" in stderr and name in stderr and "hint:" in stderr, stderr)
+        check(not os.path.exists(out), "an output")
+
+
+@test("cli")
 def a_file_system_without_links(t):
     """Nor has it a rename that does not overwrite: the name is taken in another way, and never from somebody."""
     root, _ = made(t, segments=2)

@@ -195,6 +195,30 @@ lj_code lj_inventory_read(lj_storage *storage, const char *generation, lj_invent
     return LJ_OK;
 }
 
+static lj_code refuse_ltx(void *ctx, const lj_storage_entry *entry, lj_error *err)
+{
+    (void)ctx;
+    if (!lj_name_is_ltx(entry->key))
+        return LJ_OK;
+    (void)lj_error_set(
+        err, LJ_UNSUPPORTED,
+        "the replica was written by Litestream v0.5: it has %s, and no generation of "
+        "the v0.3 layout",
+        entry->key);
+    return lj_error_hint(err,
+                         "restore it with Litestream v0.5, or name another URL for a replica of "
+                         "this program");
+}
+
+lj_code lj_inventory_refuse_ltx(lj_storage *storage, lj_error *err)
+{
+    /* the levels 0000 to 0009; of which of them there is something depends on the age of the replica */
+    static const char *const prefixes[] = {"ltx/", "000"};
+    for (size_t i = 0; i < LJ_ARRAY_LEN(prefixes); i++)
+        LJ_TRY(lj_storage_list(storage, prefixes[i], NULL, refuse_ltx, NULL, err));
+    return LJ_OK;
+}
+
 void lj_inventory_free(lj_inventory *inventory)
 {
     if (inventory == NULL)

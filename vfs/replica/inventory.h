@@ -49,6 +49,11 @@ typedef struct {
  */
 LJ_WARN_UNUSED lj_code lj_inventory_read(lj_storage *storage, const char *generation,
                                          lj_inventory **ret_inventory, lj_error *err);
+/*
+ * LJ_UNSUPPORTED when the replica is one of Litestream v0.5: it holds a backup then, although its inventory is empty. Cost: two LISTs,
+ * of what nothing else writes. Errors: those of lj_storage_list.
+ */
+LJ_WARN_UNUSED lj_code lj_inventory_refuse_ltx(lj_storage *storage, lj_error *err);
 void lj_inventory_free(lj_inventory *inventory);
 /* The object's key, with as many digits as it was listed with. */
 void lj_inventory_segment_key(const char *generation, const lj_segment_info *segment,

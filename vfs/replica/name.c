@@ -13,6 +13,7 @@
 #define GENERATIONS "generations/"
 #define SNAPSHOTS   "/snapshots/"
 #define WAL         "/wal/"
+#define LTX         "ltx/"
 
 void lj_position_format(const lj_position *position, char out[LJ_POSITION_TEXT_MAX])
 {
@@ -112,6 +113,21 @@ void lj_name_parse(const char *key, lj_name *ret_name)
     else
         return;
     *ret_name = name;
+}
+
+bool lj_name_is_ltx(const char *key)
+{
+    uint64_t ignored = 0;
+    size_t level = 4;
+    if (lj_str_starts(key, LTX)) {
+        key += strlen(LTX);
+        level = strspn(key, "0123456789");
+    }
+    if (level == 0 || !lj_str_hex(key, level, &ignored) || key[level] != '/')
+        return false;
+    const char *name = key + level + 1;
+    return lj_str_hex(name, 16, &ignored) && name[16] == '-' &&
+           lj_str_hex(name + 17, 16, &ignored) && strcmp(name + 33, ".ltx") == 0;
 }
 
 void lj_name_snapshot(const char *generation, uint32_t index, char out[LJ_NAME_MAX])

@@ -52,6 +52,11 @@ typedef struct {
 
 /* Parses a key. Anything that is not exactly of the layout is LJ_NAME_FOREIGN (and is to be left alone). */
 void lj_name_parse(const char *key, lj_name *ret_name);
+/*
+ * An object of a replica of Litestream v0.5, which has another layout: LEVEL/MIN-MAX.ltx with a level of 4 hex digits, or
+ * ltx/LEVEL/MIN-MAX.ltx with a decimal one; 16 hex digits each.
+ */
+bool lj_name_is_ltx(const char *key);
 void lj_name_snapshot(const char *generation, uint32_t index, char out[LJ_NAME_MAX]);
 void lj_name_wal(const lj_position *position, char out[LJ_NAME_MAX]);
 /* "generations/<GEN>/" */

@@ -385,15 +385,31 @@ void lj_plan_hint_snapshot(const lj_inventory *inventory, const lj_restore_optio
 
 /* ---- the public face ---- */
 
+typedef lj_code (*look)(lj_storage *storage, const lj_restore_options *options,
+                        lj_restore_plan *plan, lj_error *err);
+
+static lj_code look_for_all(lj_storage *storage, const lj_restore_options *options,
+                            lj_restore_plan *plan, lj_error *err)
+{
+    return lj_inventory_read(storage, options->generation, &plan->inventory, err);
+}
+
+static lj_code look_for_others(lj_storage *storage, const lj_restore_options *options,
+                               lj_restore_plan *plan, lj_error *err)
+{
+    (void)options, (void)plan;
+    return lj_inventory_refuse_ltx(storage, err);
+}
+
 /* The listing that an open or a restore begins with must not fail for a hiccup. */
-static lj_code read_inventory(lj_storage *storage, const lj_restore_options *options,
-                              lj_inventory **ret_inventory, lj_error *err)
+static lj_code look_patiently(look at, lj_storage *storage, const lj_restore_options *options,
+                              lj_restore_plan *plan, lj_error *err)
 {
     lj_error local = LJ_ERROR_INIT;
     lj_error *error = err != NULL ? err : &local;
     int64_t end_ns = lj_clock_mono_ns() + LIST_PATIENCE_NS;
     for (unsigned attempt = 0;; attempt++) {
-        lj_code code = lj_inventory_read(storage, options->generation, ret_inventory, error);
+        lj_code code = at(storage, options, plan, error);
         if (code == LJ_OK || !lj_retry_may_pass(error) || attempt + 1 >= LIST_ATTEMPTS ||
             lj_clock_mono_ns() >= end_ns)
             return code;
@@ -407,8 +423,17 @@ static lj_code read_inventory(lj_storage *storage, const lj_restore_options *opt
 static lj_code list_and_choose(lj_storage *storage, const lj_restore_options *options,
                                lj_restore_plan *plan, lj_error *err)
 {
-    LJ_TRY(read_inventory(storage, options, &plan->inventory, err));
-    return lj_plan_choose(plan->inventory, options, &plan->choice, err);
+    LJ_TRY(look_patiently(look_for_all, storage, options, plan, err));
+    lj_code code = lj_plan_choose(plan->inventory, options, &plan->choice, err);
+    if (code != LJ_NOTFOUND || plan->inventory->generation_count > 0 || options->generation != NULL)
+        return code;
+    /* what cannot be read is not an empty replica */
+    lj_error other = LJ_ERROR_INIT;
+    if (look_patiently(look_for_others, storage, options, plan, &other) == LJ_OK)
+        return code;
+    if (err != NULL)
+        *err = other;
+    return other.code;
 }
 
 lj_code lj_restore_plan_make(lj_storage *storage, const lj_restore_options *options,

@@ -81,7 +81,8 @@ typedef struct lj_restore_plan lj_restore_plan;
  *
  * Errors: LJ_NOTFOUND "no matching backups found" (no data at all, unknown generation, time before the first
  * snapshot); LJ_GAP for a hole (named, with the newest restorable point in the hint) and when there is WAL but no
- * snapshot in any generation; LJ_INVALID for index with timestamp and for a malformed generation.
+ * snapshot in any generation; LJ_UNSUPPORTED for a replica that Litestream v0.5 wrote; LJ_INVALID for index with timestamp and
+ * for a malformed generation.
  * Strays are ignored: segments below the snapshot's index, foreign names. A newer generation that has no snapshot is
  * passed over with a warning in the log.
  */

@@ -54,6 +54,33 @@ static void foreign_names(void **state)
     assert_int_equal(name.position.offset, UINT64_C(0x100000000));
 }
 
+static void names_of_v05(void **state)
+{
+    (void)state;
+    static const char *const ltx[] = {
+        "ltx/0/0000000000000001-0000000000000001.ltx",
+        "ltx/9/0000000000000001-00000000000000ff.ltx",
+        "0000/0000000000000001-0000000000000001.ltx",
+        "0009/0000000000000001-00000000000000ff.ltx",
+    };
+    static const char *const others[] = {
+        "",
+        "ltx/",
+        "ltx//0000000000000001-0000000000000001.ltx",
+        "ltx/0/0000000000000001-0000000000000001.ltx.tmp",
+        "ltx/0/0000000000000001-0000000000000001",
+        "ltx/0/000000000000001-0000000000000001.ltx",
+        "000/0000000000000001-0000000000000001.ltx",
+        "0000/0000000000000001_0000000000000001.ltx",
+        "app/ltx/0/0000000000000001-0000000000000001.ltx",
+        "generations/0123456789abcdef/wal/00000000_00000000.wal.lz4",
+    };
+    for (size_t i = 0; i < LJ_ARRAY_LEN(ltx); i++)
+        assert_true(lj_name_is_ltx(ltx[i]));
+    for (size_t i = 0; i < LJ_ARRAY_LEN(others); i++)
+        assert_false(lj_name_is_ltx(others[i]));
+}
+
 static void generations(void **state)
 {
     (void)state;
@@ -72,6 +99,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_round_trip),
         cmocka_unit_test(foreign_names),
+        cmocka_unit_test(names_of_v05),
         cmocka_unit_test(generations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -293,6 +293,33 @@ static void holes_of_one_listing(void **state)
     world_close(&w);
 }
 
+/* A backup that cannot be read is no empty replica; a folder that only looks like one is. */
+static void a_replica_of_v05_is_not_empty(void **state)
+{
+    (void)state;
+    static const char *const keys[] = {"ltx/1/0000000000000001-0000000000000003.ltx",
+                                       "0009/0000000000000001-0000000000000003.ltx"};
+    lj_restore_options options = {0};
+    lj_error err = LJ_ERROR_INIT;
+    for (size_t i = 0; i < LJ_ARRAY_LEN(keys); i++) {
+        memory_replica m;
+        memory_open(&m);
+        memory_put_raw(&m, "0001/lock.json", "{}", 2, 1000);
+        memory_put_raw(&m, "app/ltx/1/0000000000000001-0000000000000003.ltx", "LTX1", 4, 1000);
+        assert_fails(&m, &options, LJ_NOTFOUND, &err);
+        memory_put_raw(&m, keys[i], "LTX1", 4, 1000);
+        assert_fails(&m, &options, LJ_UNSUPPORTED, &err);
+        assert_non_null(strstr(err.message, "v0.5"));
+        assert_non_null(strstr(err.message, keys[i]));
+        world w;
+        world_open(&w, 512, false, 3);
+        world_put_snapshot(&m, 0, &w.states[0], 1000);
+        assert_restores(&m, &options, &w.states[0]); /* both may be there */
+        world_close(&w);
+        memory_free(&m);
+    }
+}
+
 static void write_text(const char *path, const char *text)
 {
     FILE *file = fopen(path, "w");
@@ -491,6 +518,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_page_size_and_target),
         cmocka_unit_test(result_says_where),
+        cmocka_unit_test(behind_a_snapshot_of_litestream),
         cmocka_unit_test(unaligned_cuts),
         cmocka_unit_test(empty_things),
         cmocka_unit_test(ciphertext_comes_back_as_it_is),
@@ -498,6 +526,7 @@ int main(void)
         cmocka_unit_test(transfers_that_break),
         cmocka_unit_test(objects_that_vanish),
         cmocka_unit_test(holes_of_one_listing),
+        cmocka_unit_test(a_replica_of_v05_is_not_empty),
         cmocka_unit_test(output_is_never_overwritten),
         cmocka_unit_test(a_database_that_appears_meanwhile_is_left),
         cmocka_unit_test(modes_and_parents),
@@ -507,4 +536,3 @@ int main(void)
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
-        cmocka_unit_test(behind_a_snapshot_of_litestream),
