@@ -20,7 +20,7 @@
  * Where the host has closed its standard output or error, a file would get their number, and what the host or a library of its prints
  * would go into it. SQLite keeps away from them likewise.
  */
-static int above_stdio(int fd)
+int lj_io_above_stdio(int fd)
 {
     if (fd < 0 || fd > STDIO_LAST)
         return fd;
@@ -35,7 +35,7 @@ lj_code lj_io_open(const char *path, int flags, mode_t mode, int *ret_fd, lj_err
 {
     int fd;
     do {
-        fd = above_stdio(open(path, flags | O_CLOEXEC, mode));
+        fd = lj_io_above_stdio(open(path, flags | O_CLOEXEC, mode));
     } while (fd < 0 && errno == EINTR);
     if (fd < 0)
         return lj_error_errno(err, errno, "cannot open %s", path);

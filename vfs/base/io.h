@@ -20,6 +20,11 @@ static inline void lj_closedirp(DIR **dir)
         closedir(*dir);
 }
 
+/*
+ * `fd`, or in its place a descriptor above those of the standard streams, with O_CLOEXEC. -1 as it is, and with errno when there is
+ * none.
+ */
+int lj_io_above_stdio(int fd);
 /* open(2) with O_CLOEXEC, never 0 to 2; on success *ret_fd is owned by the caller. `path` is named in the error. */
 LJ_WARN_UNUSED lj_code lj_io_open(const char *path, int flags, mode_t mode, int *ret_fd,
                                   lj_error *err);

@@ -87,8 +87,7 @@ lj_code lj_output_open(lj_output *output, const char *path, const lj_restore_opt
 
 lj_code lj_output_open_wal(lj_output *output, lj_error *err)
 {
-    output->wal_fd = open(output->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (output->wal_fd >= 0)
+    if (lj_io_open(output->dir, O_TMPFILE | O_RDWR, 0600, &output->wal_fd, NULL) == LJ_OK)
         return LJ_OK;
     LJ_CLEANUP(lj_freep) char *name = lj_str_printf("%s-wal", output->temp);
     if (name == NULL)
@@ -169,14 +168,14 @@ static lj_code rename_new(const lj_output *output, lj_error *err)
 }
 
 lj_code lj_output_publish(lj_output *output, lj_error *err)
-    struct stat st;
 {
+    struct stat st;
     if (lj_io_fsync(output->db_fd, err) != LJ_OK)
+        return lj_error_context(err, "%s", output->temp);
     if (fstat(output->db_fd, &st) != 0)
         return lj_error_errno(err, errno, "cannot stat %s", output->temp);
     output->inode = st.st_ino;
     output->mtime_ns = (int64_t)st.st_mtim.tv_sec * LJ_NS_PER_S + st.st_mtim.tv_nsec;
-        return lj_error_context(err, "%s", output->temp);
     lj_closep(&output->db_fd);
     LJ_TRY(still_free(output, err));
     LJ_TRY(output->remove_stale ? remove_companions(output->path, output->dir, err)

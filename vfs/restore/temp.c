@@ -91,8 +91,10 @@ static bool no_restore_on_open(const char *path, int *ret_fd)
     LJ_CLEANUP(lj_freep) char *lock = lj_restore_lock_path(path);
     if (lock == NULL)
         return false;
-    *ret_fd = open(lock, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    return *ret_fd >= 0 ? try_lock(*ret_fd, LOCK_EX) : errno == ENOENT;
+    lj_error why = LJ_ERROR_INIT;
+    if (lj_io_open(lock, O_RDWR | O_NOFOLLOW, 0, ret_fd, &why) != LJ_OK)
+        return why.sys_errno == ENOENT;
+    return try_lock(*ret_fd, LOCK_EX);
 }
 
 void lj_temp_sweep(const char *path, bool locked)
@@ -113,8 +115,8 @@ void lj_temp_sweep(const char *path, bool locked)
 
 int lj_temp_lock_folder(const char *dir)
 {
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0 && !try_lock(fd, LOCK_SH))
+    int fd = -1;
+    if (lj_io_open(dir, O_RDONLY | O_DIRECTORY, 0, &fd, NULL) == LJ_OK && !try_lock(fd, LOCK_SH))
         lj_closep(&fd);
     return fd;
 }

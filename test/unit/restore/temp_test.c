@@ -225,12 +225,36 @@ static void many_are_swept(void **state)
     assert_int_equal(folder_entries(), 0);
 }
 
+/* Where the process has closed its standard streams, what is printed goes into none of a restore's files. */
+static void no_file_is_a_standard_stream(void **state)
+{
+    (void)state;
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        lj_output output = LJ_OUTPUT_INIT;
+        lj_restore_options options = {.locked = false};
+        for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+            close(fd);
+        bool made = lj_output_open(&output, out_path, &options, NULL) == LJ_OK &&
+                    lj_output_open_wal(&output, NULL) == LJ_OK;
+        bool above = output.db_fd > STDERR_FILENO && output.wal_fd > STDERR_FILENO &&
+                     output.dir_fd > STDERR_FILENO;
+        lj_output_close(&output);
+        _exit(!made ? 1 : above ? 0 : 2);
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_killed_one_is_swept),  cmocka_unit_test(a_running_one_is_left),
         cmocka_unit_test(similar_names_are_left), cmocka_unit_test(names_are_no_patterns),
-        cmocka_unit_test(many_are_swept),
+        cmocka_unit_test(many_are_swept),         cmocka_unit_test(no_file_is_a_standard_stream),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

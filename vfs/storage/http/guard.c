@@ -20,6 +20,7 @@
 #endif
 
 #include "vfs/base/clock.h"
+#include "vfs/base/io.h"
 #include "vfs/storage/http/http.h"
 
 #define SOCKETS_MAX  256u
@@ -103,7 +104,8 @@ static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_so
 {
     lj_sockets *sockets = ctx;
     (void)purpose;
-    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    int fd = lj_io_above_stdio(
+        socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol));
     if (fd < 0)
         return CURL_SOCKET_BAD;
     remember(fd);

@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "vfs/base/io.h"
 #include "vfs/storage/sftp/internal.h"
 
 #define MESSAGE_MAX ((size_t)256 * 1024)
@@ -80,7 +81,7 @@ static lj_code connect_agent(lj_sftp_agent *agent, const char *path, lj_error *e
     if (strlen(path) >= sizeof(address.sun_path))
         return lj_error_set(err, LJ_INVALID, "the path of the SSH agent's socket is too long");
     memcpy(address.sun_path, path, strlen(path) + 1);
-    agent->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    agent->fd = lj_io_above_stdio(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (agent->fd < 0)
         return lj_error_errno(err, errno, "cannot make a socket");
     if (connect(agent->fd, (const struct sockaddr *)&address, sizeof(address)) != 0)

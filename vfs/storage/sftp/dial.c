@@ -21,6 +21,7 @@
 
 #include "vfs/base/cancel.h"
 #include "vfs/base/clock.h"
+#include "vfs/base/io.h"
 #include "vfs/base/str.h"
 #include "vfs/storage/http/guard.h"
 #include "vfs/storage/sftp/internal.h"
@@ -177,8 +178,8 @@ static lj_code wait_connected(const dial_state *dial, int fd, int64_t until_ns, 
 static lj_code try_address(const dial_state *dial, const struct addrinfo *address, int64_t until_ns,
                            int *ret_fd, int *ret_errno, lj_error *err)
 {
-    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
-                    address->ai_protocol);
+    int fd = lj_io_above_stdio(socket(
+        address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, address->ai_protocol));
     if (fd < 0) {
         *ret_errno = errno;
         return LJ_OK;

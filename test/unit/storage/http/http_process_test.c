@@ -148,6 +148,39 @@ static void fork_in_between(void **state)
     server_stop(server);
 }
 
+static bool is_connection(int fd)
+{
+    int domain = 0;
+    socklen_t len = sizeof(domain);
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_INET;
+}
+
+/* Where the host has closed its standard streams, what it prints goes to no store. */
+static void no_connection_is_a_standard_stream(void **state)
+{
+    (void)state;
+    http_server *server = server_start_echo(0);
+    const char *url = server_url(server, "/");
+    pid_t pid = fork();
+    if (pid == 0) {
+        lj_error err = LJ_ERROR_INIT;
+        lj_http *http = NULL;
+        lj_http_options options = {.ca_file = NULL};
+        for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+            close(fd);
+        if (lj_http_new(&options, &http, &err) != LJ_OK || echo(http, url, "x", 1, &err) != LJ_OK)
+            _exit(3);
+        for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+            if (is_connection(fd))
+                _exit(2);
+        _exit(0);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    server_stop(server);
+}
+
 static void forks_while_threads_are_at_it(void **state)
 {
     (void)state;
@@ -478,6 +511,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(threads_share_the_pool),
         cmocka_unit_test(idle_connections_are_closed_with_the_last_user),
         cmocka_unit_test(fork_in_between),
+        cmocka_unit_test(no_connection_is_a_standard_stream),
         cmocka_unit_test(forks_while_threads_are_at_it),
         cmocka_unit_test(sockets_are_closed_on_exec),
         cmocka_unit_test(no_sigpipe_reaches_the_host),
