@@ -103,8 +103,8 @@ LJ_WARN_UNUSED lj_code lj_config_load_env(lj_config *config, char *const *enviro
                                           lj_error *err);
 /*
  * Reads URI parameters: an option's name, with or without the prefix "litejoin_"; `mode` only with it, because "mode"
- * is SQLite's own (mode=ro). Names that start with "replica_" or "litejoin_" and are no option, names that are an option's but
- * for a letter or two, options that may not come from a URI, and an option given twice are errors; any other unknown name
+ * is SQLite's own (mode=ro). Names that start with "replica_", or with "litejoin" in any case, and are no option, names that are
+ * an option's but for a letter or two, options that may not come from a URI, and an option given twice are errors; any other unknown name
  * belongs to SQLite.
  */
 LJ_WARN_UNUSED lj_code lj_config_load_uri(lj_config *config, lj_config_lookup lookup,

@@ -7,11 +7,24 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "vfs/base/str.h"
 #include "vfs/config/options.h"
 
 #define URI_PREFIX "litejoin_"
+#define OUR_NAME   "litejoin"
+
+/*
+ * LITEJOIN_DURABILITY, litejoin-durability and litejoin.durability are nobody else's: where the option's name would begin, else NULL.
+ */
+static const char *behind_our_name(const char *key)
+{
+    if (strncasecmp(key, OUR_NAME, strlen(OUR_NAME)) != 0)
+        return NULL;
+    const char *rest = key + strlen(OUR_NAME);
+    return *rest != 0 && strchr("_-.", *rest) != NULL ? rest + 1 : rest;
+}
 
 /* durabilty=remote is not somebody else's parameter. (What looks like "mode" is: that option has its prefix.) */
 static bool is_misspelt(const char *key)
@@ -30,9 +43,10 @@ static lj_code take(lj_config *config, const char *key, const char *value, bool 
     if (option != NULL && option->uri_prefix_only && !prefixed)
         return LJ_OK;
     if (option == NULL) {
-        if (!prefixed && !lj_str_starts(key, "replica_") && !is_misspelt(key))
+        const char *rest = behind_our_name(key);
+        if (rest == NULL && !lj_str_starts(key, "replica_") && !is_misspelt(key))
             return LJ_OK;
-        return lj_option_unknown(LJ_ORIGIN_URI, key, name, value, err);
+        return lj_option_unknown(LJ_ORIGIN_URI, key, rest != NULL ? rest : name, value, err);
     }
     if (seen[index]) {
         lj_error_set(err, LJ_INVALID, "%.80s is given twice; allowed: once", key);
