@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -444,6 +445,39 @@ def links_and_foreign_files(t):
         shell.good("delete", "x/link", "x/folder-link", "x", "elsewhere/in")
         check_equal(server.read("b", "x/real"), b"0123456789", "the link's file")
         check_equal(server.read("b", "elsewhere/in/it"), b"0123456789", "the file behind the folder's link")
+
+
+@test(timeout=240)
+def what_comes_meanwhile_leaves_no_hole(t):
+    """Names are added in order while a large folder is listed: the last ones may be missing, and none before one that is there."""
+    with servers.Sshd() as server:
+        folder = server.path("b", "wal")
+        os.makedirs(folder)
+        before, after = 2000, 20000
+
+        def come(first, end):
+            for number in range(first, end):
+                open(os.path.join(folder, "%08x" % number), "xb").close()
+
+        come(0, before)
+        shell = Shell(t, server.url("b"))
+        comer = threading.Thread(target=come, args=(before, before + after))
+        comer.start()
+        seen = 0
+        while seen < before + after:
+            keys = sorted(key for key, _ in shell.good("list", "wal/")["objects"])
+            seen = len(keys)
+            check_equal(keys[-1], "wal/%08x" % (seen - 1), "the last of %d keys" % seen)
+        comer.join()
+
+
+@test()
+def folders_are_listed_in_order(t):
+    with servers.Sshd() as server:
+        names = ["g%02d/%s/o" % (number, part) for number in range(20) for part in ("snapshots", "wal")]
+        for name in t.random.sample(names, len(names)):
+            server.put("b", name, b"x")
+        check_equal([key for key, _ in Shell(t, server.url("b")).good("list")["objects"]], names, "order")
 
 
 @test()

@@ -5,6 +5,10 @@
  * Invariants: a folder that cannot be read is an error, never an empty list; a listing ends only when every answer of
  * the folder came. Folders that are links are not followed, so the walk ends. In memory are the names of the folders
  * that are still to be walked, and of the links of one folder.
+ *
+ * A large folder is not read at one moment: of two names that are added meanwhile the second may be seen and the first not, which a
+ * restore would take for a hole, or not even see. So it is read twice. The first reading only tells the last name; what was there
+ * before that one was, and sorts before it as the objects of a replica do, is found by the second, and nothing behind it is shown.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +20,8 @@
 #define AHEAD           8u /* READDIRs on the way; a server answers each with about 100 names */
 #define NAMES_BYTES_MAX ((size_t)64 * 1024 * 1024)
 #define STALE_S         (INT64_C(24) * 3600)
+/* So few names come with one system call of the server, also where its C library asks for 2 KiB at once. */
+#define ONE_READING 6u
 
 typedef struct {
     lj_sftp *sftp;
@@ -25,11 +31,21 @@ typedef struct {
     lj_storage_list_fn fn;
     void *ctx;
     int64_t now_s;
-    lj_buf folders; /* keys of folders to be walked, each with a NUL; taken from the end */
+    lj_buf folders; /* keys of folders to be walked, each with a NUL */
     lj_buf unsure;  /* keys that need a STAT: links, and what came without attributes */
     char key[LJ_STORAGE_KEY_MAX +
              1]; /* of the entry at hand; its first folder_len bytes are the folder's */
     size_t folder_len;
+    /* the first reading of the folder: */
+    bool looking;
+    size_t count;
+    struct {
+        char name[LJ_STORAGE_KEY_MAX];
+        size_t len;
+        lj_fx_attrs attrs;
+    } few[ONE_READING];
+    char last[LJ_STORAGE_KEY_MAX]; /* the greatest name */
+    size_t last_len;
 } walk_state;
 
 /* Whether walk->key, or something below it when it is a folder, is asked for. */
@@ -102,6 +118,29 @@ static lj_code take_entry(walk_state *walk, const uint8_t *name, size_t len,
     return LJ_OK;
 }
 
+static int compare_names(const void *a, size_t a_len, const void *b, size_t b_len)
+{
+    int order = memcmp(a, b, LJ_MIN(a_len, b_len));
+    return order != 0 ? order : (a_len > b_len) - (a_len < b_len);
+}
+
+/* Of the first reading; a longer name is no part of a key. */
+static void note_entry(walk_state *walk, const uint8_t *name, size_t len, const lj_fx_attrs *attrs)
+{
+    if (len > sizeof(walk->last))
+        return;
+    if (walk->count < ONE_READING) {
+        memcpy(walk->few[walk->count].name, name, len);
+        walk->few[walk->count].len = len;
+        walk->few[walk->count].attrs = *attrs;
+    }
+    walk->count++;
+    if (compare_names(name, len, walk->last, walk->last_len) > 0) {
+        memcpy(walk->last, name, len);
+        walk->last_len = len;
+    }
+}
+
 static lj_code take_names(walk_state *walk, lj_sftp_answer *answer, lj_error *err)
 {
     uint32_t count = lj_fx_read_u32(&answer->body);
@@ -114,7 +153,10 @@ static lj_code take_names(walk_state *walk, lj_sftp_answer *answer, lj_error *er
         lj_fx_read_attrs(&answer->body, &attrs);
         if (answer->body.bad)
             return lj_sftp_nonsense(walk->s, "a listing that is cut off", err);
-        LJ_TRY(take_entry(walk, name, len, &attrs, err));
+        if (walk->looking)
+            note_entry(walk, name, len, &attrs);
+        else if (compare_names(name, len, walk->last, walk->last_len) <= 0)
+            LJ_TRY(take_entry(walk, name, len, &attrs, err));
     }
     return LJ_OK;
 }
@@ -174,17 +216,10 @@ static lj_code look_at_unsure(walk_state *walk, lj_error *err)
     return LJ_OK;
 }
 
-/* Walks the folder whose key is in walk->key. `is_start`: it need not be there. */
-static lj_code walk_folder(walk_state *walk, bool is_start, lj_error *err)
+/* One reading of the folder, which need not be there with `is_start`. */
+static lj_code read_once(walk_state *walk, const char *path, bool is_start, lj_error *err)
 {
     lj_sftp_session *s = walk->s;
-    walk->folder_len = strlen(walk->key);
-    LJ_CLEANUP(lj_freep) char *path = lj_sftp_path(walk->sftp, walk->key);
-    if (path == NULL)
-        return lj_error_nomem(err);
-    size_t len = strlen(path);
-    if (len > 1 && path[len - 1] == '/')
-        path[len - 1] = 0;
     uint32_t id = 0;
     uint32_t status = 0;
     lj_sftp_answer answer;
@@ -203,17 +238,48 @@ static lj_code walk_folder(walk_state *walk, bool is_start, lj_error *err)
     if (!s->broken && lj_sftp_ask_handle(s, LJ_FXP_CLOSE, &handle, &id, NULL) != LJ_OK)
         s->broken = true;
     lj_sftp_forget(s);
-    return code == LJ_OK ? look_at_unsure(walk, err) : code;
+    return code;
 }
 
-/* Takes the last folder out of walk->folders. */
+/* Walks the folder whose key is in walk->key. */
+static lj_code walk_folder(walk_state *walk, bool is_start, lj_error *err)
+{
+    walk->folder_len = strlen(walk->key);
+    LJ_CLEANUP(lj_freep) char *path = lj_sftp_path(walk->sftp, walk->key);
+    if (path == NULL)
+        return lj_error_nomem(err);
+    size_t len = strlen(path);
+    if (len > 1 && path[len - 1] == '/')
+        path[len - 1] = 0;
+    walk->count = 0;
+    walk->last_len = 0;
+    walk->looking = true;
+    LJ_TRY(read_once(walk, path, is_start, err));
+    walk->looking = false;
+    for (size_t i = 0; i < walk->count && walk->count <= ONE_READING; i++)
+        LJ_TRY(take_entry(walk, (const uint8_t *)walk->few[i].name, walk->few[i].len,
+                          &walk->few[i].attrs, err));
+    if (walk->count > ONE_READING)
+        LJ_TRY(read_once(walk, path, false, err));
+    return look_at_unsure(walk, err);
+}
+
+/*
+ * Takes the first in byte order out of walk->folders: who sees a snapshot that came meanwhile is to see the segments that came
+ * before it as well.
+ */
 static void next_folder(walk_state *walk)
 {
-    size_t at = walk->folders.len - 1;
-    while (at > 0 && walk->folders.data[at - 1] != 0)
-        at--;
-    memcpy(walk->key, walk->folders.data + at, walk->folders.len - at);
-    walk->folders.len = at;
+    lj_buf *folders = &walk->folders;
+    char *first = (char *)folders->data;
+    const char *end = first + folders->len;
+    for (char *at = first; at < end; at += strlen(at) + 1)
+        if (strcmp(at, first) < 0)
+            first = at;
+    size_t size = strlen(first) + 1;
+    memcpy(walk->key, first, size);
+    memmove(first, first + size, (size_t)(end - first) - size);
+    folders->len -= size;
 }
 
 static lj_code walk_all(walk_state *walk, lj_error *err)
