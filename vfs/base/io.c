@@ -293,6 +293,32 @@ lj_code lj_io_swap_file(const char *path, const void *data, size_t len, mode_t m
     return durable ? fsync_parent(path, err) : LJ_OK;
 }
 
+/* Over NFS a repeated request finds its own link. */
+static bool is_linked(const char *from, const char *to)
+{
+    struct stat one;
+    struct stat two;
+    return lstat(from, &one) == 0 && lstat(to, &two) == 0 && lj_same_file(&one, &two);
+}
+
+int lj_io_take_name(const char *from, const char *to, bool by_link, bool *ret_cannot)
+{
+    *ret_cannot = false;
+    if (!by_link) {
+        int rc = renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
+        if (rc == 0 || (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP))
+            return rc;
+    }
+    int why = link(from, to) == 0 ? 0 : errno;
+    if (why == 0 || (why == EEXIST && is_linked(from, to))) {
+        (void)unlink(from);
+        return 0;
+    }
+    *ret_cannot = why == EPERM || why == ENOSYS || why == ENOTSUP || why == EMLINK;
+    errno = why;
+    return -1;
+}
+
 void lj_io_random(void *out, size_t len)
 {
     size_t done = 0;

@@ -25,6 +25,13 @@ static inline void lj_closedirp(DIR **dir)
  * none.
  */
 int lj_io_above_stdio(int fd);
+
+/* Two names, or a name and a descriptor, of one file. */
+static inline bool lj_same_file(const struct stat *one, const struct stat *two)
+{
+    return one->st_dev == two->st_dev && one->st_ino == two->st_ino;
+}
+
 /* open(2) with O_CLOEXEC, never 0 to 2; on success *ret_fd is owned by the caller. `path` is named in the error. */
 LJ_WARN_UNUSED lj_code lj_io_open(const char *path, int flags, mode_t mode, int *ret_fd,
                                   lj_error *err);
@@ -60,6 +67,11 @@ LJ_WARN_UNUSED lj_code lj_io_replace_file(const char *path, const void *data, si
  */
 LJ_WARN_UNUSED lj_code lj_io_swap_file(const char *path, const void *data, size_t len, mode_t mode,
                                        bool durable, lj_error *err);
+/*
+ * Gives `from` the name `to` if nobody has it: EEXIST in errno, and -1, if somebody has. By renameat2, else (or at once, with
+ * `by_link`) by link and unlink. *ret_cannot: this file system has neither, and the caller needs a way of its own.
+ */
+int lj_io_take_name(const char *from, const char *to, bool by_link, bool *ret_cannot);
 /* Random bytes from the kernel. */
 void lj_io_random(void *out, size_t len);
 

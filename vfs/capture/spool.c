@@ -304,8 +304,7 @@ static void visit_link(void *ctx, const char *name, const lj_spool_entry *entry)
     link_search *s = ctx;
     struct stat st;
     LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s/%s", s->dir, name);
-    if (entry == NULL || path == NULL || stat(path, &st) != 0 || st.st_dev != s->wal.st_dev ||
-        st.st_ino != s->wal.st_ino)
+    if (entry == NULL || path == NULL || stat(path, &st) != 0 || !lj_same_file(&st, &s->wal))
         return;
     if (s->wal_fd < 0)
         unlink(path);

@@ -139,18 +139,11 @@ static int rename_over_own(const char *from, const char *to)
     return -1;
 }
 
-/* Each way refuses to overwrite; the next one is for file systems that do not have the one before. */
 static int take_free_name(const char *from, const char *to)
 {
-    int rc = renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
-    if (rc == 0 || (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP))
-        return rc;
-    rc = link(from, to);
-    if (rc == 0)
-        unlink(from);
-    if (rc == 0 || (errno != EPERM && errno != ENOSYS && errno != ENOTSUP && errno != EMLINK))
-        return rc;
-    return rename_over_own(from, to);
+    bool cannot = false;
+    int rc = lj_io_take_name(from, to, false, &cannot);
+    return cannot ? rename_over_own(from, to) : rc;
 }
 
 /* Gives the file its name; whoever created that name meanwhile keeps it. */

@@ -59,8 +59,7 @@ static bool is_open_as(int fd, const char *path)
     struct stat named;
     if (fd < 0 || path == NULL)
         return fd < 0 && path == NULL;
-    return fstat(fd, &opened) == 0 && stat(path, &named) == 0 && opened.st_dev == named.st_dev &&
-           opened.st_ino == named.st_ino;
+    return fstat(fd, &opened) == 0 && stat(path, &named) == 0 && lj_same_file(&opened, &named);
 }
 
 lj_code lj_log_sink_install(const lj_config *config, lj_host_log host, void *host_ctx,

@@ -21,6 +21,7 @@
 #include "vfs/base/aside.h"
 #include "vfs/base/clock.h"
 #include "vfs/base/log.h"
+#include "vfs/base/io.h"
 #include "vfs/base/str.h"
 #include "vfs/capture/moved.h"
 #include "vfs/shim/handle.h"
@@ -513,7 +514,7 @@ static bool is_same_file(const char *one, const char *two)
 {
     struct stat a;
     struct stat b;
-    return stat(one, &a) == 0 && stat(two, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    return stat(one, &a) == 0 && stat(two, &b) == 0 && lj_same_file(&a, &b);
 }
 
 lj_open *lj_registry_take_wal(const char *wal_name)

@@ -275,6 +275,42 @@ static void files_are_swapped_whole(void **state)
     assert_int_equal(system(cleanup), 0);
 }
 
+/* By both ways: a free name is taken, one that somebody has is not, and a link whose answer was lost is the one that is there. */
+static void names_are_taken_once(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    char dir[] = "/tmp/lj_base_XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    LJ_CLEANUP(lj_freep) char *from = lj_str_printf("%s/from", dir);
+    LJ_CLEANUP(lj_freep) char *to = lj_str_printf("%s/to", dir);
+    LJ_CLEANUP(lj_freep) char *nowhere = lj_str_printf("%s/no/folder", dir);
+    for (int by_link = 0; by_link < 2; by_link++) {
+        bool cannot = true;
+        assert_ok(lj_io_replace_file(from, "one", 3, 0600, false, &err), &err);
+        assert_int_equal(lj_io_take_name(from, to, by_link, &cannot), 0);
+        assert_content(to, "one");
+        assert_int_not_equal(access(from, F_OK), 0);
+        assert_ok(lj_io_replace_file(from, "two", 3, 0600, false, &err), &err);
+        assert_int_equal(lj_io_take_name(from, to, by_link, &cannot), -1);
+        assert_int_equal(errno, EEXIST);
+        assert_false(cannot);
+        assert_content(to, "one");
+        assert_content(from, "two");
+        assert_int_equal(lj_io_take_name(from, nowhere, by_link, &cannot), -1);
+        assert_int_equal(errno, ENOENT);
+        assert_false(cannot);
+        assert_int_equal(unlink(to), 0);
+    }
+    bool cannot = true;
+    assert_int_equal(link(from, to), 0);
+    assert_int_equal(lj_io_take_name(from, to, true, &cannot), 0);
+    assert_content(to, "two");
+    assert_int_not_equal(access(from, F_OK), 0);
+    LJ_CLEANUP(lj_freep) char *cleanup = lj_str_printf("rm -r %s", dir);
+    assert_int_equal(system(cleanup), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -288,6 +324,7 @@ int main(void)
         cmocka_unit_test(no_file_takes_the_place_of_stdio),
         cmocka_unit_test(pipes_are_read_to_their_end),
         cmocka_unit_test(files_are_swapped_whole),
+        cmocka_unit_test(names_are_taken_once),
         cmocka_unit_test(times_at_the_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

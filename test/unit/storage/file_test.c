@@ -227,31 +227,26 @@ static void every_way_to_publish(void **state)
     lj_error err = LJ_ERROR_INIT;
     const lj_file_way ways[] = {LJ_FILE_BY_RENAME, LJ_FILE_BY_LINK, LJ_FILE_BY_LOCK};
     for (size_t i = 0; i < LJ_ARRAY_LEN(ways); i++) {
-        LJ_CLEANUP(lj_closep) int fd = -1;
         write_file(in(f, "temp"));
-        assert_ok(lj_io_open(in(f, "temp"), O_RDONLY, 0, &fd, &err), &err);
-        assert_ok(lj_file_publish_new(in(f, "temp"), fd, in(f, "final"), f->folder, ways[i], &err),
+        assert_ok(lj_file_publish_new(in(f, "temp"), in(f, "final"), f->folder, ways[i], &err),
                   &err);
         assert_int_equal(entries(f->folder), 1);
         write_file(in(f, "temp"));
         assert_int_equal(
-            lj_file_publish_new(in(f, "temp"), fd, in(f, "final"), f->folder, ways[i], &err),
+            lj_file_publish_new(in(f, "temp"), in(f, "final"), f->folder, ways[i], &err),
             LJ_EXISTS);
         assert_int_equal(entries(f->folder), 2);
         assert_int_equal(
-            lj_file_publish_new(in(f, "temp"), fd, in(f, "no/final"), in(f, "no"), ways[i], &err),
+            lj_file_publish_new(in(f, "temp"), in(f, "no/final"), in(f, "no"), ways[i], &err),
             LJ_NOTFOUND);
         unlink(in(f, "final"));
         unlink(in(f, "temp"));
     }
     /* a link whose answer was lost is ours */
-    LJ_CLEANUP(lj_closep) int fd = -1;
     write_file(in(f, "temp"));
     assert_int_equal(link(in(f, "temp"), in(f, "final")), 0);
-    assert_ok(lj_io_open(in(f, "temp"), O_RDONLY, 0, &fd, &err), &err);
-    assert_ok(
-        lj_file_publish_new(in(f, "temp"), fd, in(f, "final"), f->folder, LJ_FILE_BY_LINK, &err),
-        &err);
+    assert_ok(lj_file_publish_new(in(f, "temp"), in(f, "final"), f->folder, LJ_FILE_BY_LINK, &err),
+              &err);
     assert_int_equal(entries(f->folder), 1);
 }
 

@@ -44,11 +44,11 @@ typedef enum {
     LJ_FILE_BY_LOCK, /* test and rename under a flock of the folder: atomic among processes of this machine */
 } lj_file_way;
 /*
- * Gives `temp` (open as `fd`, in `folder`) the name `path` if that is free, beginning with `way`. On LJ_OK the
+ * Gives `temp` (in `folder`) the name `path` if that is free, beginning with `way`. On LJ_OK the
  * temporary name is gone. LJ_EXISTS: the name is taken, both files are untouched.
  */
-LJ_WARN_UNUSED lj_code lj_file_publish_new(const char *temp, int fd, const char *path,
-                                           const char *folder, lj_file_way way, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_file_publish_new(const char *temp, const char *path, const char *folder,
+                                           lj_file_way way, lj_error *err);
 
 /* The members of lj_storage_ops that have files of their own. */
 LJ_WARN_UNUSED lj_code lj_file_put(void *self, const char *key, lj_source *source,

@@ -16,18 +16,11 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#ifdef __linux__
-#include <sys/syscall.h>
-#endif
 #include <unistd.h>
 
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/str.h"
-
-#ifndef RENAME_NOREPLACE
-#define RENAME_NOREPLACE 1
-#endif
 
 #define FOLDER_MODE 0700
 #define FILE_MODE   0600
@@ -240,34 +233,6 @@ static lj_code write_content(const temp_file *temp, lj_source *source, int64_t c
 
 /* ---- the final name ---- */
 
-static int rename_new(const char *from, const char *to)
-{
-#ifdef SYS_renameat2
-    /* by number: not every libc has a function for it */
-    return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
-#else
-    (void)from;
-    (void)to;
-    errno = ENOSYS;
-    return -1;
-#endif
-}
-
-static int link_new(const char *from, int fd, const char *to)
-{
-    if (link(from, to) != 0) {
-        /* over NFS a repeated request finds its own link: then the file has two names */
-        int why = errno;
-        struct stat st;
-        if (why != EEXIST || fstat(fd, &st) != 0 || st.st_nlink != 2) {
-            errno = why;
-            return -1;
-        }
-    }
-    (void)unlink(from);
-    return 0;
-}
-
 static int lock_and_rename(const char *folder, const char *from, const char *to)
 {
     LJ_CLEANUP(lj_closep) int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -292,21 +257,12 @@ static lj_code already_there(lj_error *err)
     return lj_error_set(err, LJ_EXISTS, "the object is already there");
 }
 
-lj_code lj_file_publish_new(const char *temp, int fd, const char *path, const char *folder,
-                            lj_file_way way, lj_error *err)
+lj_code lj_file_publish_new(const char *temp, const char *path, const char *folder, lj_file_way way,
+                            lj_error *err)
 {
-    int rc = -1;
-    if (way == LJ_FILE_BY_RENAME) {
-        rc = rename_new(temp, path);
-        if (rc != 0 && (errno == EINVAL || errno == ENOSYS || errno == ENOTSUP))
-            way = LJ_FILE_BY_LINK;
-    }
-    if (way == LJ_FILE_BY_LINK) {
-        rc = link_new(temp, fd, path);
-        if (rc != 0 && (errno == EPERM || errno == ENOSYS || errno == ENOTSUP || errno == EMLINK))
-            way = LJ_FILE_BY_LOCK;
-    }
-    if (way == LJ_FILE_BY_LOCK)
+    bool cannot = way == LJ_FILE_BY_LOCK;
+    int rc = cannot ? -1 : lj_io_take_name(temp, path, way == LJ_FILE_BY_LINK, &cannot);
+    if (cannot)
         rc = lock_and_rename(folder, temp, path);
     if (rc == 0)
         return LJ_OK;
@@ -350,7 +306,7 @@ lj_code lj_file_put(void *self, const char *key, lj_source *source,
     sweep_once(file, folder);
     LJ_TRY(write_content(&temp, source, options->created_ns, err));
     if (options->if_absent)
-        LJ_TRY(lj_file_publish_new(temp.path, temp.fd, path, folder, LJ_FILE_BY_RENAME, err));
+        LJ_TRY(lj_file_publish_new(temp.path, path, folder, LJ_FILE_BY_RENAME, err));
     else if (rename(temp.path, path) != 0)
         return lj_error_errno(err, errno, "cannot rename %s to %s", temp.path, path);
     free(temp.path);
