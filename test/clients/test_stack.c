@@ -15,7 +15,8 @@
 #include <litejoin_vfs.h>
 #include <sqlite3.h>
 
-#define ROWS 200
+#define ROWS            200
+#define FIRST_READ_LOCK 3
 
 static char db_path[512];
 static char replica_url[600];
@@ -138,6 +139,8 @@ typedef struct {
 
 static int opens;
 static sqlite3_vfs pass_vfs;
+/* As if somebody's lock had not gone in time: the next xLock to this level, the next exclusive xShmLock of so many read locks. */
+static int refuse_level, refuse_reads, refused;
 
 #define LOWER(f) (((pass_file *)(f))->lower)
 
@@ -167,6 +170,11 @@ static int pass_size(sqlite3_file *f, sqlite3_int64 *size)
 }
 static int pass_lock(sqlite3_file *f, int level)
 {
+    if (refuse_level != 0 && level == refuse_level) {
+        refuse_level = 0;
+        refused++;
+        return SQLITE_BUSY_TIMEOUT;
+    }
     return LOWER(f)->pMethods->xLock(LOWER(f), level);
 }
 static int pass_unlock(sqlite3_file *f, int level)
@@ -195,6 +203,12 @@ static int pass_shm_map(sqlite3_file *f, int region, int size, int extend, void 
 }
 static int pass_shm_lock(sqlite3_file *f, int ofst, int n, int flags)
 {
+    if (refuse_reads != 0 && n == refuse_reads && ofst >= FIRST_READ_LOCK &&
+        flags == (SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE)) {
+        refuse_reads = 0;
+        refused++;
+        return SQLITE_BUSY_TIMEOUT;
+    }
     return LOWER(f)->pMethods->xShmLock(LOWER(f), ofst, n, flags);
 }
 static void pass_shm_barrier(sqlite3_file *f)
@@ -405,6 +419,40 @@ static void keeps_its_place(void)
     CHECK(strcmp(sqlite3_vfs_find(NULL)->zName, "litejoin") == 0, "make_default was asked for");
 }
 
+static void checkpoint(sqlite3 *db)
+{
+    char busy[20];
+    text(db, "PRAGMA wal_checkpoint(TRUNCATE)", busy, sizeof(busy));
+    CHECK(strcmp(busy, "0") == 0, "wal_checkpoint: busy is %s", busy);
+}
+
+/* An SQLite that waits for locks in the kernel has a code of its own for what did not come: our locks give way all the same. */
+static void locks_waited_for_in_vain(void)
+{
+    char wal_path[600];
+    register_pass(NULL, 1);
+    register_over(NULL, 0);
+    sqlite3 *db = open_db("litejoin");
+    enter_wal(db);
+    write_rows(db, 0, ROWS / 2);
+    sync_all(db);
+    refuse_reads = 1; /* a reader's mark in the way of the checkpoint */
+    checkpoint(db);
+    CHECK(refused == 1, "%d locks were refused, want 1", refused);
+    write_rows(db, ROWS / 2, ROWS / 4);
+    sync_all(db);
+    refuse_reads = 4; /* a reader in the way of the restart */
+    checkpoint(db);
+    CHECK(refused == 2, "%d locks were refused, want 2", refused);
+    write_rows(db, ROWS / 2 + ROWS / 4, ROWS / 4);
+    check_rows(db, ROWS);
+    refuse_level = SQLITE_LOCK_EXCLUSIVE; /* in the way of the last close */
+    close_db(db);
+    CHECK(refused == 3, "%d locks were refused, want 3", refused);
+    snprintf(wal_path, sizeof(wal_path), "%s-wal", db_path);
+    CHECK(access(wal_path, F_OK) != 0, "the last close has left the WAL");
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
@@ -418,6 +466,7 @@ static const struct {
     {"shut_down_and_back", shut_down_and_back},
     {"registers_twice", registers_twice},
     {"keeps_its_place", keeps_its_place},
+    {"locks_waited_for_in_vain", locks_waited_for_in_vain},
 };
 
 int main(int argc, char **argv)

@@ -80,5 +80,11 @@ def keeps_its_place_in_the_list(case):
     scenario(case, "keeps_its_place")
 
 
+@harness.test()
+def locks_waited_for_in_vain(case):
+    """SQLITE_BUSY_TIMEOUT, as of an SQLite built with SQLITE_ENABLE_SETLK_TIMEOUT."""
+    scenario(case, "locks_waited_for_in_vain")
+
+
 if __name__ == "__main__":
     harness.main("stack")

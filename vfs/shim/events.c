@@ -560,7 +560,7 @@ int lj_event_restart_lock(lj_file *file, int flags)
         return SQLITE_BUSY;
     lj_readguard_step_aside(open);
     int rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
-    if (rc == SQLITE_BUSY && (checkpoint || wal_is_large(open->db))) {
+    if (lj_is_busy(rc) && (checkpoint || wal_is_large(open->db))) {
         lj_event_make_room(file, false);
         rc = file->lower->pMethods->xShmLock(file->lower, LJ_LOCK_READ0 + 1, 4, flags);
     }
@@ -583,7 +583,7 @@ static bool checkpoints(const lj_file *file)
 int lj_event_retry_lock(lj_file *file, int ofst, int n, int flags, int rc)
 {
     bool exclusive = (flags & SQLITE_SHM_EXCLUSIVE) != 0;
-    if (rc != SQLITE_BUSY || !exclusive)
+    if (!lj_is_busy(rc) || !exclusive)
         return rc;
     if ((ofst == LJ_LOCK_WRITE || ofst == LJ_LOCK_CKPT) && lj_readguard_wait(file->open))
         return file->lower->pMethods->xShmLock(file->lower, ofst, n, flags);

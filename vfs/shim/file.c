@@ -136,7 +136,7 @@ static int file_lock(sqlite3_file *f, int level)
      * A snapshot's SHARED lock must not be what keeps somebody from closing or leaving WAL mode. Tried again whether or not
      * there still is a lock to give back: it may just have gone.
      */
-    if (rc == SQLITE_BUSY && level == SQLITE_LOCK_EXCLUSIVE && live(file)) {
+    if (lj_is_busy(rc) && level == SQLITE_LOCK_EXCLUSIVE && live(file)) {
         lj_event_make_room(file, true);
         rc = METHODS(f)->xLock(LOWER(f), level);
     }
@@ -291,7 +291,7 @@ static int file_shm_lock(sqlite3_file *f, int ofst, int n, int flags)
         rc = METHODS(f)->xShmLock(LOWER(f), ofst, n, flags);
     if (!locking && exclusive && ofst == LJ_LOCK_READ0 + 1 && n == LJ_WALINDEX_READERS - 1)
         lj_readguard_return(file->open);
-    if (rc == SQLITE_BUSY && locking && n == 1)
+    if (lj_is_busy(rc) && locking && n == 1)
         rc = lj_event_retry_lock(file, ofst, n, flags, rc);
     if (rc == SQLITE_OK) {
         note_shm_lock(file, ofst, n, flags);

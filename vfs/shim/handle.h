@@ -33,6 +33,12 @@ typedef struct lj_file lj_file;
 #define LJ_FCNTL_FILE 0x4c4a0001
 
 struct lj_file {
+/* An SQLite that waits for locks in the kernel (SQLITE_ENABLE_SETLK_TIMEOUT) says SQLITE_BUSY_TIMEOUT when it waited in vain. */
+static inline bool lj_is_busy(int rc)
+{
+    return (rc & 0xff) == SQLITE_BUSY;
+}
+
     sqlite3_file base; /* must be first */
     uint32_t magic;
     bool is_wal;
