@@ -696,6 +696,19 @@ def precedence_is_uri_then_environment_then_file(t):
 
 
 @test(*NEEDS)
+def disabled_by_the_environment(t):
+    """LITEJOIN_ENABLED=false is stronger than a replica_url anywhere, but not than a URI that says enabled=true."""
+    base = t.folder("off")
+    env = {"LITEJOIN_ENABLED": "false", "LITEJOIN_REPLICA_URL": "file://" + base}
+    in_uri = "&replica_url=file://%s" % base
+    check_equal(try_configuration(t, "", env, replica=False)["stage"], "worked", "disabled")
+    check_equal(try_configuration(t, in_uri, env, replica=False)["stage"], "worked", "disabled, with a URI")
+    check_equal(os.listdir(base), [], "replicas of a process that is switched off")
+    check_equal(try_configuration(t, in_uri + "&enabled=true", env, replica=False)["stage"], "worked", "enabled again")
+    check_equal(os.listdir(base), ["config"], "replica of the database whose URI wants it")
+
+
+@test(*NEEDS)
 def errors_go_to_the_log_and_never_to_stdout(t):
     log = t.path("log.txt")
     code = ("import sys\n"

@@ -244,7 +244,8 @@ static lj_origin origin_of(const lj_config *config, const char *name)
 lj_code lj_config_finish(lj_config *config, lj_error *err)
 {
     if (config->replica_url != NULL && config->replica_url_origin >= LJ_ORIGIN_API) {
-        if (origin_of(config, "enabled") < config->replica_url_origin)
+        /* what a file says of it is for the file's own replica_url; whoever says false elsewhere wants it off */
+        if (origin_of(config, "enabled") <= LJ_ORIGIN_FILE)
             config->enabled = true;
         if (origin_of(config, "mode") == LJ_ORIGIN_DEFAULT)
             config->mode = LJ_MODE_EMBEDDED;

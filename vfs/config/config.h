@@ -112,7 +112,7 @@ LJ_WARN_UNUSED lj_code lj_config_load_uri(lj_config *config, lj_config_lookup lo
 /*
  * Cross-field checks and the defaults that depend on where replica_url came from. To be called last; again after more
  * was loaded into a copy. When replica_url comes from API, ENV or URI: `mode` is embedded unless it was set anywhere, and
- * `enabled` is true unless it was set by the same or a higher origin.
+ * `enabled` is true unless one of these three set it.
  */
 LJ_WARN_UNUSED lj_code lj_config_finish(lj_config *config, lj_error *err);
 

@@ -176,10 +176,16 @@ static void enabled_and_mode(void **state)
         {LJ_ORIGIN_API, LJ_ORIGIN_FILE, "false", none, "", true, LJ_MODE_EMBEDDED, true},
         {LJ_ORIGIN_API, LJ_ORIGIN_API, "false", none, "", false, LJ_MODE_EMBEDDED, false},
         {LJ_ORIGIN_API, LJ_ORIGIN_ENV, "false", none, "", false, LJ_MODE_EMBEDDED, false},
-        {LJ_ORIGIN_ENV, LJ_ORIGIN_API, "false", none, "", true, LJ_MODE_EMBEDDED, true},
+        {LJ_ORIGIN_ENV, LJ_ORIGIN_FILE, "false", none, "", true, LJ_MODE_EMBEDDED, true},
+        {LJ_ORIGIN_ENV, LJ_ORIGIN_API, "false", none, "", false, LJ_MODE_EMBEDDED, false},
         {LJ_ORIGIN_ENV, LJ_ORIGIN_ENV, "false", none, "", false, LJ_MODE_EMBEDDED, false},
-        {LJ_ORIGIN_URI, LJ_ORIGIN_ENV, "false", none, "", true, LJ_MODE_EMBEDDED, true},
+        {LJ_ORIGIN_ENV, LJ_ORIGIN_URI, "false", none, "", false, LJ_MODE_EMBEDDED, false},
+        {LJ_ORIGIN_URI, LJ_ORIGIN_FILE, "false", none, "", true, LJ_MODE_EMBEDDED, true},
+        {LJ_ORIGIN_URI, LJ_ORIGIN_API, "false", none, "", false, LJ_MODE_EMBEDDED, false},
+        {LJ_ORIGIN_URI, LJ_ORIGIN_ENV, "false", none, "", false, LJ_MODE_EMBEDDED, false},
         {LJ_ORIGIN_URI, LJ_ORIGIN_URI, "false", none, "", false, LJ_MODE_EMBEDDED, false},
+        {LJ_ORIGIN_FILE, LJ_ORIGIN_FILE, "false", LJ_ORIGIN_FILE, "embedded", false,
+         LJ_MODE_EMBEDDED, false},
         {LJ_ORIGIN_URI, none, "", LJ_ORIGIN_FILE, "sidecar", true, LJ_MODE_SIDECAR, false},
         {LJ_ORIGIN_URI, none, "", LJ_ORIGIN_URI, "sidecar", true, LJ_MODE_SIDECAR, false},
         {LJ_ORIGIN_FILE, LJ_ORIGIN_FILE, "true", LJ_ORIGIN_ENV, "sidecar", true, LJ_MODE_SIDECAR,
@@ -204,6 +210,58 @@ static void enabled_and_mode(void **state)
         }
         lj_config_clear(&config);
     }
+}
+
+/* Of two that say something of it the higher one decides, whichever replica_url it is about. */
+static void enabled_twice(void **state)
+{
+    (void)state;
+    static const lj_origin places[] = {LJ_ORIGIN_API, LJ_ORIGIN_ENV, LJ_ORIGIN_URI};
+    for (size_t url = 0; url < LJ_ARRAY_LEN(places); url++) {
+        for (size_t low = 0; low < LJ_ARRAY_LEN(places); low++) {
+            for (size_t high = low + 1; high < LJ_ARRAY_LEN(places); high++) {
+                for (int wanted = 0; wanted < 2; wanted++) {
+                    lj_error err = LJ_ERROR_INIT;
+                    lj_config config;
+                    lj_config_init(&config);
+                    assert_ok(kit_load(&config, places[url], "replica_url", "file:///r", &err),
+                              &err);
+                    assert_ok(kit_load(&config, places[low], "enabled",
+                                       wanted != 0 ? "false" : "true", &err),
+                              &err);
+                    assert_ok(kit_load(&config, places[high], "enabled",
+                                       wanted != 0 ? "true" : "false", &err),
+                              &err);
+                    assert_ok(lj_config_finish(&config, &err), &err);
+                    assert_int_equal(lj_config_embedded(&config), wanted != 0);
+                    lj_config_clear(&config);
+                }
+            }
+        }
+    }
+}
+
+/* The environment is finished when the extension is loaded; the URI comes with each open. */
+static void disabled_for_the_process(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    lj_config defaults;
+    lj_config config;
+    lj_config_init(&defaults);
+    static const char *const block[] = {"LITEJOIN_ENABLED=false", "LITEJOIN_REPLICA_URL=file:///r",
+                                        NULL};
+    assert_ok(kit_load_env(&defaults, block, &err), &err);
+    assert_ok(lj_config_finish(&defaults, &err), &err);
+    for (int says = 0; says < 2; says++) {
+        kit_uri uri = {{"replica_url", "file:///u", says == 0 ? NULL : "enabled", "true", NULL}};
+        assert_ok(lj_config_copy(&defaults, &config, &err), &err);
+        assert_ok(kit_load_uri(&config, &uri, &err), &err);
+        assert_ok(lj_config_finish(&config, &err), &err);
+        assert_int_equal(lj_config_embedded(&config), says != 0);
+        lj_config_clear(&config);
+    }
+    lj_config_clear(&defaults);
 }
 
 static void finish_needs_a_url(void **state)
@@ -414,6 +472,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_option_from_every_origin),
         cmocka_unit_test(precedence),
         cmocka_unit_test(enabled_and_mode),
+        cmocka_unit_test(enabled_twice),
+        cmocka_unit_test(disabled_for_the_process),
         cmocka_unit_test(finish_needs_a_url),
         cmocka_unit_test(copies_are_independent),
         cmocka_unit_test(values),
