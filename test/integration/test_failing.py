@@ -709,6 +709,29 @@ def disabled_by_the_environment(t):
 
 
 @test(*NEEDS)
+def a_file_without_a_block(t):
+    """LITEJOIN_CONFIG names the wrong file, or one whose block is missing: said once, however often the extension is loaded."""
+    code = ("import sqlite3\n"
+            "from ljtest import harness, shim\n"
+            "for _ in range(3):\n"
+            "    con = sqlite3.connect(':memory:')\n"
+            "    con.enable_load_extension(True)\n"
+            "    con.load_extension(harness.extension_path())\n"
+            "    con.close()\n")
+    for name, text, times in (("missing", "engine:\n  shards: 4\n", 1), ("capital", "Replication:\n  enabled: true\n", 1),
+                              ("nothing", "", 1), ("empty", "replication:\n", 0)):
+        with t.part(name):
+            path, log = t.path(name + ".yaml"), t.path(name + ".log")
+            with open(path, "w") as file:
+                file.write(text)
+            status, out, errors = python(code, env={"LITEJOIN_CONFIG": path, "LITEJOIN_LOG_FILE": log})
+            check_equal((status, out, errors), (0, "", ""), "process")
+            lines = [line for line in pages.read(log).decode().splitlines() if path in line]
+            check_equal(len(lines), times, "lines of the log: %s" % lines)
+            check(all("warn" in line and "replication:" in line and "replica_url" in line for line in lines), lines)
+
+
+@test(*NEEDS)
 def errors_go_to_the_log_and_never_to_stdout(t):
     log = t.path("log.txt")
     code = ("import sys\n"

@@ -87,11 +87,12 @@ LJ_WARN_UNUSED lj_code lj_config_set(lj_config *config, lj_origin origin, const 
                                      const char *value, lj_error *err);
 /*
  * Reads the `replication:` block of a litejoin.yaml (at most LJ_CONFIG_FILE_MAX bytes); the other top-level keys are
- * left alone. The block may be missing or empty, but not be there twice. Errors: LJ_INVALID with
+ * left alone. The block may be missing (*ret_block is false) or empty, but not be there twice. Errors: LJ_INVALID with
  * "file:line: replication.key"; what lj_io_read_file gives. The config is untouched on failure, as with the other
  * loaders.
  */
-LJ_WARN_UNUSED lj_code lj_config_load_yaml(lj_config *config, const char *path, lj_error *err);
+LJ_WARN_UNUSED lj_code lj_config_load_yaml(lj_config *config, const char *path, bool *ret_block,
+                                           lj_error *err);
 /* The same from `len` bytes of text; errors show `path` as the file's name. */
 LJ_WARN_UNUSED lj_code lj_config_parse_yaml(lj_config *config, const char *path, const char *text,
                                             size_t len, lj_error *err);

@@ -231,8 +231,9 @@ static lj_code take_stream(reader *r)
     }
 }
 
-lj_code lj_config_parse_yaml(lj_config *config, const char *path, const char *text, size_t len,
-                             lj_error *err)
+/* *ret_block: was there a block? */
+static lj_code parse(lj_config *config, const char *path, const char *text, size_t len,
+                     bool *ret_block, lj_error *err)
 {
     LJ_CLEANUP(lj_config_clear) lj_config work;
     memset(&work, 0, sizeof(work));
@@ -251,10 +252,18 @@ lj_code lj_config_parse_yaml(lj_config *config, const char *path, const char *te
     lj_config done = work;
     work = *config;
     *config = done;
+    *ret_block = r.have_block;
     return LJ_OK;
 }
 
-lj_code lj_config_load_yaml(lj_config *config, const char *path, lj_error *err)
+lj_code lj_config_parse_yaml(lj_config *config, const char *path, const char *text, size_t len,
+                             lj_error *err)
+{
+    bool ignored = false;
+    return parse(config, path, text, len, &ignored, err);
+}
+
+lj_code lj_config_load_yaml(lj_config *config, const char *path, bool *ret_block, lj_error *err)
 {
     LJ_CLEANUP(lj_freep) char *text = NULL;
     size_t len = 0;
@@ -267,5 +276,5 @@ lj_code lj_config_load_yaml(lj_config *config, const char *path, lj_error *err)
     if (code == LJ_NOTFOUND)
         lj_error_hint(err, "create the file, or name another one in LITEJOIN_CONFIG");
     LJ_TRY(code);
-    return lj_config_parse_yaml(config, path, text, len, err);
+    return parse(config, path, text, len, ret_block, err);
 }

@@ -5,6 +5,7 @@
  */
 #include "litejoin_vfs.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,13 +51,26 @@ static lj_code set_all(lj_config *config, const litejoin_config *given, lj_error
     return LJ_OK;
 }
 
+/* The extension is loaded for each connection of some programs: of one file it is said once. */
+static void warn_without_block(const char *file)
+{
+    static _Atomic uint64_t told;
+    uint64_t hash = lj_hash_text(file);
+    if (atomic_exchange(&told, hash) != hash)
+        lj_log(LJ_LOG_WARN,
+               "the configuration file %s has no block 'replication:', so nothing in it counts "
+               "here: add the block with enabled: true, mode: embedded and replica_url: URL in it",
+               file);
+}
+
 static lj_code register_with(lj_config *config, const litejoin_config *given, lj_error *err)
 {
+    bool has_block = true;
     const char *file = given != NULL ? given->config_file : NULL;
     if (file == NULL)
         file = getenv(LJ_CONFIG_ENV_FILE);
     if (file != NULL && file[0] != 0)
-        LJ_TRY(lj_config_load_yaml(config, file, err));
+        LJ_TRY(lj_config_load_yaml(config, file, &has_block, err));
     if (given != NULL)
         LJ_TRY(set_all(config, given, err));
     LJ_TRY(lj_config_load_env(config, environ, err));
@@ -65,6 +79,8 @@ static lj_code register_with(lj_config *config, const litejoin_config *given, lj
     LJ_TRY(lj_config_finish(config, err));
     LJ_TRY(lj_log_sink_install(config, given != NULL ? given->log : NULL,
                                given != NULL ? given->log_ctx : NULL, err));
+    if (!has_block)
+        warn_without_block(file);
     return lj_vfs_setup(config, given != NULL && given->make_default, err);
 }
 

@@ -51,7 +51,8 @@ static inline lj_code kit_load_yaml_bytes(lj_config *config, const void *text, s
     if (fd < 0 || write(fd, text, len) != (ssize_t)len)
         abort();
     close(fd);
-    lj_code code = lj_config_load_yaml(config, path, err);
+    bool has_block = false;
+    lj_code code = lj_config_load_yaml(config, path, &has_block, err);
     unlink(path);
     return code;
 }

@@ -223,11 +223,13 @@ static void unreadable_files(void **state)
     (void)state;
     lj_error err = LJ_ERROR_INIT;
     lj_config config;
+    bool block = true;
     lj_config_init(&config);
-    assert_int_equal(lj_config_load_yaml(&config, "/nonexistent/litejoin.yaml", &err), LJ_NOTFOUND);
+    assert_int_equal(lj_config_load_yaml(&config, "/nonexistent/litejoin.yaml", &block, &err),
+                     LJ_NOTFOUND);
     assert_non_null(strstr(err.message, "/nonexistent/litejoin.yaml"));
     assert_non_null(strstr(err.hint, "LITEJOIN_CONFIG"));
-    assert_int_not_equal(lj_config_load_yaml(&config, "/tmp", &err), LJ_OK);
+    assert_int_not_equal(lj_config_load_yaml(&config, "/tmp", &block, &err), LJ_OK);
     assert_non_null(strstr(err.message, "/tmp"));
     char *big = calloc(1, LJ_CONFIG_FILE_MAX + 2);
     assert_non_null(big);
