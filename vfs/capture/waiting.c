@@ -75,13 +75,14 @@ lj_code lj_db_wait_for_locked(lj_db *db, uint64_t life, uint64_t frames, int64_t
     unsigned turns = 0;
     int rc = 0;
     db->flush_waiters++;
-    if (!reached_locked(db, life, frames))
+    if (!reached_locked(db, life, frames)) {
         hurry_locked(db);
-    while (code == LJ_OK && !reached_locked(db, life, frames) && rc == 0) {
+        code = lj_db_cannot_wait_locked(db, err); /* the mutex was released: it may be over */
+    }
+    while (code == LJ_OK && !reached_locked(db, life, frames) && rc == 0 &&
+           !(first_error && db->failures != failures)) {
         rc = lj_db_wait_for_news_locked(db, &deadline, &turns);
         code = lj_db_cannot_wait_locked(db, err);
-        if (first_error && db->failures != failures)
-            break;
     }
     if (code == LJ_OK && !reached_locked(db, life, frames)) {
         code = rc == ETIMEDOUT ? LJ_TIMEOUT : LJ_UNAVAILABLE;
@@ -219,9 +220,14 @@ lj_code lj_db_wait_snapshot(lj_db *db, int64_t timeout_ns, lj_error *err)
     hurry_locked(db);
     unsigned turns = 0;
     int rc = 0;
-    while (db->snapshot_done < mine && db->snapshot_failed < mine && rc == 0)
+    code = lj_db_cannot_wait_locked(db, err);
+    while (code == LJ_OK && db->snapshot_done < mine && db->snapshot_failed < mine && rc == 0) {
         rc = lj_db_wait_for_news_locked(db, &deadline, &turns);
-    if (db->snapshot_done < mine) {
+        code = lj_db_cannot_wait_locked(db, err);
+    }
+    if (db->snapshot_done >= mine) {
+        code = LJ_OK;
+    } else if (code == LJ_OK) {
         code = db->snapshot_failed >= mine ? LJ_UNAVAILABLE : LJ_TIMEOUT;
         lj_db_told_why(err, code, "no snapshot", lj_db_current_error_locked(db),
                        "it is still being written");
