@@ -85,7 +85,7 @@ typedef struct litejoin_status {
     uint32_t size;   /* in: sizeof(litejoin_status) */
     int replicating; /* 1 when commits are being shipped (also while retrying), else 0 */
     char state
-        [64]; /* "replicating", "starting", "retrying", "off", "not replicating: journal_mode=delete", ... */
+        [64]; /* "replicating", "starting", "retrying", "off", "not replicating: journal_mode=delete", ...; its end is cut off if it is longer */
     char generation[17];    /* 16 hex digits, "" before the first snapshot */
     uint32_t local_index;   /* position of the last local commit: life of the WAL ... */
     uint64_t local_offset;  /* ... and byte offset behind its last frame */

@@ -551,28 +551,24 @@ def names_and_paths(t):
 
 
 @test(*NEEDS)
-def two_databases_and_one_replica(t):
-    """The same name in two folders; and one database to which two connections name two replicas."""
+def one_database_and_two_replicas(t):
+    """Two connections name two replicas for one database: the first decides, and that is said."""
     def lines(words):
         with open(os.environ["LITEJOIN_LOG_FILE"]) as log:
             return [line for line in log if words in line]
 
-    base = t.path("replica")
-    one, two = (os.path.join(t.folder(name), "app.db") for name in ("one", "two"))
-    first = shim.open_wal(one, base)
-    second = shim.open_wal(two, base)
-    third = shim.connect(one, base)
-    said = lines("two databases and go to one replica")
-    check(len(said) == 1 and one in said[0] and two in said[0] and "replica_name" in said[0], said)
-    other = shim.connect(one, base, replica_name="elsewhere")
+    shard = Shard(t)
+    con = shard.open()
+    again = shard.open(create=False)
+    check_equal(lines("is open already and goes to"), [], "lines of a second connection")
+    other = shim.connect(shard.path, shard.base, replica_name="elsewhere")
     said = lines("is open already and goes to")
-    check(len(said) == 1 and "replica/app:" in said[0], said)
-    for con in (first, second, third, other):
-        con.close()
-    for turn, name in ((1, "app"), (2, "another")):
-        con = shim.open_wal(two, base, replica_name=name)
-        check_equal(len(lines("two databases")), 1, "the first one is closed, turn %d" % turn)
-        con.close()
+    check(len(said) == 1 and "replica/shard_0:" in said[0], said)
+    n = shard.write(other, 3)
+    for each in (con, again, other):
+        each.close()
+    check_equal(os.listdir(shard.base), ["shard_0"], "replicas")
+    check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
 
 
 @test(*NEEDS, timeout=90)

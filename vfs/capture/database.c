@@ -517,7 +517,7 @@ static void state_text_locked(const lj_db *db, lj_db_status *s)
 {
     const char *text = "replicating";
     if (db->not_wal || db->state == LJ_DB_STOPPED) {
-        snprintf(s->text, sizeof(s->text), "not replicating: %.44s",
+        snprintf(s->text, sizeof(s->text), "not replicating: %s",
                  db->not_wal ? db->mode : db->reason);
         return;
     }

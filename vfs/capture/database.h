@@ -40,6 +40,8 @@ typedef struct {
     bool fsync_before_ship;
 } lj_db_options;
 
+#define LJ_DB_REASON_MAX 192
+
 typedef enum {
     LJ_DB_IDLE,     /* opened; the WAL was not read yet */
     LJ_DB_STARTING, /* deciding between continuing and a new generation, or taking its first snapshot */
@@ -90,9 +92,9 @@ struct lj_db {
 
     /* below: guarded by mutex */
     lj_db_state state;
-    char reason[192]; /* why STOPPED, or what STARTING waits for */
-    bool moved;       /* the file under this name is another one (moved.h): STOPPED for good */
-    bool not_wal;     /* shared. Journal mode is not WAL: mode says which */
+    char reason[LJ_DB_REASON_MAX]; /* why STOPPED, or what STARTING waits for */
+    bool moved;   /* the file under this name is another one (moved.h): STOPPED for good */
+    bool not_wal; /* shared. Journal mode is not WAL: mode says which */
     char mode[LJ_REASON_MAX]; /* shared */
     bool attached; /* decided whether to continue (attach.h), or took part in what others decided */
     bool established; /* shared. The generation's first snapshot is in the replica */
@@ -182,6 +184,13 @@ typedef bool (*lj_db_first_look_fn)(void *ctx);
 void lj_db_ready(lj_db *db, lj_db_first_look_fn look, void *ctx);
 /* The same with a look that is only right while no other process writes: does nothing when another one takes part. */
 void lj_db_ready_alone(lj_db *db, lj_db_first_look_fn look, void *ctx);
+
+/*
+ * It is not to be replicated, for a reason that does not pass by itself: STOPPED, and no look is a first one, until lj_db_admit, from
+ * which the next one is. What happens meanwhile counts like what another program did. refuse: before the first handle.
+ */
+void lj_db_refuse(lj_db *db, const char *reason, const lj_error *why);
+void lj_db_admit(lj_db *db);
 
 /* No thread of ours comes to the database by itself any more (its tasks were stopped before). The seat is kept until lj_db_free. */
 void lj_db_quiet(lj_db *db);
@@ -325,7 +334,7 @@ void lj_db_snapshot_attempt(lj_db *db, const lj_error *err);
 typedef struct {
     lj_db_state state;
     bool replicating;
-    char text[64];
+    char text[LJ_DB_REASON_MAX + 32]; /* with "not replicating: " in front */
     char generation[LJ_GENERATION_MAX];
     uint32_t local_index, replica_index;
     uint64_t local_offset, replica_offset;

@@ -126,6 +126,33 @@ static void no_place(lj_db *db, lj_db_state state, const lj_error *err)
         lj_log_error(LJ_LOG_ERROR, db->path, err);
 }
 
+void lj_db_refuse(lj_db *db, const char *reason, const lj_error *why)
+{
+    pthread_mutex_lock(&db->mutex);
+    db->state = LJ_DB_STOPPED;
+    snprintf(db->reason, sizeof(db->reason), "%s", reason);
+    db->ship_error = *why;
+    pthread_mutex_unlock(&db->mutex);
+    atomic_store(&db->ready, true);
+}
+
+void lj_db_admit(lj_db *db)
+{
+    pthread_mutex_lock(&db->ready_mutex);
+    pthread_mutex_lock(&db->mutex);
+    bool moved = db->moved; /* for good */
+    if (!moved) {
+        db->state = LJ_DB_IDLE;
+        db->reason[0] = 0;
+        lj_error_clear(&db->ship_error);
+        atomic_store(&db->ready, false);
+    }
+    pthread_mutex_unlock(&db->mutex);
+    pthread_mutex_unlock(&db->ready_mutex);
+    if (!moved)
+        lj_log(LJ_LOG_INFO, "%s: replicating from here on: its replica has become free", db->path);
+}
+
 static void set_state(lj_db *db, lj_db_state state)
 {
     pthread_mutex_lock(&db->mutex);

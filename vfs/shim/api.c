@@ -228,7 +228,7 @@ static void fill_status(lj_db *db, litejoin_status *status)
                                 .last_snapshot_ns = s.last_snapshot_ns,
                                 .degraded = s.degraded,
                                 .failed_commits = s.failed_commits};
-    snprintf(status->state, sizeof(status->state), "%s", s.text);
+    snprintf(status->state, sizeof(status->state), "%.*s", (int)sizeof(status->state) - 1, s.text);
     snprintf(status->generation, sizeof(status->generation), "%s", s.generation);
     snprintf(status->last_error, sizeof(status->last_error), "%.*s", LITEJOIN_TEXT_MAX - 1,
              s.last_error);

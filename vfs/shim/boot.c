@@ -2,8 +2,9 @@
  * boot.c - opening a database that is gone restores it first.
  *
  * Done when the file is missing or empty. No data in the replica: SQLite goes on and creates the file. Replica not readable: the
- * open fails; an empty database is never quietly created over a backup that could not be seen. Two processes at once: one
- * restores, the other waits on the lock and then finds the file.
+ * open fails; an empty database is never quietly created over a backup that could not be seen. The replica of another database
+ * that is open (claim.h): the open fails too. Two processes at once: one restores, the other waits on the lock and then finds the
+ * file.
  *
  * The position file is written so that the restored database continues the generation it came from: the next life of the
  * WAL is the next index.
@@ -202,19 +203,23 @@ static lj_code restore_under_lock(lj_storage *storage, const lj_restore_plan *pl
     return restore_locked(storage, plan, options, path, state_dir, err);
 }
 
-lj_code lj_boot_restore(const char *path, const lj_config *config, lj_error *err)
+lj_code lj_boot_restore(const char *path, const lj_config *config, const lj_claim *claim,
+                        lj_error *err)
 {
     bool wanted = false;
     if (missing_or_empty(path, &wanted, err) != LJ_OK)
         return lj_error_context(err, "restoring before open");
     if (!wanted || being_made(path))
         return LJ_OK;
-    LJ_CLEANUP(lj_freep) char *url = NULL;
-    LJ_TRY(lj_config_replica_url(config, path, &url, err));
     lj_storage *storage = NULL;
     lj_storage_options storage_options = {.io_timeout_ns = config->io_timeout_ns};
-    if (lj_storage_open(url, &storage_options, &storage, err) != LJ_OK)
+    if (lj_storage_open(claim->url, &storage_options, &storage, err) != LJ_OK)
         return lj_error_context(err, "replica_url");
+    if (claim->rival != NULL) {
+        lj_claim_not_restored(claim, lj_storage_url(storage), err);
+        lj_storage_close(storage);
+        return LJ_CONFLICT;
+    }
     lj_restore_options options = {
         .remove_stale_wal = true, .overwrite_empty = true, .locked = true};
     lj_restore_plan *plan = NULL;

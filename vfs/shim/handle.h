@@ -17,6 +17,7 @@
 #include "vfs/capture/image.h"
 #include "vfs/capture/session.h"
 #include "vfs/config/config.h"
+#include "vfs/shim/claim.h"
 #include "vfs/ship/scheduler.h"
 #include "vfs/ship/shipper.h"
 
@@ -32,13 +33,13 @@ typedef struct lj_file lj_file;
 /* Our own file-control op-code: *(lj_file **)arg = the handle. Outside of the range SQLite uses. */
 #define LJ_FCNTL_FILE 0x4c4a0001
 
-struct lj_file {
 /* An SQLite that waits for locks in the kernel (SQLITE_ENABLE_SETLK_TIMEOUT) says SQLITE_BUSY_TIMEOUT when it waited in vain. */
 static inline bool lj_is_busy(int rc)
 {
     return (rc & 0xff) == SQLITE_BUSY;
 }
 
+struct lj_file {
     sqlite3_file base; /* must be first */
     uint32_t magic;
     bool is_wal;
@@ -97,10 +98,10 @@ static inline bool lj_is_busy(int rc)
 };
 
 struct lj_open {
-    lj_open *next, *previous;                  /* registry: all of them */
-    lj_link by_inode, by_wal_path, by_replica; /* registry */
+    lj_open *next, *previous;      /* registry: all of them */
+    lj_link by_inode, by_wal_path; /* registry */
     uint64_t device, inode;
-    uint64_t replica; /* hash of the replica's URL, as it was given */
+    lj_claim *claim; /* its replica; another one under the registry's mutex when a rival has gone */
     unsigned handles;
     bool
         ending; /* the last handle is gone: what is below is being freed, and an open of the same file waits */
@@ -147,10 +148,14 @@ static inline bool lj_open_alive(const lj_open *open)
     return open != NULL && open->epoch == lj_process_epoch;
 }
 void lj_registry_init(void);
-/* The database of that inode, created with its shipper at the first handle (*ret_first). The caller releases it. */
+/*
+ * The database of that inode, created with its shipper at the first handle (*ret_first). The caller releases it. *claim is what
+ * was claimed for the path: taken over if it is needed (NULL then).
+ */
 LJ_WARN_UNUSED lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path,
                                            const lj_config *config, const lj_identity *identity,
-                                           lj_open **ret_open, bool *ret_first, lj_error *err);
+                                           lj_claim **claim, lj_open **ret_open, bool *ret_first,
+                                           lj_error *err);
 /*
  * Before this path is opened: a database that was open under this name and is not there any more ends its replication, so that
  * nothing of it gets mixed into what follows.
@@ -320,8 +325,9 @@ LJ_WARN_UNUSED lj_code lj_durable_position(const char *text, lj_position *ret_at
 int lj_pragma(lj_file *file, char **args);
 
 /* ---- boot.c ---- */
-/* Restores a database that is missing or empty. LJ_OK also when there was nothing to restore. */
-LJ_WARN_UNUSED lj_code lj_boot_restore(const char *path, const lj_config *config, lj_error *err);
+/* Restores a database that is missing or empty from what it claims. LJ_OK also when there was nothing to restore. */
+LJ_WARN_UNUSED lj_code lj_boot_restore(const char *path, const lj_config *config,
+                                       const lj_claim *claim, lj_error *err);
 /* In a forked child: closes its copies of the locks of restores. */
 void lj_boot_in_child(void);
 

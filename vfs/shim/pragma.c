@@ -58,7 +58,7 @@ static int pragma_status(lj_file *file, char **args)
     lj_db_status s = {.text = "off"};
     char path[4200];
     char url[2100];
-    char state[200];
+    char state[2 * sizeof(s.text)];
     char error[2 * LJ_ERROR_TEXT_MAX];
     char given_up[2 * sizeof(s.last_break)];
     char snapshot[LJ_CLOCK_TEXT_MAX] = "";

@@ -13,6 +13,7 @@
  */
 #include <pthread.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -20,8 +21,8 @@
 
 #include "vfs/base/aside.h"
 #include "vfs/base/clock.h"
-#include "vfs/base/log.h"
 #include "vfs/base/io.h"
+#include "vfs/base/log.h"
 #include "vfs/base/str.h"
 #include "vfs/capture/moved.h"
 #include "vfs/shim/handle.h"
@@ -30,6 +31,7 @@
 #define SMALL_IMAGE_BYTES (1024u * 1024u) /* read in about a millisecond while frozen */
 #define EXIT_DRAIN_NS     (2 * LJ_NS_PER_S)
 #define SAME_CLOSE_NS     LJ_NS_PER_S
+#define RIVAL_SHOWN       120 /* bytes of a path in a state */
 
 unsigned lj_process_epoch;
 
@@ -37,8 +39,8 @@ static struct {
     pthread_mutex_t mutex;
     pthread_cond_t ended; /* a database object is gone */
     lj_open *opens;
-    lj_table by_inode, by_wal_path, by_replica; /* of opens */
-    lj_table files; /* database handles, by the pointer of their WAL's name */
+    lj_table by_inode, by_wal_path; /* of opens */
+    lj_table files;                 /* database handles, by the pointer of their WAL's name */
 } registry = {.mutex = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER};
 
 /* ------------------------------------------------------------------ fork and exit */
@@ -65,6 +67,7 @@ static void in_child(void)
     lj_vfs_after_fork(true);
     lj_bell_in_child();
     lj_boot_in_child();
+    lj_claim_in_child();
     for (lj_open *open = registry.opens; open != NULL; open = open->next) {
         if (open->ending)
             continue; /* half freed; the parent unlocks before it closes (database.c) */
@@ -79,7 +82,6 @@ static void in_child(void)
     registry.opens = NULL;
     memset(&registry.by_inode, 0, sizeof(registry.by_inode));
     memset(&registry.by_wal_path, 0, sizeof(registry.by_wal_path));
-    memset(&registry.by_replica, 0, sizeof(registry.by_replica));
     memset(&registry.files, 0, sizeof(registry.files));
     lj_scheduler_after_fork();
     lj_aside_forget();
@@ -160,13 +162,24 @@ static void free_content(lj_open *open)
     pthread_mutex_destroy(&open->guard.mutex);
     pthread_mutex_destroy(&open->view_mutex);
     free(open->base_name);
+    lj_claim_free(open->claim); /* nothing more is written to the replica */
+}
+
+/* Another database has the replica: this one works, and is not replicated (until join). */
+static void refuse(const lj_open *open, const lj_claim *claim)
+{
+    char reason[LJ_DB_REASON_MAX];
+    lj_error err = LJ_ERROR_INIT;
+    snprintf(reason, sizeof(reason), "the replica belongs to %.*s, which this process has open too",
+             RIVAL_SHOWN, claim->rival);
+    lj_claim_not_replicated(claim, open->db->replica_url, &err);
+    lj_db_refuse(open->db, reason, &err);
 }
 
 static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config *config,
-                           const lj_identity *identity, lj_open **ret_open, lj_error *err)
+                           const lj_identity *identity, const lj_claim *claim, lj_open **ret_open,
+                           lj_error *err)
 {
-    LJ_CLEANUP(lj_freep) char *url = NULL;
-    LJ_TRY(lj_config_replica_url(config, path, &url, err));
     lj_open *open = calloc(1, sizeof(*open));
     size_t len = strlen(path);
     if (open == NULL || (open->base_name = calloc(1, len + 12)) == NULL) {
@@ -176,7 +189,6 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
     memcpy(open->base_name + 4, path, len);
     open->base = base;
     open->epoch = lj_process_epoch;
-    open->replica = lj_hash_text(url);
     open->reader_slot = -1;
     open->guarded = config->guard;
     pthread_mutex_init(&open->guard_mutex, NULL);
@@ -189,7 +201,7 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
                                           .cancel = &open->io_cancel};
     lj_storage *storage = NULL;
     lj_dbfile dbfile = lj_freeze_dbfile(open);
-    lj_code code = lj_storage_open(url, &storage_options, &storage, err);
+    lj_code code = lj_storage_open(claim->url, &storage_options, &storage, err);
     if (code != LJ_OK)
         lj_error_context(err, "replica_url");
     if (code == LJ_OK)
@@ -209,6 +221,8 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
         open->db->opened_identity = *identity;
         open->db->has_opened_identity = true;
     }
+    if (claim->rival != NULL)
+        refuse(open, claim);
     lj_scheduler_set_workers(config->upload_workers);
     *ret_open = open;
     return LJ_OK;
@@ -259,35 +273,34 @@ static void warn_of_hard_links(const lj_open *open, const char *path, const stru
                path, open->db->path, open->db->replica_url);
 }
 
-/* The path of another database that goes to the same replica (free()); NULL = none. */
-static char *rival_locked(const lj_open *open)
+/* Once: of two that made it at the same moment only one came to be. */
+static void tell_refused(const lj_open *open)
 {
-    for (lj_link *link = lj_table_first(&registry.by_replica, open->replica); link != NULL;
-         link = lj_table_next(link)) {
-        const lj_open *other = link->owner;
-        if (other != open && !other->ending && strcmp(other->db->path, open->db->path) != 0)
-            return lj_str_dup(other->db->path);
+    pthread_mutex_lock(&open->db->mutex);
+    lj_error why = open->db->ship_error;
+    pthread_mutex_unlock(&open->db->mutex);
+    if (why.code == LJ_CONFLICT)
+        lj_log_error(LJ_LOG_ERROR, open->db->path, &why);
+}
+
+/*
+ * A further connection. Of those to one database the first decides where it goes; if a rival had that replica then, and has been closed
+ * since, from here on it is this one's.
+ */
+static void join(lj_open *open, const char *path, lj_claim **claim)
+{
+    pthread_mutex_lock(&registry.mutex);
+    lj_claim *had = open->claim;
+    bool same_url = strcmp(had->url, (*claim)->url) == 0;
+    bool admitted = same_url && had->rival != NULL && (*claim)->rival == NULL;
+    if (admitted) {
+        open->claim = *claim;
+        *claim = had;
     }
-    return NULL;
-}
-
-/* Each writes generations of its own there, and neither notices the other. */
-static void warn_of_rival(const lj_open *open, const char *rival)
-{
-    if (rival != NULL)
-        lj_log(LJ_LOG_ERROR,
-               "%s and %s are two databases and go to one replica, %s: restoring either gives the "
-               "one that was written last; give one of them another replica_name or replica_url",
-               open->db->path, rival, open->db->replica_url);
-}
-
-/* Of the connections to one database the first decides where it goes. */
-static void warn_of_other_url(const lj_open *open, const char *path, const lj_config *config)
-{
-    LJ_CLEANUP(lj_freep) char *url = NULL;
-    if (strcmp(open->db->path, path) == 0 &&
-        lj_config_replica_url(config, path, &url, NULL) == LJ_OK &&
-        lj_hash_text(url) != open->replica)
+    pthread_mutex_unlock(&registry.mutex);
+    if (admitted)
+        lj_db_admit(open->db);
+    if (!same_url && strcmp(open->db->path, path) == 0)
         lj_log(LJ_LOG_WARN,
                "%s is open already and goes to %s: the other replica that this connection names "
                "is not written",
@@ -305,7 +318,6 @@ static void link_locked(lj_open *open, const struct stat *st)
     registry.opens = open;
     lj_table_add(&registry.by_inode, &open->by_inode, open, inode_hash(st));
     lj_table_add(&registry.by_wal_path, &open->by_wal_path, open, lj_hash_text(open->db->wal_path));
-    lj_table_add(&registry.by_replica, &open->by_replica, open, open->replica);
 }
 
 static void unlink_locked(lj_open *open)
@@ -318,33 +330,34 @@ static void unlink_locked(lj_open *open)
         registry.opens = open->next;
     lj_table_remove(&registry.by_inode, &open->by_inode);
     lj_table_remove(&registry.by_wal_path, &open->by_wal_path);
-    lj_table_remove(&registry.by_replica, &open->by_replica);
 }
 
 lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config *config,
-                            const lj_identity *identity, lj_open **ret_open, bool *ret_first,
-                            lj_error *err)
+                            const lj_identity *identity, lj_claim **claim, lj_open **ret_open,
+                            bool *ret_first, lj_error *err)
 {
     struct stat st;
     if (stat(path, &st) != 0)
         return errno == ENOENT ? lj_error_set(err, LJ_NOTFOUND,
                                               "%s disappeared while it was being opened", path)
                                : lj_error_errno(err, errno, "cannot stat %s", path);
+    const bool refused = (*claim)->rival != NULL;
+    lj_claim_settle(*claim, &st);
     pthread_mutex_lock(&registry.mutex);
     lj_open *open = join_locked(&st);
     pthread_mutex_unlock(&registry.mutex);
     lj_open *fresh = NULL;
-    LJ_CLEANUP(lj_freep) char *rival = NULL;
     if (open == NULL) {
         /* made without the mutex, so that many opens at once do not wait for one another; of two for one file one is dropped */
-        LJ_TRY(create_open(base, path, config, identity, &fresh, err));
+        LJ_TRY(create_open(base, path, config, identity, *claim, &fresh, err));
         pthread_mutex_lock(&registry.mutex);
         open = join_locked(&st);
         if (open == NULL) {
             open = fresh;
             open->handles = 1;
+            open->claim = *claim;
+            *claim = NULL;
             link_locked(open, &st);
-            rival = rival_locked(open);
         }
         pthread_mutex_unlock(&registry.mutex);
     }
@@ -352,10 +365,10 @@ lj_code lj_registry_acquire(sqlite3_vfs *base, const char *path, const lj_config
     *ret_open = open;
     if (*ret_first || strcmp(open->db->path, path) != 0)
         warn_of_hard_links(open, path, &st);
-    if (*ret_first)
-        warn_of_rival(open, rival);
-    else
-        warn_of_other_url(open, path, config);
+    if (!*ret_first)
+        join(open, path, claim);
+    else if (refused)
+        tell_refused(open);
     if (fresh != NULL && open != fresh) {
         free_content(fresh);
         free(fresh);

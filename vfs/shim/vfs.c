@@ -126,8 +126,10 @@ static lj_code open_replicated(sqlite3_vfs *vfs, const char *name, lj_file *file
                                int *ret_flags, const lj_config *config, int *ret_rc, lj_error *err)
 {
     lj_registry_path_opens(name);
+    LJ_CLEANUP(lj_claim_freep) lj_claim *claim = NULL;
+    LJ_TRY(lj_claim_new(name, config, &claim, err));
     if (config->restore_on_boot)
-        LJ_TRY(lj_boot_restore(name, config, err));
+        LJ_TRY(lj_boot_restore(name, config, claim, err));
     lj_identity identity;
     bool there = lj_identity_of(name, &identity);
     int opened = 0;
@@ -139,8 +141,8 @@ static lj_code open_replicated(sqlite3_vfs *vfs, const char *name, lj_file *file
     if ((opened & SQLITE_OPEN_READONLY) != 0)
         return LJ_OK; /* the file system said so: SQLite cannot write either */
     bool first = false;
-    LJ_TRY(lj_registry_acquire(base_of(vfs), name, config, there ? &identity : NULL, &file->open,
-                               &first, err));
+    LJ_TRY(lj_registry_acquire(base_of(vfs), name, config, there ? &identity : NULL, &claim,
+                               &file->open, &first, err));
     file->wal_name = sqlite3_filename_wal(name);
     file->auto_wal = config->auto_wal;
     file->psow0 = !sqlite3_uri_boolean(name, "psow", 1);
