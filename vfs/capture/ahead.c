@@ -119,7 +119,7 @@ static void begin_file_locked(lj_db *db, const lj_spool_entry *rest)
     a->start = rest->start;
     a->end = rest->start.offset;
     a->salt = db->life.salt;
-    snprintf(a->name, sizeof(a->name), "%s-%08" PRIx32 "-%016" PRIx64 ".tmp",
+    snprintf(a->name, sizeof(a->name), "%s-%08" PRIx32 "-%016" PRIx64 ".wal.tmp",
              rest->start.generation, rest->start.index, random);
 }
 

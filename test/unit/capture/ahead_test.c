@@ -2,7 +2,10 @@
 #include "test/unit/capture/kit.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vfs/base/io.h"
@@ -127,6 +130,23 @@ static void taken_whole(void **state)
     lj_spool_entry e = check_entry(&f, 0, 0, FRAMES);
     assert_int_equal(f.db->spool_bytes, e.end);
     assert_false(lj_ahead_run(f.db));
+    end(&f);
+}
+
+/* Killed: the next one that is alone finds the file, and knows it for what it is. */
+static void what_a_killed_process_left_is_swept(void **state)
+{
+    (void)state;
+    fixture f;
+    begin(&f);
+    commit(&f, FRAMES);
+    assert_true(lj_ahead_run(f.db));
+    char path[200];
+    snprintf(path, sizeof(path), "%s/%s", f.dir.spool_dir, f.db->ahead.name);
+    struct timespec times[2] = {{.tv_sec = time(NULL) - 3600}, {.tv_sec = time(NULL) - 3600}};
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    lj_spool_sweep(f.dir.spool_dir);
+    assert_int_equal(names(&f, true), 0);
     end(&f);
 }
 
@@ -443,6 +463,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(taken_whole),
+        cmocka_unit_test(what_a_killed_process_left_is_swept),
         cmocka_unit_test(what_came_since_is_added),
         cmocka_unit_test(grown_with_the_wal),
         cmocka_unit_test(taken_while_it_is_being_made),
