@@ -37,7 +37,7 @@ class Round:
     behind: bool = False
     at: int = 1
     arm: str = ""
-    begin: str = "closed"   # new, lost
+    begin: str = "closed"   # new, lost, left
     generations: int = 1    # at most, after the next open
     limit: str = "0"        # max_wal_size
     exclusive: int = 0
@@ -46,6 +46,7 @@ class Round:
 SEGMENT_TEMP = "*/wal/.*.wal.lz4.*.tmp"
 SNAPSHOT_TEMP = "*/snapshots/.*.snapshot.lz4.*.tmp"
 SPOOLS = "commit commit arm RESTART commit"
+SPOOLED = "commit commit RESTART commit TRUNCATE commit RESTART commit"
 ROLLS_OVER = "commit sync snapshot commit arm snapshot"
 RESTARTS = "commit sync PASSIVE arm commit commit"
 
@@ -123,6 +124,14 @@ ROUNDS = {
         Round("commit", "fsync %s/position.tmp" % STATE, begin="lost", generations=2),
     ],
 }
+# Two files of the spool, the end marks behind their indexes, and the WAL.
+ROUNDS["while the spool of a lost database is shipped before the restore"] = [
+    Round("commit", match, behind=behind, at=at, begin="left")
+    for match, behind, at in (("write " + SEGMENT_TEMP, False, 1), ("rename */wal/*.wal.lz4", False, 2),
+                              ("rename */wal/*.wal.lz4", True, 1), ("rename */wal/*.wal.lz4", True, 2),
+                              ("rename %s/position" % STATE, True, 1), ("rename %s/position" % STATE, True, 2),
+                              ("unlink %s/spool/*.wal" % STATE, False, 1), ("unlink %s/spool/*.wal" % STATE, True, 2))
+]
 # Rows that are about something else than kill -9, and which script has their rounds.
 ELSEWHERE = {"power cut": "fault/test_powercut.py"}
 
@@ -161,6 +170,10 @@ class Scene:
         self.before = 0
         if a_round.begin != "new":
             self.before = Life(self.paths, a_round.exclusive, "commit commit sync close", "0").synced
+        self.shipped = self.before  # of that, what was in the replica when it began
+        if a_round.begin == "left":
+            self.before = Life(self.paths, a_round.exclusive, SPOOLED, "0", before=self.before).committed
+            os.unlink(self.paths[0])
         if a_round.begin == "lost":
             shutil.rmtree(self.data)
             os.mkdir(self.data)
@@ -189,8 +202,9 @@ class Scene:
         self.replica.restore(out)
         pages.check_integrity(out, "the replica right after the kill")
         n = chain.verify_file(out, "the replica right after the kill")
-        check(life.synced <= n <= life.committed + 1, "restored link %d; %d synced, %d committed" %
-              (n, life.synced, life.committed))
+        synced = self.shipped if self.round.begin == "left" else life.synced
+        check(synced <= n <= life.committed + 1, "restored link %d; %d synced, %d committed" %
+              (n, synced, life.committed))
         if LONG:  # they are asked behind the next open, too
             cli.check_restorers(self.replica.root, out, "the replica right after the kill")
 

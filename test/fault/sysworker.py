@@ -210,6 +210,7 @@ def copy_if_there(source, target):
 
 def boot(life):
     """Restore on open of the replica that is there: fails clearly and leaves nothing, or works."""
+    before = {".app.db-litejoin", *os.listdir(os.path.dirname(life.path))}
     with life.phase("boot"):
         life.open()
         if life.con is not None:
@@ -217,14 +218,14 @@ def boot(life):
     life.boot_errors = life.failures
     life.failures = []
     if life.con is None:
-        left = [n for n in os.listdir(os.path.dirname(life.path)) if n != ".app.db-litejoin"]
+        left = [n for n in os.listdir(os.path.dirname(life.path)) if n not in before]
         if "app.db" in left and os.path.getsize(life.path):
             left.remove("app.db")  # restored whole, as the next open shows, when something behind that failed
         if left and (life.job["kind"] != "unlink" or life.job["count"]):  # what cannot be removed stays
             life.failures.append("left by an open that failed: %s" % left)
         if life.open("open without failures") is None:
             return
-    life.committed = chain.last(life.con)
+    life.booted = life.committed = chain.last(life.con)
     finish(life)
 
 

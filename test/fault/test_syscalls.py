@@ -16,6 +16,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 from ljtest import chain, cli, harness, pages, shim  # noqa: E402
+from ljtest.broken import FileInTheWay  # noqa: E402
 from ljtest.failing import (KINDS, MOST, PHASES, SHORT, check_life, check_text, preload, run_sequences,  # noqa: E402
                             sequences)
 from ljtest.harness import LONG, check, check_equal, test  # noqa: E402
@@ -54,6 +55,54 @@ def restore_on_open(t):
         if job["error"] in (errno.EINTR, SHORT) and job["kind"] != "random":
             check_equal(answer["boot_errors"], [], "an interrupted or short %s (%s)" % (job["kind"], answer["last"]))
         check(answer["committed"] >= links, "%d of %d links" % (answer["committed"], links))
+        check_life(job, answer, True)
+        return answer
+
+    run_sequences(t, sequences(KINDS, ("boot",)), run_one, None if LONG else 70)
+
+
+LOSES = """
+import os, random, sys
+from ljtest import chain, shim
+from ljtest.broken import FileInTheWay
+path, base = sys.argv[1:3]
+con = shim.open_wal(path, base, pragmas=("wal_autocheckpoint=0",), sync_interval="10ms")
+rng = random.Random(6)
+chain.create(con)
+for _ in range(2):
+    chain.commit_one(con, rng)
+    shim.sync(con, "60s")
+block = FileInTheWay(os.path.join(base, "app"))
+block.fail()
+for mode in ("RESTART", "TRUNCATE", ""):
+    links = chain.commit_one(con, rng)
+    if mode: con.execute("PRAGMA wal_checkpoint(%s)" % mode).fetchall()
+print(links, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+@test("shim", timeout=200, long_timeout=3600)
+def restore_on_open_of_what_was_not_shipped(t):
+    """The spool and the WAL of a lost database go to the replica first. Whatever fails, none of it is lost."""
+    path, base = t.path("made", "app.db"), t.path("base")
+    os.makedirs(t.path("made"))
+    lib = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib")
+    done = subprocess.run([sys.executable, "-c", LOSES, path, base], env=dict(os.environ, PYTHONPATH=lib),
+                          stdout=subprocess.PIPE, timeout=60)
+    links = int(done.stdout)
+    block = FileInTheWay(os.path.join(base, "app"))
+    block.broken = True  # by the process that is dead
+    block.heal()
+
+    def run_one(worker, job):
+        shutil.copytree(base, os.path.join(job["folder"], "base"))
+        shutil.copytree(t.path("made"), os.path.join(job["folder"], "data"),
+                        ignore=shutil.ignore_patterns("app.db", "app.db-shm", "bell"))
+        answer = worker(job)
+        for text in answer["boot_errors"]:
+            check("restoring before open" in text or "cannot stat" in text, text)
+        check_equal(answer["booted"], links, "links that were restored (%s)" % answer["last"])
         check_life(job, answer, True)
         return answer
 

@@ -55,7 +55,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         FUZZ_CHECK(strcmp(entry.start.generation, generation) == 0);
         FUZZ_CHECK(entry.start.index <= LJ_INDEX_MAX && entry.end > entry.start.offset);
         FUZZ_CHECK(bytes == entry.end - entry.start.offset);
-        FUZZ_CHECK(lj_spool_holds(folder, &entry.start));
+        bool holds = false;
+        FUZZ_CHECK(lj_spool_holds(folder, &entry.start, &holds, &err) == LJ_OK && holds);
         uint64_t prev_end = 0;
         code = lj_spool_prev_end(folder, generation, entry.start.index, &prev_end, &err);
         FUZZ_CHECK(code == (entry.start.offset == 0 ? LJ_OK : LJ_NOTFOUND));

@@ -11,6 +11,7 @@
 #include "vfs/base/io.h"
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
+#include "vfs/capture/seat.h"
 #include "vfs/capture/spool.h"
 #include "vfs/capture/walfile.h"
 
@@ -25,6 +26,7 @@ typedef struct {
     lj_chain chain;  /* what comes out */
     uint64_t safe_frames;
     char reason[192]; /* why not */
+    lj_error trouble; /* what could not be read; LJ_OK = all could */
 } decision;
 
 static bool refuse(decision *d, const char *fmt, ...) LJ_PRINTF(2, 3);
@@ -37,18 +39,27 @@ static bool refuse(decision *d, const char *fmt, ...)
     return false;
 }
 
+/* What cannot be read decides like what is not there: at worst a new generation. But a lost database has nothing to begin one with. */
+static lj_code note_trouble(decision *d, lj_code code, const lj_error *err)
+{
+    if (code != LJ_OK && code != LJ_NOTFOUND && code != LJ_CORRUPT)
+        d->trouble = *err;
+    return code;
+}
+
 /* The last of so many frames is the one that the position file has the checksum of, and so are all before it. */
-static bool frames_unchanged(const decision *d, uint64_t frames)
+static bool frames_unchanged(decision *d, uint64_t frames)
 {
     lj_error err = LJ_ERROR_INIT;
     LJ_CLEANUP(lj_walfile_close) lj_walfile file = LJ_WALFILE_INIT;
-    if (lj_walfile_refresh(&file, d->db->wal_path, &err) != LJ_OK ||
-        !lj_wal_salt_eq(file.header.salt, d->life.salt))
+    lj_code code = lj_walfile_refresh(&file, d->db->wal_path, &err);
+    if (note_trouble(d, code, &err) != LJ_OK || !lj_wal_salt_eq(file.header.salt, d->life.salt))
         return false;
     if (frames == 0)
         return lj_wal_cksum_eq(file.header.cksum, d->saved.sum);
     lj_wal_frame frame;
-    if (lj_walfile_frame(file.fd, d->saved.page_size, frames, &frame, &err) != LJ_OK)
+    code = lj_walfile_frame(file.fd, d->saved.page_size, frames, &frame, &err);
+    if (note_trouble(d, code, &err) != LJ_OK)
         return false;
     return lj_wal_cksum_eq(frame.cksum, d->saved.sum) && lj_wal_salt_eq(frame.salt, d->saved.salt);
 }
@@ -92,13 +103,20 @@ static bool continue_from_base(decision *d)
 }
 
 /* Where the index of the position ended, as the spool says of the next one; the position itself when it says nothing. */
-static uint64_t end_by_spool(const decision *d, const lj_position *at)
+static uint64_t end_by_spool(decision *d, const lj_position *at)
 {
     uint64_t end = 0;
-    lj_error ignored = LJ_ERROR_INIT;
-    lj_code code =
-        lj_spool_prev_end(d->db->spool_dir, at->generation, at->index + 1, &end, &ignored);
-    return code == LJ_OK && end != 0 ? end : at->offset;
+    lj_error err = LJ_ERROR_INIT;
+    lj_code code = lj_spool_prev_end(d->db->spool_dir, at->generation, at->index + 1, &end, &err);
+    return note_trouble(d, code, &err) == LJ_OK && end != 0 ? end : at->offset;
+}
+
+static bool spool_holds(decision *d, const lj_position *at)
+{
+    bool holds = false;
+    lj_error err = LJ_ERROR_INIT;
+    lj_code code = lj_spool_holds(d->db->spool_dir, at, &holds, &err);
+    return note_trouble(d, code, &err) == LJ_OK && holds;
 }
 
 /* Between the position and the begin of index `next` nothing is missing: the rest is in the spool, or there is no rest. */
@@ -107,7 +125,7 @@ static bool spool_reaches(decision *d, uint32_t next, uint64_t end_of_last)
     lj_position at = d->saved.at;
     if (at.index > next)
         return refuse(d, "the position file is ahead of the shared page");
-    if (at.index < next && !lj_spool_holds(d->db->spool_dir, &at)) {
+    if (at.index < next && !spool_holds(d, &at)) {
         uint64_t end = at.index + 1 == next ? end_of_last : end_by_spool(d, &at);
         if (at.offset != end)
             return refuse(d,
@@ -116,7 +134,7 @@ static bool spool_reaches(decision *d, uint32_t next, uint64_t end_of_last)
                           at.index, end, at.offset);
     }
     for (at.index++, at.offset = 0; at.index < next; at.index++) {
-        if (!lj_spool_holds(d->db->spool_dir, &at))
+        if (!spool_holds(d, &at))
             return refuse(d, "frames of index %" PRIu32 " are gone from the spool", at.index);
     }
     return true;
@@ -232,7 +250,7 @@ static bool decide(decision *d)
     lj_code code = lj_saved_position_load(d->db->position_path, &d->saved, &err);
     if (code == LJ_NOTFOUND)
         return refuse(d, "nothing was replicated from here before");
-    if (code != LJ_OK)
+    if (note_trouble(d, code, &err) != LJ_OK)
         return refuse(d, "%.150s", err.message);
     if (d->touched)
         return refuse(d, "the database was written outside of WAL mode");
@@ -322,6 +340,199 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
                db->path, at, d.reason, local);
     else
         lj_log(LJ_LOG_INFO, "%s: a new generation begins: %s", db->path, d.reason);
+}
+
+/* ------------------------------------------------------------------ a database that is gone */
+
+/* What a recovery of SQLite's would find committed. *ret_life: not known when that is nothing. */
+static lj_code read_life(const char *wal_path, lj_life *ret_life, lj_error *err)
+{
+    LJ_CLEANUP(lj_walfile_close) lj_walfile file = LJ_WALFILE_INIT;
+    lj_wal_chain chain;
+    lj_wal_verdict verdict = LJ_WAL_FRAME_OK;
+    lj_code code = lj_walfile_refresh(&file, wal_path, err);
+    if (code == LJ_NOTFOUND || code == LJ_CORRUPT)
+        return LJ_OK;
+    if (code != LJ_OK)
+        return code;
+    lj_wal_chain_start(&chain, &file.header);
+    LJ_TRY(lj_walfile_walk(file.fd, &chain, UINT64_MAX, NULL, NULL, &verdict, err));
+    if (chain.committed > 0)
+        *ret_life = (lj_life){.known = true,
+                              .number = 1,
+                              .salt = file.header.salt,
+                              .frames = chain.committed,
+                              .page_size = file.header.page_size,
+                              .db_pages = chain.db_pages};
+    return LJ_OK;
+}
+
+/* Somebody has a file open that has no name any more, and may be writing its WAL. */
+static lj_code has_company(const lj_db *db, bool *ret_company, lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s/lock", db->state_dir);
+    LJ_CLEANUP(lj_closep) int fd = -1;
+    if (path == NULL)
+        return lj_error_nomem(err);
+    LJ_TRY(lj_seat_open(path, &fd, err));
+    *ret_company = lj_seat_company(fd);
+    return LJ_OK;
+}
+
+/* Which index the WAL is, as at an open that finds the file. *ret_placed = false: it cannot be told, and d->reason says why. */
+static lj_code place_wal(decision *d, bool *ret_placed, lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s/shared", d->db->state_dir);
+    bool company = false;
+    *ret_placed = false;
+    if (path == NULL)
+        return lj_error_nomem(err);
+    LJ_TRY(has_company(d->db, &company, err));
+    if (company) {
+        (void)refuse(d, "another process still has the lost database open, and its WAL");
+        return LJ_OK;
+    }
+    LJ_TRY(lj_shared_open(path, &d->db->shared, err));
+    *ret_placed = decide(d);
+    lj_shared_close(d->db->shared);
+    d->db->shared = NULL;
+    if (*ret_placed || d->trouble.code == LJ_OK)
+        return LJ_OK;
+    if (err != NULL)
+        *err = d->trouble;
+    return d->trouble.code;
+}
+
+/* Without a WAL: the life of the last file in the spool is over, and none follows it. false: the replica has that life's end. */
+static bool end_with_spool(decision *d, const lj_spool_entry *last)
+{
+    const lj_position *at = &d->saved.at;
+    if (last->start.index < at->index)
+        return false;
+    d->chain = (lj_chain){.active = true,
+                          .index = last->start.index + 1,
+                          .prev_end = last->start.index == at->index ? LJ_MAX(last->end, at->offset)
+                                                                     : last->end};
+    memcpy(d->chain.generation, at->generation, LJ_GENERATION_MAX);
+    return true;
+}
+
+/* What a WAL that was placed has behind the position. */
+static uint64_t wal_rest(const lj_chain *chain, const lj_life *life, const lj_position *at)
+{
+    uint64_t end = lj_wal_frame_offset(life->page_size, life->frames + 1);
+    uint64_t begin = chain->index == at->index ? at->offset : 0;
+    return life->known && !chain->unused && end > begin ? end - begin : 0;
+}
+
+bool lj_attach_left_over(lj_db *db, const lj_position *at)
+{
+    pthread_mutex_lock(&db->mutex);
+    bool over = at->index >= db->chain.index && wal_rest(&db->chain, &db->life, at) == 0;
+    pthread_mutex_unlock(&db->mutex);
+    return over;
+}
+
+uint64_t lj_attach_left_bytes(lj_db *db, const lj_position *at)
+{
+    pthread_mutex_lock(&db->mutex);
+    uint64_t bytes = wal_rest(&db->chain, &db->life, at);
+    pthread_mutex_unlock(&db->mutex);
+    return bytes + lj_spool_bytes(db->spool_dir, at->generation);
+}
+
+/* The WAL's or the spool's end become the end of the chain. */
+static lj_code choose_end(decision *d, lj_left *left, lj_error *err)
+{
+    const lj_db *db = d->db;
+    const char *generation = d->saved.at.generation;
+    lj_spool_entry last;
+    bool placed = false;
+    if (d->life.known)
+        LJ_TRY(place_wal(d, &placed, err));
+    if (placed) {
+        lj_spool_drop_from(db->spool_dir, generation, d->chain.index + 1);
+        left->any = wal_rest(&d->chain, &d->life, &d->saved.at) > 0 || spool_is_used(d);
+        return LJ_OK;
+    }
+    if (d->life.known) {
+        left->out_bytes = lj_wal_frame_offset(d->life.page_size, d->life.frames + 1);
+        snprintf(left->reason, sizeof(left->reason), "%s", d->reason);
+        d->life.known = false;
+    }
+    lj_code code = lj_spool_last(db->spool_dir, generation, &last, err);
+    if (code != LJ_OK)
+        return code == LJ_NOTFOUND ? LJ_OK : code;
+    left->any = end_with_spool(d, &last);
+    return LJ_OK;
+}
+
+/* A generation that was given up, or never got its snapshot into the replica. */
+static void note_others(const lj_db *db, const char *generation, lj_left *left)
+{
+    uint64_t all = lj_spool_bytes(db->spool_dir, NULL);
+    uint64_t own = lj_spool_bytes(db->spool_dir, generation);
+    if (all <= own)
+        return;
+    left->out_bytes += all - own;
+    if (left->reason[0] == 0)
+        snprintf(left->reason, sizeof(left->reason),
+                 "it is of another generation than %s, the newest in the replica", generation);
+}
+
+/* The position file, if it is of that generation. false: d->reason says why not. */
+static lj_code load_position(decision *d, const char *generation, bool *ret_usable, lj_error *err)
+{
+    lj_code code = lj_saved_position_load(d->db->position_path, &d->saved, err);
+    if (code != LJ_OK && code != LJ_NOTFOUND && code != LJ_CORRUPT)
+        return code;
+    bool same = code == LJ_OK && strcmp(d->saved.at.generation, generation) == 0;
+    if (code != LJ_OK)
+        (void)refuse(d, "there is no position file that verifies");
+    else if (!same)
+        (void)refuse(d, "it is of generation %s, and the newest in the replica is %s",
+                     d->saved.at.generation, generation);
+    *ret_usable = same;
+    return LJ_OK;
+}
+
+lj_code lj_attach_left(lj_db *db, const char *generation, lj_left *ret_left, lj_error *err)
+{
+    lj_left left = {.any = false};
+    lj_spool_entry ignored;
+    decision d = {.db = db};
+    bool usable = false;
+    lj_code spool = lj_spool_last(db->spool_dir, NULL, &ignored, err);
+    if (spool != LJ_OK && spool != LJ_NOTFOUND)
+        return spool;
+    LJ_TRY(read_life(db->wal_path, &d.life, err));
+    bool something = spool == LJ_OK || d.life.known;
+    if (something)
+        LJ_TRY(load_position(&d, generation, &usable, err));
+    if (usable) {
+        LJ_TRY(choose_end(&d, &left, err));
+        note_others(db, generation, &left);
+    } else if (something) {
+        left.out_bytes = lj_spool_bytes(db->spool_dir, NULL);
+        if (d.life.known)
+            left.out_bytes += lj_wal_frame_offset(d.life.page_size, d.life.frames + 1);
+        snprintf(left.reason, sizeof(left.reason), "%s", d.reason);
+    }
+    *ret_left = left;
+    if (!left.any)
+        return LJ_OK;
+    settle_lineage(db, &d.saved);
+    pthread_mutex_lock(&db->mutex);
+    db->chain = d.chain;
+    db->life = d.life;
+    db->session_life = d.life.number;
+    db->session_salt = d.life.salt;
+    db->pos = d.saved.at;
+    db->saved = d.saved;
+    db->spool_bytes = lj_spool_bytes(db->spool_dir, generation);
+    db->attached = true;
+    pthread_mutex_unlock(&db->mutex);
+    return LJ_OK;
 }
 
 void lj_attach_tell_break_locked(lj_db *db, const char *reason)

@@ -199,6 +199,37 @@ lj_code lj_spool_first(const char *dir, const char *generation, uint32_t index, 
     return LJ_OK;
 }
 
+static bool is_of(const search *s, const lj_spool_entry *entry)
+{
+    return entry != NULL &&
+           (s->generation == NULL || strcmp(entry->start.generation, s->generation) == 0);
+}
+
+static void visit_last(void *ctx, const char *name, const lj_spool_entry *entry)
+{
+    (void)name;
+    search *s = ctx;
+    if (!is_of(s, entry))
+        return;
+    const lj_spool_entry *best = &s->best;
+    if (!s->found || entry->start.index > best->start.index ||
+        (entry->start.index == best->start.index && entry->end > best->end)) {
+        s->best = *entry;
+        s->found = true;
+    }
+}
+
+lj_code lj_spool_last(const char *dir, const char *generation, lj_spool_entry *ret_entry,
+                      lj_error *err)
+{
+    search s = {.generation = generation};
+    LJ_TRY(visit(dir, visit_last, &s, err));
+    if (!s.found)
+        return lj_error_set(err, LJ_NOTFOUND, "the spool is empty");
+    *ret_entry = s.best;
+    return LJ_OK;
+}
+
 lj_code lj_spool_open(const char *dir, const lj_spool_entry *entry, int *ret_fd, lj_error *err)
 {
     LJ_CLEANUP(lj_freep) char *path = entry_path(dir, entry);
@@ -218,7 +249,7 @@ static void visit_bytes(void *ctx, const char *name, const lj_spool_entry *entry
 {
     (void)name;
     search *s = ctx;
-    if (entry != NULL && strcmp(entry->start.generation, s->generation) == 0)
+    if (is_of(s, entry))
         s->bytes += entry->end - entry->start.offset;
 }
 
@@ -248,7 +279,7 @@ void lj_spool_sweep(const char *dir)
 static void visit_drop(void *ctx, const char *name, const lj_spool_entry *entry)
 {
     const search *s = ctx;
-    if (entry != NULL && strcmp(entry->start.generation, s->generation) == 0)
+    if (is_of(s, entry))
         remove_name(s->dir, name);
 }
 
@@ -368,9 +399,10 @@ static void visit_holds(void *ctx, const char *name, const lj_spool_entry *entry
         s->found = true;
 }
 
-bool lj_spool_holds(const char *dir, const lj_position *at)
+lj_code lj_spool_holds(const char *dir, const lj_position *at, bool *ret_answer, lj_error *err)
 {
     search s = {.generation = at->generation, .index = at->index, .offset = at->offset};
-    (void)!visit(dir, visit_holds, &s, NULL);
-    return s.found;
+    LJ_TRY(visit(dir, visit_holds, &s, err));
+    *ret_answer = s.found;
+    return LJ_OK;
 }

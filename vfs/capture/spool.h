@@ -42,9 +42,12 @@ LJ_WARN_UNUSED lj_code lj_spool_link(const char *dir, const lj_spool_entry *entr
  */
 LJ_WARN_UNUSED lj_code lj_spool_first(const char *dir, const char *generation, uint32_t index,
                                       bool clean, lj_spool_entry *ret_entry, lj_error *err);
+/* The entry that ends last, of `generation` or (NULL) of any. LJ_NOTFOUND: none. */
+LJ_WARN_UNUSED lj_code lj_spool_last(const char *dir, const char *generation,
+                                     lj_spool_entry *ret_entry, lj_error *err);
 LJ_WARN_UNUSED lj_code lj_spool_open(const char *dir, const lj_spool_entry *entry, int *ret_fd,
                                      lj_error *err);
-/* Removes what is complete of one generation, which is not going to be shipped. */
+/* Removes what is complete of one generation (NULL: of all), which is not going to be shipped. */
 void lj_spool_drop(const char *dir, const char *generation);
 /* Likewise what belongs to an index from `index` on. */
 void lj_spool_drop_from(const char *dir, const char *generation, uint32_t index);
@@ -60,7 +63,7 @@ void lj_spool_sweep(const char *dir);
 void lj_spool_remove(const char *dir, const lj_spool_entry *entry);
 /* Removes the files that together have the range of `entry`. */
 void lj_spool_remove_range(const char *dir, const lj_spool_entry *entry);
-/* Sum of end - start over all entries of the generation. 0 when the folder is not there. */
+/* Sum of end - start over all entries of the generation (NULL: of any). 0 when the folder is not there. */
 uint64_t lj_spool_bytes(const char *dir, const char *generation);
 /*
  * Where the index before `index` ends, as the entry with the begin of `index` says; 0 = it does not say. LJ_NOTFOUND: there is no
@@ -68,7 +71,8 @@ uint64_t lj_spool_bytes(const char *dir, const char *generation);
  */
 LJ_WARN_UNUSED lj_code lj_spool_prev_end(const char *dir, const char *generation, uint32_t index,
                                          uint64_t *ret_prev_end, lj_error *err);
-/* True when an entry of that index holds the byte at `offset`. */
-bool lj_spool_holds(const char *dir, const lj_position *at);
+/* Whether an entry of that index holds the byte at `offset`. */
+LJ_WARN_UNUSED lj_code lj_spool_holds(const char *dir, const lj_position *at, bool *ret_answer,
+                                      lj_error *err);
 
 #endif

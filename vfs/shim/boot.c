@@ -6,6 +6,9 @@
  * that is open (claim.h): the open fails too. Two processes at once: one restores, the other waits on the lock and then finds the
  * file.
  *
+ * What the lost database had not shipped, and its folder still has, goes to the replica first (ship/salvage.h), so that the restore takes
+ * it. While that fails the open does, too.
+ *
  * The position file is written so that the restored database continues the generation it came from: the next life of the
  * WAL is the next index.
  *
@@ -27,6 +30,7 @@
 #include "vfs/base/str.h"
 #include "vfs/capture/spool.h"
 #include "vfs/restore/restore.h"
+#include "vfs/ship/salvage.h"
 #include "vfs/shim/handle.h"
 
 /* What cannot be seen is not taken for a database: SQLite might still be able to create one in its place. */
@@ -77,21 +81,20 @@ static void keep_lineage(const char *position_path, lj_saved_position *saved)
         lj_saved_position_leave(saved, &before);
 }
 
-/* What the lost database had not shipped yet. Behind what was restored it would be another history. */
-static lj_code drop_spool(const char *path, const char *state_dir, const char *generation,
-                          lj_error *err)
+/*
+ * What the lost database had not shipped, and what did not get to the replica before it was restored either. Behind the restored
+ * state it would be another history.
+ */
+static void drop_left(const char *path, const char *state_dir, const lj_left *left)
 {
     LJ_CLEANUP(lj_freep) char *dir = lj_str_printf("%s/spool", state_dir);
-    if (dir == NULL)
-        return lj_error_nomem(err);
-    uint64_t bytes = lj_spool_bytes(dir, generation);
-    lj_spool_drop(dir, generation);
-    if (bytes > 0)
+    if (dir != NULL)
+        lj_spool_drop(dir, NULL);
+    if (left->reason[0] != 0)
         lj_log(LJ_LOG_WARN,
-               "%s: %" PRIu64 " bytes that the lost database had not shipped yet are removed from "
-               "%s: the restored one goes on without them",
-               path, bytes, dir);
-    return LJ_OK;
+               "%s: what the lost database had not shipped yet, at most %" PRIu64
+               " bytes, is lost, the restored one goes on without it: %s",
+               path, left->out_bytes, left->reason);
 }
 
 /*
@@ -104,12 +107,9 @@ static bool is_as_restored(const lj_restore_result *result, const lj_identity *n
            now->mtime_ns == result->mtime_ns;
 }
 
-static lj_code continue_generation(const char *path, const char *state_dir,
+static lj_code continue_generation(const char *path, const char *position_path,
                                    const lj_restore_result *result, lj_error *err)
 {
-    LJ_CLEANUP(lj_freep) char *position_path = lj_str_printf("%s/position", state_dir);
-    if (position_path == NULL)
-        return lj_error_nomem(err);
     lj_saved_position saved = {.at = result->position, .page_size = result->page_size};
     saved.has_identity = lj_identity_of(path, &saved.identity);
     if (!saved.has_identity || !is_as_restored(result, &saved.identity))
@@ -126,26 +126,61 @@ static lj_code continue_generation(const char *path, const char *state_dir,
     saved.snapshot_ns = lj_clock_wall_ns();
     saved.snapshot_at = result->position;
     saved.snapshot_at.index = result->snapshot_index;
-    LJ_TRY(drop_spool(path, state_dir, saved.at.generation, err));
     return lj_saved_position_store(position_path, &saved, true, err);
 }
 
-static lj_code restore_locked(lj_storage *storage, const lj_restore_plan *plan,
-                              const lj_restore_options *options, const char *path,
-                              const char *state_dir, lj_error *err)
+/* A restore that waits for its lock, or has it. */
+typedef struct {
+    lj_storage *storage;
+    const char *path;
+    char *state_dir;
+    char *position_path;
+    lj_db_options options;
+    lj_restore_options restore;
+    lj_restore_plan *plan; /* from before the lock */
+    bool has_before;
+    lj_identity before; /* of the position file then */
+} boot;
+
+static lj_code run_restore(const boot *b, const lj_restore_plan *plan, const lj_left *left,
+                           lj_error *err)
 {
     lj_restore_result result;
     int64_t start_ns = lj_clock_mono_ns();
-    LJ_TRY(lj_restore_run(storage, plan, path, options, &result, err));
+    LJ_TRY(lj_restore_run(b->storage, plan, b->path, &b->restore, &result, err));
     char at[LJ_POSITION_TEXT_MAX];
     lj_position_format(&result.position, at);
-    lj_log(LJ_LOG_INFO, "%s: restored from %s at %s, %" PRIu64 " bytes in %lld ms", path,
-           lj_storage_url(storage), at, result.db_bytes,
+    lj_log(LJ_LOG_INFO, "%s: restored from %s at %s, %" PRIu64 " bytes in %lld ms", b->path,
+           lj_storage_url(b->storage), at, result.db_bytes,
            (long long)((lj_clock_mono_ns() - start_ns) / LJ_NS_PER_MS));
+    drop_left(b->path, b->state_dir, left);
     lj_error ignored = LJ_ERROR_INIT;
-    if (result.at_end && continue_generation(path, state_dir, &result, &ignored) != LJ_OK)
-        lj_log_error(LJ_LOG_WARN, path, &ignored); /* a new generation follows */
+    if (result.at_end && continue_generation(b->path, b->position_path, &result, &ignored) != LJ_OK)
+        lj_log_error(LJ_LOG_WARN, b->path, &ignored); /* a new generation follows */
     return LJ_OK;
+}
+
+/* Somebody may have shipped what is left, and have died before the restore: then the plan does not have it. */
+static bool position_moved(const boot *b)
+{
+    lj_identity now;
+    bool there = lj_identity_of(b->position_path, &now);
+    return there != b->has_before || (there && !lj_identity_eq(&now, &b->before));
+}
+
+static lj_code restore_locked(const boot *b, lj_error *err)
+{
+    lj_salvage_result salvaged;
+    lj_restore_result planned;
+    lj_restore_plan_describe(b->plan, &planned);
+    LJ_TRY(
+        lj_salvage(b->storage, b->path, &b->options, planned.position.generation, &salvaged, err));
+    lj_restore_plan *newer = NULL;
+    if (salvaged.tried || position_moved(b))
+        LJ_TRY(lj_restore_plan_make(b->storage, &b->restore, &newer, err));
+    lj_code code = run_restore(b, newer != NULL ? newer : b->plan, &salvaged.left, err);
+    lj_restore_plan_free(newer);
+    return code;
 }
 
 /* The locks of restores that are under way; -1 = none. More than these at once are not known to a child. */
@@ -180,15 +215,12 @@ static void unlock(int *fd)
     lj_closep(fd);
 }
 
-static lj_code restore_under_lock(lj_storage *storage, const lj_restore_plan *plan,
-                                  const lj_restore_options *options, const char *path,
-                                  lj_error *err)
+static lj_code restore_under_lock(const boot *b, lj_error *err)
 {
-    LJ_CLEANUP(lj_freep) char *lock = lj_restore_lock_path(path);
-    LJ_CLEANUP(lj_freep) char *state_dir = lock == NULL ? NULL : lj_str_dirname(lock);
-    if (state_dir == NULL)
+    LJ_CLEANUP(lj_freep) char *lock = lj_restore_lock_path(b->path);
+    if (lock == NULL)
         return lj_error_nomem(err);
-    LJ_TRY(lj_io_mkdirs(state_dir, 0700, err));
+    LJ_TRY(lj_io_mkdirs(b->state_dir, 0700, err));
     LJ_CLEANUP(unlock) int fd = -1;
     LJ_TRY(lj_io_open(lock, O_RDWR | O_CREAT, 0600, &fd, err));
     note_lock(-1, fd);
@@ -197,10 +229,23 @@ static lj_code restore_under_lock(lj_storage *storage, const lj_restore_plan *pl
             return lj_error_errno(err, errno, "cannot lock %s", lock);
     }
     bool wanted = false;
-    LJ_TRY(missing_or_empty(path, &wanted, err));
+    LJ_TRY(missing_or_empty(b->path, &wanted, err));
     if (!wanted)
         return LJ_OK; /* another process was faster */
-    return restore_locked(storage, plan, options, path, state_dir, err);
+    return restore_locked(b, err);
+}
+
+static lj_code restore_from(boot *b, lj_error *err)
+{
+    b->state_dir = lj_str_state_dir(b->path);
+    b->position_path = b->state_dir == NULL ? NULL : lj_str_printf("%s/position", b->state_dir);
+    if (b->position_path == NULL)
+        return lj_error_nomem(err);
+    b->has_before = lj_identity_of(b->position_path, &b->before);
+    lj_code code = lj_restore_plan_make(b->storage, &b->restore, &b->plan, err);
+    if (code == LJ_NOTFOUND)
+        return LJ_OK; /* nothing was ever replicated there */
+    return code == LJ_OK ? restore_under_lock(b, err) : code;
 }
 
 lj_code lj_boot_restore(const char *path, const lj_config *config, const lj_claim *claim,
@@ -211,26 +256,23 @@ lj_code lj_boot_restore(const char *path, const lj_config *config, const lj_clai
         return lj_error_context(err, "restoring before open");
     if (!wanted || being_made(path))
         return LJ_OK;
-    lj_storage *storage = NULL;
+    boot b = {.path = path,
+              .options = lj_registry_options(config),
+              .restore = {.remove_stale_wal = true, .overwrite_empty = true, .locked = true}};
     lj_storage_options storage_options = {.io_timeout_ns = config->io_timeout_ns};
-    if (lj_storage_open(claim->url, &storage_options, &storage, err) != LJ_OK)
+    if (lj_storage_open(claim->url, &storage_options, &b.storage, err) != LJ_OK)
         return lj_error_context(err, "replica_url");
     if (claim->rival != NULL) {
-        lj_claim_not_restored(claim, lj_storage_url(storage), err);
-        lj_storage_close(storage);
+        lj_claim_not_restored(claim, lj_storage_url(b.storage), err);
+        lj_storage_close(b.storage);
         return LJ_CONFLICT;
     }
-    lj_restore_options options = {
-        .remove_stale_wal = true, .overwrite_empty = true, .locked = true};
-    lj_restore_plan *plan = NULL;
-    lj_code code = lj_restore_plan_make(storage, &options, &plan, err);
-    if (code == LJ_OK)
-        code = restore_under_lock(storage, plan, &options, path, err);
-    else if (code == LJ_NOTFOUND)
-        code = LJ_OK; /* nothing was ever replicated there */
+    lj_code code = restore_from(&b, err);
     if (code != LJ_OK)
         lj_error_context(err, "restoring before open");
-    lj_restore_plan_free(plan);
-    lj_storage_close(storage);
+    lj_restore_plan_free(b.plan);
+    lj_storage_close(b.storage);
+    free(b.state_dir);
+    free(b.position_path);
     return code;
 }

@@ -148,6 +148,8 @@ static inline bool lj_open_alive(const lj_open *open)
     return open != NULL && open->epoch == lj_process_epoch;
 }
 void lj_registry_init(void);
+/* What a database is made with. */
+lj_db_options lj_registry_options(const lj_config *config);
 /*
  * The database of that inode, created with its shipper at the first handle (*ret_first). The caller releases it. *claim is what
  * was claimed for the path: taken over if it is needed (NULL then).

@@ -139,7 +139,7 @@ void lj_registry_init(void)
 
 /* ------------------------------------------------------------------ databases */
 
-static lj_db_options db_options(const lj_config *config)
+lj_db_options lj_registry_options(const lj_config *config)
 {
     return (lj_db_options){.sync_interval_ns = config->sync_interval_ns,
                            .snapshot_interval_ns = config->snapshot_interval_ns,
@@ -196,7 +196,7 @@ static lj_code create_open(sqlite3_vfs *base, const char *path, const lj_config 
     pthread_mutex_init(&open->view_mutex, NULL);
     open->guard.memory_bytes = SMALL_IMAGE_BYTES;
     open->guard.saved_bytes = config->max_spool_size_bytes;
-    lj_db_options options = db_options(config);
+    lj_db_options options = lj_registry_options(config);
     lj_storage_options storage_options = {.io_timeout_ns = config->io_timeout_ns,
                                           .cancel = &open->io_cancel};
     lj_storage *storage = NULL;

@@ -24,22 +24,6 @@
 #include "vfs/codec/lz4.h"
 #include "vfs/ship/internal.h"
 
-static lj_code count_bytes(void *ctx, const void *data, size_t len, lj_error *err)
-{
-    (void)data;
-    (void)err;
-    *(uint64_t *)ctx += len;
-    return LJ_OK;
-}
-
-/* LJ_CORRUPT: not an LZ4 frame. */
-static lj_code content_size(lj_shipper *s, const char *key, uint64_t *ret_bytes, lj_error *err)
-{
-    *ret_bytes = 0;
-    lj_sink count = {.ctx = ret_bytes, .write = count_bytes};
-    return lj_ship_read(s, key, &count, err);
-}
-
 /* Something is there already. Read twice before a generation is given up for it, as in upload.c. */
 static lj_code adopt(lj_shipper *s, const lj_position *at, const char *key, int64_t *created_ns,
                      lj_error *err)
@@ -47,7 +31,7 @@ static lj_code adopt(lj_shipper *s, const lj_position *at, const char *key, int6
     uint64_t bytes = 0;
     lj_code code = LJ_OK;
     for (int i = 0; i < 2; i++) {
-        code = content_size(s, key, &bytes, err);
+        code = lj_ship_content_bytes(s, key, &bytes, err);
         if (code == LJ_OK && bytes == 0) {
             LJ_TRY(lj_ship_adopted_ns(s, key, created_ns, err));
             return lj_resume_check(s, err); /* whose is it? somebody may be far ahead by now */

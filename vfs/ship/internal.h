@@ -11,6 +11,7 @@
  *   snapshot_task.c  when one is due, and what follows it
  *   ahead_task.c  frames are copied for the spool before the WAL restarts
  *   retention.c what may be deleted, and in which order
+ *   salvage.c   what a database that is gone had not shipped yet
  */
 #ifndef LJ_SHIP_INTERNAL_H
 #define LJ_SHIP_INTERNAL_H
@@ -193,6 +194,9 @@ void lj_ship_tell(lj_shipper *s, const lj_chain *chain, const lj_life *life,
  */
 LJ_WARN_UNUSED lj_code lj_ship_read(lj_shipper *s, const char *key, lj_sink *content,
                                     lj_error *err);
+/* How many bytes it has, unpacked. */
+LJ_WARN_UNUSED lj_code lj_ship_content_bytes(lj_shipper *s, const char *key, uint64_t *ret_bytes,
+                                             lj_error *err);
 /* An object that is there already was taken as ours: what follows it must not be older. *ns becomes its time if that is later. */
 LJ_WARN_UNUSED lj_code lj_ship_adopted_ns(lj_shipper *s, const char *key, int64_t *ns,
                                           lj_error *err);
@@ -200,6 +204,8 @@ LJ_WARN_UNUSED lj_code lj_ship_adopted_ns(lj_shipper *s, const char *key, int64_
 void lj_ship_note_time(lj_shipper *s, int64_t created_ns);
 /* What was saved while a COMMIT waited is synced. A failure is logged. */
 void lj_ship_sync_position(lj_shipper *s);
+/* shipper.c: ships what the database knows of, the spool first. Other results are those of the first object that failed. */
+LJ_WARN_UNUSED lj_code lj_ship_all(lj_shipper *s, lj_error *err);
 /*
  * shipper.c: when to try again after `failures` in a row, of either task. Who waits for a flush is not kept waiting by our backoff,
  * but what the store asked for holds for everybody. Caller holds db->mutex.

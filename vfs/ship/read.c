@@ -18,6 +18,21 @@ lj_code lj_ship_read(lj_shipper *s, const char *key, lj_sink *content, lj_error 
     return code;
 }
 
+static lj_code count_bytes(void *ctx, const void *data, size_t len, lj_error *err)
+{
+    (void)data;
+    (void)err;
+    *(uint64_t *)ctx += len;
+    return LJ_OK;
+}
+
+lj_code lj_ship_content_bytes(lj_shipper *s, const char *key, uint64_t *ret_bytes, lj_error *err)
+{
+    *ret_bytes = 0;
+    lj_sink count = {.ctx = ret_bytes, .write = count_bytes};
+    return lj_ship_read(s, key, &count, err);
+}
+
 lj_code lj_ship_adopted_ns(lj_shipper *s, const char *key, int64_t *ns, lj_error *err)
 {
     if ((lj_storage_features(s->storage) & LJ_STORAGE_SET_TIME) == 0)

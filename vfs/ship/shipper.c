@@ -342,7 +342,7 @@ static lj_code ship_step(lj_shipper *s, bool *ret_more, lj_error *err)
 
 #define STEPS_MAX 100000u
 
-static lj_code ship_all(lj_shipper *s, lj_error *err)
+lj_code lj_ship_all(lj_shipper *s, lj_error *err)
 {
     bool more = true;
     for (unsigned steps = 0; more && steps < STEPS_MAX; steps++)
@@ -373,11 +373,11 @@ static lj_code work(lj_shipper *s, lj_error *err)
      * An index can only end behind a segment, so what there is goes first. And not while that fails: an attempt may be in the replica
      * without our knowing it, at the very place of the end mark.
      */
-    LJ_TRY(ship_all(s, err));
+    LJ_TRY(lj_ship_all(s, err));
     uint32_t index = s->saved.at.index;
     LJ_TRY(lj_rollover(s, err));
     /* else what was committed meanwhile would get a segment of its own in each tick */
-    return s->saved.at.index == index ? LJ_OK : ship_all(s, err);
+    return s->saved.at.index == index ? LJ_OK : lj_ship_all(s, err);
 }
 
 static bool unshipped_locked(const lj_shipper *s)

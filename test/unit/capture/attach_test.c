@@ -230,11 +230,11 @@ static void a_rollover_that_was_not_written_down(void **state)
     }
     assert_true(attach(&f));
     assert_int_equal(f.db->chain.index, 4);
-    assert_true(lj_spool_holds(f.dir.spool_dir, &f.saved.at));
+    assert_true(kit_spool_holds(f.dir.spool_dir, &f.saved.at));
     lj_position next = f.saved.at;
     next.index = 5;
     next.offset = 0;
-    assert_false(lj_spool_holds(f.dir.spool_dir, &next));
+    assert_false(kit_spool_holds(f.dir.spool_dir, &next));
     assert_int_equal(f.db->spool_bytes, kit_wal_end(&f.wal) - f.saved.at.offset);
     end(&f);
 }

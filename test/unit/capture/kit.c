@@ -7,6 +7,7 @@
 
 #include "vfs/base/io.h"
 #include "vfs/base/str.h"
+#include "vfs/capture/spool.h"
 
 atomic_int kit_wakes;
 
@@ -128,6 +129,14 @@ void kit_flip(const char *path, uint64_t off, uint8_t bits)
     assert_int_equal(n, 1);
     byte ^= bits;
     assert_ok(lj_io_pwrite(fd, &byte, 1, off, &err), &err);
+}
+
+bool kit_spool_holds(const char *dir, const lj_position *at)
+{
+    lj_error err = LJ_ERROR_INIT;
+    bool answer = false;
+    assert_ok(lj_spool_holds(dir, at, &answer, &err), &err);
+    return answer;
 }
 
 bool kit_exists(const char *path)

@@ -51,6 +51,8 @@ void kit_db_file(const char *path, uint32_t page_size, uint32_t pages, unsigned 
 /* Flips bits of one byte of a file. */
 void kit_flip(const char *path, uint64_t off, uint8_t bits);
 bool kit_exists(const char *path);
+/* lj_spool_holds of a folder that can be read. */
+bool kit_spool_holds(const char *dir, const lj_position *at);
 
 /* A database object whose wake-ups are only counted. */
 lj_db *kit_db(const kit_dir *kit, const lj_db_options *options);

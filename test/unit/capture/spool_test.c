@@ -181,19 +181,19 @@ static void holds(void **state)
     lj_spool_entry e = entry_of(GEN, 5, lj_wal_frame_offset(PAGE, 2), lj_wal_frame_offset(PAGE, 4));
     copy(kit, &e);
     lj_position at = e.start;
-    assert_true(lj_spool_holds(kit->spool_dir, &at));
+    assert_true(kit_spool_holds(kit->spool_dir, &at));
     at.offset = e.end - 1;
-    assert_true(lj_spool_holds(kit->spool_dir, &at));
+    assert_true(kit_spool_holds(kit->spool_dir, &at));
     at.offset = e.end;
-    assert_false(lj_spool_holds(kit->spool_dir, &at));
+    assert_false(kit_spool_holds(kit->spool_dir, &at));
     at.offset = 0;
-    assert_false(lj_spool_holds(kit->spool_dir, &at));
+    assert_false(kit_spool_holds(kit->spool_dir, &at));
     at = e.start;
     at.index = 6;
-    assert_false(lj_spool_holds(kit->spool_dir, &at));
+    assert_false(kit_spool_holds(kit->spool_dir, &at));
     at = e.start;
     snprintf(at.generation, sizeof(at.generation), "%s", OTHER);
-    assert_false(lj_spool_holds(kit->spool_dir, &at));
+    assert_false(kit_spool_holds(kit->spool_dir, &at));
 }
 
 static void touch(const kit_dir *kit, const char *name)

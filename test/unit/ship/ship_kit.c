@@ -1,6 +1,7 @@
 /* ship_kit.c - see ship_kit.h. */
 #include "test/unit/ship/ship_kit.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -229,6 +230,66 @@ void ship_kit_replicating(ship_kit *kit, uint32_t index)
     db->pos = saved->at;
     db->saved = *saved;
     pthread_mutex_unlock(&db->mutex);
+}
+
+void ship_kit_next_life(ship_kit *kit, uint32_t salt)
+{
+    lj_db_seal(kit->db, false);
+    lj_db_wal_emptied(kit->db);
+    kit_wal_begin(&kit->wal, kit->dir.wal_path, KIT_PAGE, salt);
+    lj_db_wal_header(kit->db, kit->wal.header.salt);
+    kit_wal_frame(&kit->wal, 1, 3, 60 + salt);
+    kit_wal_publish(&kit->wal, kit->db, 3);
+}
+
+void ship_kit_begin_spooled(ship_kit *kit, unsigned lives)
+{
+    ship_kit_begin(kit);
+    kit->db->options.sync_interval_ns = 0;
+    ship_kit_replicating(kit, 4);
+    kit->s->resumed = true;
+    uint8_t pages[3 * KIT_PAGE];
+    for (uint32_t i = 1; i <= 3; i++)
+        kit_page(pages + (i - 1) * KIT_PAGE, KIT_PAGE, i, 0);
+    ship_kit_put(kit, "generations/" KIT_GEN "/snapshots/00000004.snapshot.lz4", pages,
+                 sizeof(pages), 1000);
+    kit_wal_frame(&kit->wal, 3, 3, 1);
+    kit_wal_publish(&kit->wal, kit->db, 3);
+    (void)kit->s->ship_task.run(&kit->s->ship_task);
+    ship_kit_fail_on(kit, "PUT");
+    kit_wal_frame(&kit->wal, 2, 3, 50);
+    kit_wal_publish(&kit->wal, kit->db, 3);
+    for (unsigned i = 0; i < lives; i++)
+        ship_kit_next_life(kit, 2 + i);
+    ship_kit_fail_on(kit, "");
+    kit->freeze_code = LJ_IO; /* no other generation begins */
+}
+
+unsigned ship_kit_spooled(const ship_kit *kit, const char *part, bool remove_them)
+{
+    unsigned found = 0;
+    DIR *dir = opendir(kit->dir.spool_dir);
+    assert_non_null(dir);
+    for (struct dirent *d = readdir(dir); d != NULL; d = readdir(dir)) {
+        if (d->d_name[0] == '.' || strstr(d->d_name, part) == NULL)
+            continue;
+        found++;
+        if (remove_them)
+            assert_int_equal(unlinkat(dirfd(dir), d->d_name, 0), 0);
+    }
+    closedir(dir);
+    return found;
+}
+
+void ship_kit_restore(ship_kit *kit, lj_restore_result *ret_result)
+{
+    lj_error err = LJ_ERROR_INIT;
+    lj_restore_options options = {.parallelism = 1};
+    lj_restore_plan *plan = NULL;
+    LJ_CLEANUP(lj_freep) char *out = lj_str_printf("%s/restored.db", kit->dir.dir);
+    assert_ok(lj_restore_plan_make(kit->files, &options, &plan, &err), &err);
+    assert_ok(lj_restore_run(kit->files, plan, out, &options, ret_result, &err), &err);
+    lj_restore_plan_free(plan);
 }
 
 /* ------------------------------------------------------------------ objects */

@@ -7,6 +7,7 @@
 
 #include "test/unit/capture/kit.h"
 
+#include "vfs/restore/restore.h"
 #include "vfs/ship/internal.h"
 
 #define KIT_PAGE 1024u
@@ -42,6 +43,17 @@ void ship_kit_end(ship_kit *kit);
 
 /* As if generation KIT_GEN was replicated up to `at` of index `index`. */
 void ship_kit_replicating(ship_kit *kit, uint32_t index);
+/* The life of the WAL ends, and the next one, with this salt, has a commit. */
+void ship_kit_next_life(ship_kit *kit, uint32_t salt);
+/*
+ * ship_kit_begin, and then: index 4 has its snapshot and a segment. With the store away its second commit went to the spool, and the
+ * lives behind it, but for the last one, which is in the WAL. The store is back.
+ */
+void ship_kit_begin_spooled(ship_kit *kit, unsigned lives);
+/* How many files of the spool have a name that contains `part`; they are removed when asked for. */
+unsigned ship_kit_spooled(const ship_kit *kit, const char *part, bool remove_them);
+/* Restores the newest state to a file of the folder. */
+void ship_kit_restore(ship_kit *kit, lj_restore_result *ret_result);
 /* Compresses and stores `len` bytes under that name with that time (0 = now). */
 void ship_kit_put(ship_kit *kit, const char *key, const void *data, size_t len, int64_t created_ns);
 /* The object's content, decompressed; free() it. Fails the test when it is not there. */

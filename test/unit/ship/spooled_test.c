@@ -1,75 +1,18 @@
 /* spooled_test.c - from the spool to the replica: what is missing or cannot be read there, and whose files go with a generation. */
 #include "test/unit/ship/ship_kit.h"
 
-#include <dirent.h>
 #include <inttypes.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
-#include "vfs/base/str.h"
-#include "vfs/restore/restore.h"
 
 #define WAL_OF_5 "generations/" KIT_GEN "/wal/00000005_00000000.wal.lz4"
 
 static void run(ship_kit *kit)
 {
     (void)kit->s->ship_task.run(&kit->s->ship_task);
-}
-
-static void next_life(ship_kit *kit, uint32_t salt)
-{
-    lj_db_seal(kit->db, false);
-    lj_db_wal_emptied(kit->db);
-    kit_wal_begin(&kit->wal, kit->dir.wal_path, KIT_PAGE, salt);
-    lj_db_wal_header(kit->db, kit->wal.header.salt);
-    kit_wal_frame(&kit->wal, 1, 3, 60 + salt);
-    kit_wal_publish(&kit->wal, kit->db, 3);
-}
-
-/*
- * Index 4 has its snapshot and a segment. With the store away its second commit went to the spool, and the lives behind it, but for the
- * last one, which is in the WAL. The store is back.
- */
-static void begin_spooled(ship_kit *kit, unsigned lives)
-{
-    ship_kit_begin(kit);
-    kit->db->options.sync_interval_ns = 0;
-    ship_kit_replicating(kit, 4);
-    kit->s->resumed = true;
-    uint8_t pages[3 * KIT_PAGE];
-    for (uint32_t i = 1; i <= 3; i++)
-        kit_page(pages + (i - 1) * KIT_PAGE, KIT_PAGE, i, 0);
-    ship_kit_put(kit, "generations/" KIT_GEN "/snapshots/00000004.snapshot.lz4", pages,
-                 sizeof(pages), 1000);
-    kit_wal_frame(&kit->wal, 3, 3, 1);
-    kit_wal_publish(&kit->wal, kit->db, 3);
-    run(kit);
-    ship_kit_fail_on(kit, "PUT");
-    kit_wal_frame(&kit->wal, 2, 3, 50);
-    kit_wal_publish(&kit->wal, kit->db, 3);
-    for (unsigned i = 0; i < lives; i++)
-        next_life(kit, 2 + i);
-    ship_kit_fail_on(kit, "");
-    kit->freeze_code = LJ_IO; /* no other generation begins */
-}
-
-/* How many files of the spool have a name that contains `part`; they are removed when asked for. */
-static unsigned spooled(const ship_kit *kit, const char *part, bool remove_them)
-{
-    unsigned found = 0;
-    DIR *dir = opendir(kit->dir.spool_dir);
-    assert_non_null(dir);
-    for (struct dirent *d = readdir(dir); d != NULL; d = readdir(dir)) {
-        if (d->d_name[0] == '.' || strstr(d->d_name, part) == NULL)
-            continue;
-        found++;
-        if (remove_them)
-            assert_int_equal(unlinkat(dirfd(dir), d->d_name, 0), 0);
-    }
-    closedir(dir);
-    return found;
 }
 
 /* Ships what there is. */
@@ -83,12 +26,12 @@ static void it_goes_in_order(void **state)
 {
     (void)state;
     ship_kit kit;
-    begin_spooled(&kit, 2);
-    assert_int_equal(spooled(&kit, KIT_GEN, false), 2);
+    ship_kit_begin_spooled(&kit, 2);
+    assert_int_equal(ship_kit_spooled(&kit, KIT_GEN, false), 2);
     ship(&kit);
     assert_false(kit.db->broken);
     assert_int_equal(kit.s->saved.at.index, 6);
-    assert_int_equal(spooled(&kit, "", false), 0);
+    assert_int_equal(ship_kit_spooled(&kit, "", false), 0);
     assert_int_equal(kit.db->spool_bytes, 0);
     assert_true(ship_kit_has(&kit, WAL_OF_5));
     ship_kit_end(&kit);
@@ -99,8 +42,8 @@ static void a_file_between_two_others_is_gone(void **state)
 {
     (void)state;
     ship_kit kit;
-    begin_spooled(&kit, 2);
-    assert_int_equal(spooled(&kit, "-00000004-", true), 1);
+    ship_kit_begin_spooled(&kit, 2);
+    assert_int_equal(ship_kit_spooled(&kit, "-00000004-", true), 1);
     ship(&kit);
     assert_true(kit.db->broken);
     assert_non_null(strstr(kit.db->broken_reason, "of index 4 are gone"));
@@ -112,23 +55,12 @@ static void the_last_file_is_gone(void **state)
 {
     (void)state;
     ship_kit kit;
-    begin_spooled(&kit, 2);
-    assert_int_equal(spooled(&kit, "-00000005-", true), 1);
+    ship_kit_begin_spooled(&kit, 2);
+    assert_int_equal(ship_kit_spooled(&kit, "-00000005-", true), 1);
     ship(&kit);
     assert_true(kit.db->broken);
     assert_false(ship_kit_has(&kit, "generations/" KIT_GEN "/wal/00000006_00000000.wal.lz4"));
     ship_kit_end(&kit);
-}
-
-static void restore(ship_kit *kit, lj_restore_result *ret_result)
-{
-    lj_error err = LJ_ERROR_INIT;
-    lj_restore_options options = {.parallelism = 1};
-    lj_restore_plan *plan = NULL;
-    LJ_CLEANUP(lj_freep) char *out = lj_str_printf("%s/restored.db", kit->dir.dir);
-    assert_ok(lj_restore_plan_make(kit->files, &options, &plan, &err), &err);
-    assert_ok(lj_restore_run(kit->files, plan, out, &options, ret_result, &err), &err);
-    lj_restore_plan_free(plan);
 }
 
 static void run_without_descriptors(ship_kit *kit)
@@ -148,18 +80,18 @@ static void out_of_descriptors_for_a_moment(void **state)
     lj_restore_result result;
     for (unsigned lives = 1; lives <= 2; lives++) {
         ship_kit kit;
-        begin_spooled(&kit, lives);
+        ship_kit_begin_spooled(&kit, lives);
         uint64_t bytes = kit.db->spool_bytes;
         run_without_descriptors(&kit);
         assert_int_equal(kit.s->saved.at.index, 4);
         assert_int_equal(kit.db->spool_bytes, bytes);
         assert_false(kit.db->broken);
-        next_life(&kit, 2 + lives); /* and the application goes on meanwhile */
+        ship_kit_next_life(&kit, 2 + lives); /* and the application goes on meanwhile */
         ship(&kit);
         assert_false(kit.db->broken);
-        restore(&kit, &result);
+        ship_kit_restore(&kit, &result);
         assert_int_equal(result.position.index, 5 + lives);
-        assert_int_equal(spooled(&kit, "", false), 0);
+        assert_int_equal(ship_kit_spooled(&kit, "", false), 0);
         ship_kit_end(&kit);
     }
 }
@@ -171,7 +103,7 @@ static void a_file_that_was_not_counted(void **state)
     lj_error err = LJ_ERROR_INIT;
     ship_kit kit;
     for (unsigned lives = 1; lives <= 2; lives++) {
-        begin_spooled(&kit, lives);
+        ship_kit_begin_spooled(&kit, lives);
         char left[300];
         snprintf(left, sizeof(left), "%s/" KIT_GEN "-00000004-000000000000-%012" PRIx64 ".wal",
                  kit.dir.spool_dir, kit.s->saved.at.offset);
@@ -179,7 +111,7 @@ static void a_file_that_was_not_counted(void **state)
         ship(&kit);
         assert_false(kit.db->broken);
         assert_int_equal(kit.s->saved.at.index, 4 + lives);
-        assert_int_equal(spooled(&kit, "", false), 0);
+        assert_int_equal(ship_kit_spooled(&kit, "", false), 0);
         assert_int_equal(kit.db->spool_bytes, 0);
         ship_kit_end(&kit);
     }
@@ -190,7 +122,7 @@ static void a_file_that_was_not_counted_of_the_last_life(void **state)
 {
     (void)state;
     ship_kit kit;
-    begin_spooled(&kit, 0);
+    ship_kit_begin_spooled(&kit, 0);
     lj_db_seal(kit.db, false);
     lj_db_wal_emptied(kit.db);
     assert_int_equal(truncate(kit.dir.wal_path, 0), 0);
@@ -198,7 +130,7 @@ static void a_file_that_was_not_counted_of_the_last_life(void **state)
     ship(&kit);
     assert_false(kit.db->broken);
     assert_int_equal(kit.s->saved.at.offset, lj_wal_frame_offset(KIT_PAGE, 3));
-    assert_int_equal(spooled(&kit, "", false), 0);
+    assert_int_equal(ship_kit_spooled(&kit, "", false), 0);
     ship_kit_end(&kit);
 }
 
@@ -208,7 +140,7 @@ static void a_generation_that_is_given_up_takes_its_own_files(void **state)
     (void)state;
     lj_error err = LJ_ERROR_INIT;
     ship_kit kit;
-    begin_spooled(&kit, 2);
+    ship_kit_begin_spooled(&kit, 2);
     char next[300];
     snprintf(next, sizeof(next), "%s/00000000000000bb-00000000-000000000000-000000000438.wal",
              kit.dir.spool_dir);
@@ -216,8 +148,8 @@ static void a_generation_that_is_given_up_takes_its_own_files(void **state)
     lj_db_break(kit.db, "as a test says");
     run(&kit);
     assert_true(kit.s->want_generation);
-    assert_int_equal(spooled(&kit, KIT_GEN, false), 0);
-    assert_int_equal(spooled(&kit, "00000000000000bb", false), 1);
+    assert_int_equal(ship_kit_spooled(&kit, KIT_GEN, false), 0);
+    assert_int_equal(ship_kit_spooled(&kit, "00000000000000bb", false), 1);
     assert_int_equal(kit.db->spool_bytes, 0);
     ship_kit_end(&kit);
 }
@@ -252,7 +184,7 @@ static void first_snapshots_that_fail_leave_nothing(void **state)
     for (int i = 0; i < 5; i++) {
         kit.freeze = (lj_freeze){.page_size = KIT_PAGE, .db_pages = 3, .backfilled = true};
         assert_int_equal(lj_snapshot_first(kit.s, &err), LJ_UNAVAILABLE);
-        assert_int_equal(spooled(&kit, "", false), 0);
+        assert_int_equal(ship_kit_spooled(&kit, "", false), 0);
         assert_int_equal(kit.db->spool_bytes, 0);
     }
     ship_kit_end(&kit);
