@@ -160,6 +160,31 @@ def an_sqlite_that_was_set_to_one_thread(t):
         check(expected in out, out)
 
 
+@test(*NEEDS, timeout=60)
+def asking_whether_the_wal_persists(t):
+    """SQLite's last close asks the same before the WAL goes, and then all is shipped first: not when the application asks."""
+    code = ("import ctypes, sys\n"
+            "from ljtest import shim\n"
+            "shim.load()\n"
+            "lib = ctypes.CDLL('libsqlite3.so.0')\n"
+            "con, persists = ctypes.c_void_p(), ctypes.c_int(-1)\n"
+            "def run(*statements):\n"
+            "    for sql in statements:\n"
+            "        assert lib.sqlite3_exec(con, sql.encode(), None, None, None) == 0, sql\n"
+            "uri = shim.uri(sys.argv[1], sys.argv[2], sync_interval='1h')\n"
+            "assert lib.sqlite3_open_v2(uri.encode(), ctypes.byref(con), 0x46, None) == 0\n"
+            "run('PRAGMA journal_mode=WAL', 'CREATE TABLE t(a)', 'PRAGMA litejoin_sync', 'INSERT INTO t VALUES(1)',\n"
+            "    'PRAGMA litejoin_sync', 'INSERT INTO t VALUES(2)')\n"
+            "other = shim.connect(sys.argv[1], sys.argv[2])\n"
+            "before = shim.status(other)\n"
+            "assert lib.sqlite3_file_control(con, b'main', 10, ctypes.byref(persists)) == 0\n"
+            "print(persists.value, before['lag_frames'] > 0, shim.status(other)['replica_position'] == before['replica_position'])\n")
+    shard = Shard(t)
+    status, out, errors = python(code, arguments=(shard.path, shard.base))
+    check_equal(status, 0, "process: " + errors)
+    check_equal(out.split(), ["0", "True", "True"], "the answer, frames that wait for the next tick, and still do")
+
+
 @test(*NEEDS)
 def a_rollback_under_exclusive_locking(t):
     """Frames whose checksums were to be computed at the commit; when the lock is back, what others commit is seen all the same."""

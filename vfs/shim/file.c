@@ -208,8 +208,8 @@ static int file_control(sqlite3_file *f, int op, void *arg)
     if (live(file)) {
         switch (op) {
         case SQLITE_FCNTL_PERSIST_WAL:
-            /* the query at the end of the last connection's checkpoint: the WAL goes next */
-            if (*(int *)arg < 0) {
+            /* the query at the end of the last connection's checkpoint: the WAL goes next. An application may ask, too, without the lock */
+            if (*(int *)arg < 0 && file->lock_level == SQLITE_LOCK_EXCLUSIVE) {
                 lj_event_publish_again(
                     file); /* another process may have committed since this handle read last */
                 lj_open_flush(file->open);
