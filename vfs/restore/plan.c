@@ -424,13 +424,16 @@ static lj_code list_and_choose(lj_storage *storage, const lj_restore_options *op
                                lj_restore_plan *plan, lj_error *err)
 {
     LJ_TRY(look_patiently(look_for_all, storage, options, plan, err));
-    lj_code code = lj_plan_choose(plan->inventory, options, &plan->choice, err);
-    if (code != LJ_NOTFOUND || plan->inventory->generation_count > 0 || options->generation != NULL)
-        return code;
-    /* what cannot be read is not an empty replica */
+    return lj_plan_choose(plan->inventory, options, &plan->choice, err);
+}
+
+/* What cannot be read is not an empty replica: *err and the code stay LJ_NOTFOUND only if it is one. */
+static lj_code check_empty(lj_storage *storage, const lj_restore_options *options,
+                           lj_restore_plan *plan, lj_error *err)
+{
     lj_error other = LJ_ERROR_INIT;
     if (look_patiently(look_for_others, storage, options, plan, &other) == LJ_OK)
-        return code;
+        return LJ_NOTFOUND;
     if (err != NULL)
         *err = other;
     return other.code;
@@ -444,12 +447,18 @@ lj_code lj_restore_plan_make(lj_storage *storage, const lj_restore_options *opti
     if (plan == NULL)
         return lj_error_nomem(err);
     lj_code code = list_and_choose(storage, options, plan, err);
-    /* a listing is not of one moment: what was put or deleted meanwhile may look like a hole */
-    if (code == LJ_GAP) {
+    /*
+     * A listing is not of one moment: what was put or deleted meanwhile may look like a hole, or like nothing at all where a generation
+     * went after the next one had come.
+     */
+    if (code == LJ_GAP || code == LJ_NOTFOUND) {
         lj_inventory_free(plan->inventory);
         plan->inventory = NULL;
         code = list_and_choose(storage, options, plan, err);
     }
+    if (code == LJ_NOTFOUND && plan->inventory != NULL && plan->inventory->generation_count == 0 &&
+        options->generation == NULL)
+        code = check_empty(storage, options, plan, err);
     if (code != LJ_OK) {
         lj_restore_plan_free(plan);
         return code;

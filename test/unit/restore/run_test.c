@@ -293,6 +293,23 @@ static void holes_of_one_listing(void **state)
     world_close(&w);
 }
 
+/* The old generation went behind the next one's first snapshot, and the listing has neither: the next listing has the new one. */
+static void nothing_in_one_listing(void **state)
+{
+    (void)state;
+    world w;
+    memory_replica m;
+    make_history(&w, &m, 512, false);
+    lj_restore_options options = {0};
+    for (size_t i = 0; i < m.count; i++)
+        m.objects[i].hidden = true;
+    m.on_list = appear;
+    assert_restores(&m, &options, &w.states[12]);
+    assert_int_equal(m.lists, 2);
+    memory_free(&m);
+    world_close(&w);
+}
+
 /* A backup that cannot be read is no empty replica; a folder that only looks like one is. */
 static void a_replica_of_v05_is_not_empty(void **state)
 {
@@ -526,6 +543,7 @@ int main(void)
         cmocka_unit_test(transfers_that_break),
         cmocka_unit_test(objects_that_vanish),
         cmocka_unit_test(holes_of_one_listing),
+        cmocka_unit_test(nothing_in_one_listing),
         cmocka_unit_test(a_replica_of_v05_is_not_empty),
         cmocka_unit_test(output_is_never_overwritten),
         cmocka_unit_test(a_database_that_appears_meanwhile_is_left),
