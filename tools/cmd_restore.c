@@ -90,8 +90,6 @@ static lj_code read_flags(restore_flags *flags, int argc, char **argv, const cha
                              argv[used + 1]);
     }
     *ret_what = argv[used];
-    if (flags->output != NULL && flags->output[0] == 0)
-        flags->output = NULL;
     return LJ_OK;
 }
 

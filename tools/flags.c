@@ -56,6 +56,10 @@ static lj_code set_index(const flag_def *def, const char *text, lj_error *err)
 static lj_code set_time(int64_t *time_ns, const char *text, lj_error *err)
 {
     int64_t value = 0;
+    if (text[0] == 0) {
+        *time_ns = 0;
+        return LJ_OK;
+    }
     if (lj_clock_parse(text, &value, NULL) != LJ_OK) {
         lj_error_set(err, LJ_INVALID,
                      "invalid -timestamp, must specify in ISO 8601 format (e.g. "
@@ -91,7 +95,7 @@ static lj_code set_flag(const flag_def *def, const char *text, lj_error *err)
                                 def->name);
         return LJ_OK;
     case FLAG_TEXT:
-        *(const char **)def->value = text;
+        *(const char **)def->value = text[0] != 0 ? text : NULL;
         return LJ_OK;
     case FLAG_NUMBER:
         return set_number(def, text, err);

@@ -1,7 +1,7 @@
 /*
  * flags.h - command-line flags as Go's flag package reads them, so that a Litestream v0.3.13 command line works unchanged:
  * -name value, -name=value, --name; a switch is -name or -name=true; the first argument that is no flag, or "--", ends
- * the flags.
+ * the flags. A text or a time that is empty is one that is not given, as in v0.3.13: a script may have a variable there.
  *
  * Layer: tools. Thread-safety: one thread.
  */
@@ -15,7 +15,7 @@ typedef enum { FLAG_SWITCH, FLAG_TEXT, FLAG_NUMBER, FLAG_INDEX, FLAG_TIME } flag
 typedef struct {
     const char *name;
     flag_kind kind;
-    void *value; /* bool, const char *, int64_t, flag_index, int64_t (ns); by kind */
+    void *value; /* bool, const char * (never ""), int64_t, flag_index, int64_t (ns); by kind */
 } flag_def;
 
 /* A WAL index in hex. */

@@ -58,7 +58,7 @@ static lj_code check_url(const char *url, lj_error *err)
 
 static lj_code open_url(target *t, const char *url, const target_flags *flags, lj_error *err)
 {
-    if (flags->config_path != NULL && flags->config_path[0] != 0)
+    if (flags->config_path != NULL)
         return lj_error_set(err, LJ_INVALID, "cannot specify a replica URL and the -config flag");
     LJ_TRY(check_url(url, err));
     t->replicas = calloc(1, sizeof(*t->replicas));

@@ -76,6 +76,7 @@ def restores_what_litestream_restores(t):
     _, root = replicated(t, generations=2)
     replica = Replica(root)
     same_restore(t, root, "newest")
+    same_restore(t, root, "flags without a value", "-generation", "", "-timestamp=", "-replica", "", "-config", "")
     generations = replica.generations()
     check_equal(len(generations), 2, "generations")
     for generation in generations:
@@ -113,7 +114,8 @@ def listings_are_those_of_litestream(t):
                    % (database, root, root))
     generation = Replica(root).newest().name
     for command, *flags in (("snapshots",), ("wal",), ("wal", "-generation", generation), ("generations",),
-                            ("snapshots", "-replica", "second"), ("wal", "--replica=file"), ("generations", "-replica", "file")):
+                            ("snapshots", "-replica", "second"), ("wal", "-replica", "", "-generation="),
+                            ("wal", "--replica=file"), ("generations", "-replica", "file")):
         for target in (["file://" + root], ["-config", config, database]):
             if "://" in target[0] and any("replica" in f for f in flags):
                 continue
