@@ -410,6 +410,38 @@ def a_replica_of_litestream_v05_never_turns_into_an_empty_database(t):
     check_equal(shard.check_restores("closed", snapshots=1), n, "last link")
 
 
+@test(*NEEDS)
+def a_replica_that_was_moved_behind_a_link(t):
+    """Its parts lie on another disk: a restore follows the links, and fails while that disk is not mounted."""
+    shard = Shard(t)
+    con = shard.open()
+    n = shard.write(con, 30)
+    con.close()
+    generations = os.path.join(shard.root, "generations")
+    generation, = os.listdir(generations)
+    os.mkdir(t.path("disk"))
+    for name in ("snapshots", "wal"):
+        path = os.path.join(generations, generation, name)
+        os.rename(path, t.path("disk", name))
+        os.symlink(t.path("disk", name), path)
+    shutil.rmtree(shard.data)
+    os.mkdir(shard.data)
+
+    os.rename(t.path("disk"), t.path("unmounted"))
+    text = must_fail(shard.open)
+    check("is a link to something that is not there" in text, "error does not say why: " + text)
+    check_equal([name for name in os.listdir(shard.data) if name.endswith((".db", "-wal", "-shm"))], [],
+                "files made by the failed open")
+    os.rename(t.path("unmounted"), t.path("disk"))
+
+    con = shard.open()
+    check_equal(chain.last(con), n, "last link of the restored database")
+    n = shard.write(con, 5)
+    con.close()
+    check_equal(os.listdir(generations), [generation], "generations")
+    check_equal(shard.check_restores("gone on", snapshots=1), n, "last link")
+
+
 def damage_cases():
     """name, function(generation) that damages a replica and returns what the error must name"""
 

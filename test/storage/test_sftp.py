@@ -480,6 +480,40 @@ def folders_are_listed_in_order(t):
         check_equal([key for key, _ in Shell(t, server.url("b")).good("list")["objects"]], names, "order")
 
 
+GENERATION = "generations/0123456789abcdef/"
+
+
+@test()
+def links_of_the_layout(t):
+    """Somebody moved a part of the replica elsewhere and left a link: it is no replica without a backup."""
+    with servers.Sshd() as server:
+        keys = [GENERATION + name for name in ("snapshots/00000000.snapshot.lz4", "wal/00000000_00000000.wal.lz4")]
+        for key in keys:
+            server.put("b", key, b"0123456789")
+        shell = Shell(t, server.url("b"))
+        want = [[key, 10] for key in keys]
+        moved = [GENERATION + "snapshots", keys[1], GENERATION.rstrip("/"), "generations"]
+        for i, name in enumerate(moved):
+            path, away = server.path("b", name), server.path("away%d" % i)
+            os.rename(path, away)
+            os.symlink(away, path)
+            with t.part("%s is a link" % name):
+                check_equal(sorted(shell.good("list", "generations/")["objects"]), want, "list")
+                shell.good("get", keys[0], t.path("got"))
+            os.rename(away, away + "-gone")
+            with t.part("%s leads nowhere" % name):
+                shell.fails("service unavailable", "list", "generations/", says="is a link", hint="mount")
+                if name != keys[1]:
+                    shell.fails("service unavailable", "head", keys[0], says="is a link", hint="mount")
+            os.rename(away + "-gone", away)
+        check_equal(sorted(shell.good("list", GENERATION)["objects"]), want, "list of a generation")
+        os.symlink(server.path("nowhere"), server.path("root-link"))
+        lost = Shell(t, server.url("root-link"))
+        lost.fails("service unavailable", "list", "generations/", says="is a link", hint="mount")
+        lost.fails("service unavailable", "head", keys[0], says="is a link", hint="mount")
+        lost.fails("service unavailable", "absent", keys[0], some_file(t, 10), says="is a link", hint="mount")
+
+
 @test()
 def two_writers(t):
     """Of two processes that put the same name, one wins, and a reader finds its bytes."""

@@ -1,6 +1,8 @@
 /* file_test.c - the conformance suite on a folder, and what only file:// has. */
 #include "test/unit/unit.h"
 
+#include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/file.h>
@@ -22,6 +24,23 @@
 
 #define KIB    ((uint64_t)1024)
 #define NOBODY 65534
+
+/* ---- in the place of libc's ---- */
+
+static bool hide_kinds; /* a file system that does not say what its names are */
+
+struct dirent *readdir(DIR *dirp)
+{
+    static struct dirent *(*real)(DIR *);
+    if (real == NULL) /* with 64-bit offsets it is another function */
+        *(void **)&real = dlsym(RTLD_NEXT, "readdir64");
+    if (real == NULL)
+        *(void **)&real = dlsym(RTLD_NEXT, "readdir");
+    struct dirent *entry = real(dirp);
+    if (entry != NULL && hide_kinds)
+        entry->d_type = DT_UNKNOWN;
+    return entry;
+}
 
 /* A new folder with a replica root "r" in it that does not exist yet. */
 typedef struct {
@@ -454,6 +473,113 @@ static void foreign_things(void **state)
     key_list_free(&list);
 }
 
+#define GENERATION "generations/0123456789abcdef/"
+#define SNAPSHOT   GENERATION "snapshots/00000000.snapshot.lz4"
+#define SEGMENT    GENERATION "wal/00000000_00000000.wal.lz4"
+
+static void expect_nowhere(lj_storage *storage, const char *key)
+{
+    lj_error err = LJ_ERROR_INIT;
+    key_list list = {.keys = NULL};
+    assert_int_equal(lj_storage_list(storage, "generations/", NULL, key_list_add, &list, &err),
+                     LJ_UNAVAILABLE);
+    assert_true(err.retryable);
+    assert_non_null(strstr(err.message, "is a link"));
+    assert_non_null(strstr(err.hint, "mount"));
+    key_list_free(&list);
+    lj_storage_entry entry;
+    assert_int_equal(lj_storage_head(storage, key, &entry, &err), LJ_UNAVAILABLE);
+    bytes_sink got;
+    lj_sink sink = bytes_sink_new(&got, 1, 0);
+    assert_int_equal(lj_storage_get(storage, key, 0, -1, &sink, &err), LJ_UNAVAILABLE);
+}
+
+/* Somebody moved a part of the replica elsewhere and left a link: it is no replica without a backup. */
+static void links_of_the_layout(void **state)
+{
+    fixture *f = *state;
+    lj_error err = LJ_ERROR_INIT;
+    assert_ok(bytes_put(f->storage, SNAPSHOT, 1, 5, true, &err), &err);
+    assert_ok(bytes_put(f->storage, SEGMENT, 2, 5, true, &err), &err);
+    static const char *const moved[] = {GENERATION "snapshots", SEGMENT,
+                                        "generations/0123456789abcdef", "generations"};
+    for (size_t i = 0; i < 2 * LJ_ARRAY_LEN(moved); i++) {
+        char path[512];
+        char away[512];
+        key_list list;
+        hide_kinds = i % 2 == 1;
+        snprintf(path, sizeof(path), "%s/%s", f->root, moved[i / 2]);
+        snprintf(away, sizeof(away), "%s/away%zu", f->folder, i);
+        assert_int_equal(rename(path, away), 0);
+        assert_int_equal(symlink(away, path), 0);
+        key_list_read(f->storage, "generations/", NULL, &list);
+        assert_int_equal(list.count, 2);
+        assert_string_equal(list.keys[0], SNAPSHOT);
+        assert_string_equal(list.keys[1], SEGMENT);
+        key_list_free(&list);
+        key_list_read(f->storage, GENERATION "wal/", NULL, &list);
+        assert_int_equal(list.count, 1);
+        key_list_free(&list);
+        bytes_expect(f->storage, SNAPSHOT, 1, 5);
+        /* what it leads to is not mounted */
+        assert_int_equal(rename(away, in(f, "unmounted")), 0);
+        expect_nowhere(f->storage, i / 2 == 1 ? SEGMENT : SNAPSHOT);
+        assert_int_equal(rename(in(f, "unmounted"), away), 0);
+        if (i % 2 == 0) {
+            assert_int_equal(unlink(path), 0);
+            assert_int_equal(rename(away, path), 0);
+        }
+    }
+    hide_kinds = false;
+    /* a link to itself cannot be looked behind; one that others left there is nobody's */
+    key_list list = {.keys = NULL};
+    assert_int_equal(symlink("nowhere", in(f, "r/generations/nowhere")), 0);
+    key_list_read(f->storage, "generations/", NULL, &list);
+    assert_int_equal(list.count, 2);
+    key_list_free(&list);
+    assert_int_equal(symlink("fedcba9876543210", in(f, "r/generations/fedcba9876543210")), 0);
+    assert_int_equal(lj_storage_list(f->storage, "generations/", NULL, key_list_add, &list, &err),
+                     LJ_IO);
+    key_list_free(&list);
+}
+
+static void a_root_that_leads_nowhere(void **state)
+{
+    fixture *f = *state;
+    lj_error err = LJ_ERROR_INIT;
+    assert_int_equal(symlink("not-mounted", in(f, "mnt")), 0);
+    for (int below = 0; below < 2; below++) {
+        lj_storage *storage = NULL;
+        LJ_CLEANUP(lj_freep)
+        char *url = lj_str_printf("file://%s/mnt%s", f->folder, below == 1 ? "/sub/root" : "");
+        assert_ok(lj_storage_open(url, NULL, &storage, &err), &err);
+        expect_nowhere(storage, SNAPSHOT);
+        assert_int_equal(bytes_put(storage, SNAPSHOT, 1, 5, true, &err), LJ_UNAVAILABLE);
+        assert_non_null(strstr(err.message, "is a link"));
+        lj_storage_close(storage);
+    }
+}
+
+/* A folder of which only the names can be read, where they do not say what they are. */
+static void names_that_cannot_be_looked_at(void **state)
+{
+    fixture *f = *state;
+    lj_error err = LJ_ERROR_INIT;
+    assert_ok(bytes_put(f->storage, SNAPSHOT, 1, 5, true, &err), &err);
+    assert_int_equal(chmod(f->folder, 0755), 0);
+    assert_int_equal(chmod(f->root, 0755), 0);
+    assert_int_equal(chmod(in(f, "r/generations"), 0444), 0);
+    if (!become_nobody())
+        skip();
+    hide_kinds = true;
+    key_list list = {.keys = NULL};
+    lj_code code = lj_storage_list(f->storage, "generations/", NULL, key_list_add, &list, &err);
+    hide_kinds = false;
+    become_myself();
+    key_list_free(&list);
+    assert_int_equal(code, LJ_DENIED);
+}
+
 #define COMING_BEFORE 3000u
 #define COMING_AFTER  20000u
 
@@ -551,6 +677,9 @@ int main(void)
         CASE(write_that_fails),
         CASE(full_disk),
         CASE(foreign_things),
+        CASE(links_of_the_layout),
+        CASE(a_root_that_leads_nowhere),
+        CASE(names_that_cannot_be_looked_at),
         CASE(what_comes_meanwhile_leaves_no_hole),
         CASE(folders_vanish_under_puts),
     };

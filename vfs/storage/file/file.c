@@ -67,11 +67,41 @@ lj_code lj_file_check_root(const lj_file *file, lj_error *err)
     return LJ_INVALID;
 }
 
-/* ---- get, head ---- */
+lj_code lj_file_leads_nowhere(const char *path, lj_error *err)
+{
+    lj_error_set(err, LJ_UNAVAILABLE, "%s is a link to something that is not there", path);
+    (void)lj_error_hint(err, "mount what it leads to, or remove the link");
+    return lj_error_retryable(err, true);
+}
 
-static lj_code no_object(const lj_file *file, lj_error *err)
+lj_code lj_file_check_absent(const lj_file *file, const char *path, lj_error *err)
 {
     LJ_TRY(lj_file_check_root(file, err));
+    LJ_CLEANUP(lj_freep) char *part = lj_str_dup(path);
+    if (part == NULL)
+        return lj_error_nomem(err);
+    /* upwards to what is there */
+    for (;;) {
+        struct stat st;
+        size_t len = strlen(part);
+        while (len > 1 && part[len - 1] == '/')
+            part[--len] = 0;
+        if (lstat(part, &st) == 0)
+            return S_ISLNK(st.st_mode) && stat(part, &st) != 0 && errno == ENOENT
+                       ? lj_file_leads_nowhere(part, err)
+                       : LJ_OK;
+        char *slash = strrchr(part, '/');
+        if (slash == NULL || slash == part)
+            return LJ_OK;
+        *slash = 0;
+    }
+}
+
+/* ---- get, head ---- */
+
+static lj_code no_object(const lj_file *file, const char *path, lj_error *err)
+{
+    LJ_TRY(lj_file_check_absent(file, path, err));
     return lj_error_set(err, LJ_NOTFOUND, "there is no such object");
 }
 
@@ -107,7 +137,7 @@ static lj_code file_get(void *self, const char *key, uint64_t offset, int64_t le
     lj_error why = LJ_ERROR_INIT;
     if (lj_io_open(path, O_RDONLY | O_NONBLOCK, 0, &fd, &why) != LJ_OK) {
         if (why.sys_errno == ENOENT || why.sys_errno == ENOTDIR)
-            return no_object(file, err);
+            return no_object(file, path, err);
         if (err != NULL)
             *err = why;
         return why.code;
@@ -116,7 +146,7 @@ static lj_code file_get(void *self, const char *key, uint64_t offset, int64_t le
     if (fstat(fd, &st) != 0)
         return lj_error_errno(err, errno, "cannot stat %s", path);
     if (!S_ISREG(st.st_mode) || lj_file_is_temp(lj_str_basename(path)))
-        return no_object(file, err);
+        return no_object(file, path, err);
     return read_range(fd, offset, length, sink, err);
 }
 
@@ -129,11 +159,11 @@ static lj_code file_head(void *self, const char *key, lj_storage_entry *ret_entr
     struct stat st;
     if (stat(path, &st) != 0) {
         if (errno == ENOENT || errno == ENOTDIR)
-            return no_object(file, err);
+            return no_object(file, path, err);
         return lj_error_errno(err, errno, "cannot stat %s", path);
     }
     if (!S_ISREG(st.st_mode) || lj_file_is_temp(lj_str_basename(path)))
-        return no_object(file, err);
+        return no_object(file, path, err);
     ret_entry->size_bytes = (uint64_t)st.st_size;
     ret_entry->created_ns = (int64_t)st.st_mtim.tv_sec * LJ_NS_PER_S + st.st_mtim.tv_nsec;
     return LJ_OK;

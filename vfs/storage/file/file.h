@@ -11,7 +11,8 @@
  * its final name and fsyncs the folder. Names of that form are never listed and cannot be keys. Those that a dead
  * process left are removed after a day. New folders get mode 0700, new files 0600; nothing that exists is changed.
  * A deletion also removes the folders it emptied, but never the root.
- * Symbolic links are followed on the way to the root and to the folder part of a list's prefix, not below that.
+ * Symbolic links are followed on the way to the root and to the folder part of a list's prefix; below that those that have a
+ * name of the replica's layout (link.h), and no others. One of them that leads nowhere is LJ_UNAVAILABLE, not an absent object.
  *
  * Layer: storage. Thread-safety: as storage.h. Features: all of lj_storage_feature.
  */

@@ -29,6 +29,13 @@ LJ_WARN_UNUSED lj_code lj_file_root(const char *rest, char **ret_root, lj_error 
 char *lj_file_path(const lj_file *file, const char *key);
 /* After ENOTDIR: the error when the root itself is no folder, LJ_OK when it is one or is missing. */
 LJ_WARN_UNUSED lj_code lj_file_check_root(const lj_file *file, lj_error *err);
+/*
+ * After ENOENT or ENOTDIR for `path`: the same, and LJ_UNAVAILABLE when a link on the way to it leads nowhere. Behind one whose
+ * target is not mounted there may be a replica.
+ */
+LJ_WARN_UNUSED lj_code lj_file_check_absent(const lj_file *file, const char *path, lj_error *err);
+/* The error for such a link. */
+lj_code lj_file_leads_nowhere(const char *path, lj_error *err);
 
 /* True for the names that puts in progress have. */
 bool lj_file_is_temp(const char *name);

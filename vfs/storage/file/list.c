@@ -3,8 +3,9 @@
  *
  * Layer: storage. Thread-safety: as storage.h; the callback runs without any lock.
  * Invariants: within a folder, sorting names with a '/' behind those of folders makes the keys of the whole walk come
- * in byte order. Links are not followed, so the walk ends. A folder that cannot be read is an error, never an empty
- * list. One descriptor is open per level, and the names of one folder per level are in memory (about 35 bytes each).
+ * in byte order. No links are followed but those of link.h, so the walk ends. What cannot be read, or not even looked at, is an
+ * error, never an empty list. One descriptor is open per level, and the names of one folder per level are in memory (about 35
+ * bytes each).
  */
 #include "vfs/storage/file/internal.h"
 
@@ -12,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -20,6 +22,7 @@
 #include "vfs/base/buf.h"
 #include "vfs/base/io.h"
 #include "vfs/base/str.h"
+#include "vfs/storage/link.h"
 
 #define NAMES_BYTES_MAX ((size_t)512 * 1024 * 1024)
 /* So few names come with one system call, under a lock of the kernel, also where a C library asks for 2 KiB at once. */
@@ -59,17 +62,61 @@ static bool wanted(const walk_state *walk, bool is_folder)
 
 typedef enum { KIND_OTHER, KIND_FILE, KIND_FOLDER } entry_kind;
 
-static entry_kind kind_of(int dir_fd, const struct dirent *entry)
+static entry_kind kind_in(const struct stat *st)
 {
-    if (entry->d_type == DT_REG)
-        return KIND_FILE;
-    if (entry->d_type == DT_DIR)
-        return KIND_FOLDER;
+    return S_ISREG(st->st_mode) ? KIND_FILE : S_ISDIR(st->st_mode) ? KIND_FOLDER : KIND_OTHER;
+}
+
+static lj_code cannot_look(const walk_state *walk, const char *name, lj_error *err)
+{
+    return lj_error_errno(err, errno, "cannot look at %s in the replica folder %s", name,
+                          walk->file->root);
+}
+
+/* What a link leads to, where it is one that is followed and asked for. Changes walk->key. */
+static lj_code kind_of_link(walk_state *walk, int dir_fd, size_t folder_len, const char *name,
+                            entry_kind *ret_kind, lj_error *err)
+{
+    char as_folder[NAME_MAX + 2];
     struct stat st;
-    if (entry->d_type != DT_UNKNOWN ||
-        fstatat(dir_fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-        return KIND_OTHER;
-    return S_ISREG(st.st_mode) ? KIND_FILE : S_ISDIR(st.st_mode) ? KIND_FOLDER : KIND_OTHER;
+    (void)snprintf(as_folder, sizeof(as_folder), "%s/", name);
+    bool file =
+        set_key(walk, folder_len, name) && lj_link_is_followed(walk->key) && wanted(walk, false);
+    bool folder = set_key(walk, folder_len, as_folder) && lj_link_is_followed(walk->key) &&
+                  wanted(walk, true);
+    if (!file && !folder)
+        return LJ_OK;
+    if (fstatat(dir_fd, name, &st, 0) == 0) {
+        entry_kind kind = kind_in(&st);
+        if ((file && kind == KIND_FILE) || (folder && kind == KIND_FOLDER))
+            *ret_kind = kind;
+        return LJ_OK;
+    }
+    if (errno != ENOENT)
+        return cannot_look(walk, name, err);
+    if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return LJ_OK; /* it went away since */
+    (void)set_key(walk, folder_len, name);
+    LJ_CLEANUP(lj_freep) char *path = lj_file_path(walk->file, walk->key);
+    return path != NULL ? lj_file_leads_nowhere(path, err) : lj_error_nomem(err);
+}
+
+static lj_code kind_of(walk_state *walk, int dir_fd, size_t folder_len, const struct dirent *entry,
+                       entry_kind *ret_kind, lj_error *err)
+{
+    const char *name = entry->d_name;
+    struct stat st;
+    bool link = entry->d_type == DT_LNK;
+    *ret_kind = entry->d_type == DT_REG   ? KIND_FILE
+                : entry->d_type == DT_DIR ? KIND_FOLDER
+                                          : KIND_OTHER;
+    if (entry->d_type == DT_UNKNOWN) {
+        if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+            return errno == ENOENT ? LJ_OK : cannot_look(walk, name, err);
+        link = S_ISLNK(st.st_mode);
+        *ret_kind = kind_in(&st);
+    }
+    return link ? kind_of_link(walk, dir_fd, folder_len, name, ret_kind, err) : LJ_OK;
 }
 
 static int compare_names(const void *a, const void *b)
@@ -127,7 +174,8 @@ static lj_code read_names(walk_state *walk, DIR *dir, size_t folder_len, const n
         const char *name = entry->d_name;
         if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
             continue;
-        entry_kind kind = kind_of(dirfd(dir), entry);
+        entry_kind kind = KIND_OTHER;
+        LJ_TRY(kind_of(walk, dirfd(dir), folder_len, entry, &kind, err));
         if (kind == KIND_OTHER || (kind == KIND_FILE && lj_file_is_temp(name)))
             continue;
         bool is_folder = kind == KIND_FOLDER;
@@ -176,7 +224,8 @@ static lj_code walk_child(walk_state *walk, int parent_fd, const char *name, lj_
     if (plain == NULL)
         return lj_error_nomem(err);
     plain[strlen(plain) - 1] = 0; /* O_NOFOLLOW has no effect with a '/' behind */
-    int fd = openat(parent_fd, plain, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int follow = lj_link_is_followed(walk->key) ? 0 : O_NOFOLLOW;
+    int fd = openat(parent_fd, plain, O_RDONLY | O_DIRECTORY | O_CLOEXEC | follow);
     if (fd >= 0)
         return walk_folder(walk, fd, len, err);
     /* it went away, or turned into something else, since it was listed */
@@ -188,7 +237,8 @@ static lj_code walk_child(walk_state *walk, int parent_fd, const char *name, lj_
 static lj_code show_file(walk_state *walk, int dir_fd, const char *name, lj_error *err)
 {
     struct stat st;
-    if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+    int follow = lj_link_is_followed(walk->key) ? 0 : AT_SYMLINK_NOFOLLOW;
+    if (fstatat(dir_fd, name, &st, follow) != 0) {
         if (errno == ENOENT)
             return LJ_OK;
         return lj_error_errno(err, errno, "cannot stat %s of %s", walk->key, walk->file->root);
@@ -244,7 +294,7 @@ lj_code lj_file_list(void *self, const char *prefix, const char *after, lj_stora
         return walk_folder(&walk, fd, len, err);
     /* nothing there, or an object where the prefix has a folder: no such keys */
     if (why.sys_errno == ENOENT || why.sys_errno == ENOTDIR)
-        return lj_file_check_root(file, err);
+        return lj_file_check_absent(file, path, err);
     if (err != NULL)
         *err = why;
     return why.code;

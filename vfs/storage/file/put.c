@@ -166,6 +166,8 @@ static lj_code temp_create(const lj_file *file, const char *folder, const char *
     }
     if (why.sys_errno == ENOTDIR)
         return not_a_folder(file, folder, err);
+    if (why.sys_errno == ENOENT)
+        LJ_TRY(lj_file_check_absent(file, folder, err));
     if (err != NULL)
         *err = why;
     return why.code;

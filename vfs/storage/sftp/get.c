@@ -41,9 +41,10 @@ static void reading_free(reading *r)
         free(r->ring[i].data);
 }
 
-static lj_code no_object(const lj_sftp *sftp, lj_sftp_session *s, lj_error *err)
+static lj_code no_object(const lj_sftp *sftp, lj_sftp_session *s, const char *path, lj_error *err)
 {
     LJ_TRY(lj_sftp_check_root(sftp, s, err));
+    LJ_TRY(lj_sftp_check_links(s, path, err));
     return lj_error_set(err, LJ_NOTFOUND, "there is no such object");
 }
 
@@ -181,7 +182,7 @@ static lj_code read_all(const lj_sftp *sftp, reading *r, const char *path, lj_er
     LJ_TRY(take_size(r, stat_id, &is_file, err));
     if (!is_file) {
         lj_sftp_forget(r->s);
-        return no_object(sftp, r->s, err);
+        return no_object(sftp, r->s, path, err);
     }
     drop_behind_end(r);
     for (;;) {
@@ -205,7 +206,7 @@ static lj_code get_by(const lj_sftp *sftp, lj_sftp_session *s, const char *path,
     LJ_TRY(lj_sftp_receive_id(s, id, &answer, err));
     LJ_TRY(lj_sftp_handle_of(s, &answer, &r->handle, &status, err));
     if (status == LJ_FX_NO_SUCH_FILE)
-        return no_object(sftp, s, err);
+        return no_object(sftp, s, path, err);
     if (status != LJ_FX_OK)
         return lj_sftp_status_error(status, "cannot open", path, err);
     lj_code code = read_all(sftp, r, path, err);
@@ -222,11 +223,11 @@ static lj_code stat_object(const lj_sftp *sftp, lj_sftp_session *s, const char *
     uint32_t status = 0;
     LJ_TRY(lj_sftp_do_stat(s, LJ_FXP_STAT, path, &attrs, &status, err));
     if (status == LJ_FX_NO_SUCH_FILE)
-        return no_object(sftp, s, err);
+        return no_object(sftp, s, path, err);
     if (status != LJ_FX_OK)
         return lj_sftp_status_error(status, "cannot look at", path, err);
     if (!lj_sftp_is_file(&attrs))
-        return no_object(sftp, s, err);
+        return no_object(sftp, s, path, err);
     ret_entry->size_bytes = attrs.size;
     ret_entry->created_ns = (int64_t)attrs.mtime * LJ_NS_PER_S;
     return LJ_OK;

@@ -292,8 +292,17 @@ LJ_WARN_UNUSED lj_code lj_sftp_check_folder(lj_sftp_session *session, const char
 /* The same for the root. */
 LJ_WARN_UNUSED lj_code lj_sftp_check_root(const lj_sftp *sftp, lj_sftp_session *session,
                                           lj_error *err);
+/*
+ * After "no such file" for `path`: LJ_UNAVAILABLE when a link on the way to it leads nowhere; behind one whose target is not
+ * mounted there may be a replica. Else LJ_OK.
+ */
+LJ_WARN_UNUSED lj_code lj_sftp_check_links(lj_sftp_session *session, const char *path,
+                                           lj_error *err);
+/* The error for such a link. */
+lj_code lj_sftp_leads_nowhere(const char *path, lj_error *err);
 bool lj_sftp_is_file(const lj_fx_attrs *attrs);
 bool lj_sftp_is_folder(const lj_fx_attrs *attrs);
+bool lj_sftp_is_link(const lj_fx_attrs *attrs);
 /* Remembers an old unfinished put that a list met; and deletes those that are remembered. */
 void lj_sftp_stale_add(lj_sftp *sftp, const char *path);
 void lj_sftp_stale_delete(lj_sftp *sftp, lj_sftp_session *session);

@@ -3,8 +3,8 @@
  *
  * Layer: storage. Thread-safety: as storage.h; the callback runs without any lock.
  * Invariants: a folder that cannot be read is an error, never an empty list; a listing ends only when every answer of
- * the folder came. Folders that are links are not followed, so the walk ends. In memory are the names of the folders
- * that are still to be walked, and of the links of one folder.
+ * the folder came. Links to folders are not followed but for those of link.h, so the walk ends. In memory are the names of
+ * the folders that are still to be walked, and of the links of one folder.
  *
  * A large folder is not read at one moment: of two names that are added meanwhile the second may be seen and the first not, which a
  * restore would take for a hole, or not even see. So it is read twice. The first reading only tells the last name; what was there
@@ -15,6 +15,7 @@
 
 #include "vfs/base/clock.h"
 #include "vfs/base/str.h"
+#include "vfs/storage/link.h"
 #include "vfs/storage/sftp/internal.h"
 
 #define AHEAD           8u /* READDIRs on the way; a server answers each with about 100 names */
@@ -105,15 +106,14 @@ static lj_code take_entry(walk_state *walk, const uint8_t *name, size_t len,
         note_temp(walk, attrs);
         return LJ_OK;
     }
-    if (!wanted(walk, folder))
+    if (!wanted(walk, folder || lj_sftp_is_link(attrs))) /* which may lead to one */
         return LJ_OK;
     const uint32_t needed = LJ_FXA_PERMISSIONS | LJ_FXA_SIZE | LJ_FXA_TIMES;
     if (folder)
         return lj_buf_append(&walk->folders, walk->key, strlen(walk->key) + 1, err);
     if (lj_sftp_is_file(attrs) && (attrs->flags & needed) == needed)
         return show(walk, attrs, err);
-    bool link = (attrs->permissions & 0170000u) == 0120000u;
-    if (link || (attrs->flags & needed) != needed)
+    if (lj_sftp_is_link(attrs) || (attrs->flags & needed) != needed)
         return lj_buf_append(&walk->unsure, walk->key, strlen(walk->key) + 1, err);
     return LJ_OK;
 }
@@ -187,30 +187,61 @@ static lj_code read_folder(walk_state *walk, const lj_sftp_handle *handle, const
     return LJ_OK;
 }
 
+/* There is nothing at walk->key any more, or nothing behind it. */
+static lj_code look_at_absent(walk_state *walk, const char *path, bool wanted_link, lj_error *err)
+{
+    lj_fx_attrs own;
+    uint32_t status = 0;
+    if (!wanted_link)
+        return LJ_OK;
+    LJ_TRY(lj_sftp_do_stat(walk->s, LJ_FXP_LSTAT, path, &own, &status, err));
+    return status == LJ_FX_OK ? lj_sftp_leads_nowhere(path, err) : LJ_OK;
+}
+
+/* A folder, or a link to one: walk->key has a '/' at its end already. */
+static lj_code take_folder(walk_state *walk, const char *path, bool wanted_link, lj_error *err)
+{
+    lj_fx_attrs own;
+    uint32_t status = LJ_FX_OK;
+    if (!wanted_link) {
+        LJ_TRY(lj_sftp_do_stat(walk->s, LJ_FXP_LSTAT, path, &own, &status, err));
+        if (status != LJ_FX_OK || !lj_sftp_is_folder(&own))
+            return LJ_OK;
+    }
+    return lj_buf_append(&walk->folders, walk->key, strlen(walk->key) + 1, err);
+}
+
+static lj_code look_at(walk_state *walk, const char *key, lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) char *path = lj_sftp_path(walk->sftp, key);
+    if (path == NULL)
+        return lj_error_nomem(err);
+    lj_fx_attrs attrs;
+    uint32_t status = 0;
+    size_t len = strlen(key);
+    LJ_TRY(lj_sftp_do_stat(walk->s, LJ_FXP_STAT, path, &attrs, &status, err));
+    memcpy(walk->key, key, len + 1);
+    if (status == LJ_FX_OK && lj_sftp_is_file(&attrs))
+        return show(walk, &attrs, err);
+    if (len == LJ_STORAGE_KEY_MAX)
+        return LJ_OK; /* a folder would have no room for keys */
+    bool file = lj_link_is_followed(walk->key);
+    memcpy(walk->key + len, "/", 2);
+    bool folder = lj_link_is_followed(walk->key);
+    if (status == LJ_FX_OK)
+        return lj_sftp_is_folder(&attrs) ? take_folder(walk, path, folder, err) : LJ_OK;
+    if (status == LJ_FX_NO_SUCH_FILE)
+        return look_at_absent(walk, path, file || folder, err);
+    return lj_sftp_status_error(status, "cannot look at", path, err);
+}
+
 /* Looks behind links, and at what came without attributes. */
 static lj_code look_at_unsure(walk_state *walk, lj_error *err)
 {
     for (size_t at = 0; at < walk->unsure.len;) {
         const char *key = (const char *)walk->unsure.data + at;
         at += strlen(key) + 1;
-        LJ_CLEANUP(lj_freep) char *path = lj_sftp_path(walk->sftp, key);
-        if (path == NULL)
-            return lj_error_nomem(err);
-        lj_fx_attrs attrs;
-        lj_fx_attrs own;
-        uint32_t status = 0;
-        LJ_TRY(lj_sftp_do_stat(walk->s, LJ_FXP_STAT, path, &attrs, &status, err));
-        memcpy(walk->key, key, strlen(key) + 1);
-        if (status == LJ_FX_OK && lj_sftp_is_file(&attrs)) {
-            LJ_TRY(show(walk, &attrs, err));
-        } else if (status == LJ_FX_OK && lj_sftp_is_folder(&attrs)) {
-            LJ_TRY(lj_sftp_do_stat(walk->s, LJ_FXP_LSTAT, path, &own, &status, err));
-            memcpy(walk->key + strlen(walk->key), "/", 2);
-            if (status == LJ_FX_OK && lj_sftp_is_folder(&own))
-                LJ_TRY(lj_buf_append(&walk->folders, walk->key, strlen(walk->key) + 1, err));
-        } else if (status != LJ_FX_OK && status != LJ_FX_NO_SUCH_FILE) {
-            return lj_sftp_status_error(status, "cannot look at", path, err);
-        }
+        LJ_TRY(look_at(walk, key, err));
     }
     lj_buf_clear(&walk->unsure);
     return LJ_OK;
@@ -228,8 +259,11 @@ static lj_code read_once(walk_state *walk, const char *path, bool is_start, lj_e
     LJ_TRY(lj_sftp_receive_id(s, id, &answer, err));
     LJ_TRY(lj_sftp_handle_of(s, &answer, &handle, &status, err));
     /* nothing there, or an object where the prefix has a folder: no such keys */
-    if (status == LJ_FX_NO_SUCH_FILE)
-        return is_start ? lj_sftp_check_root(walk->sftp, s, err) : LJ_OK;
+    if (status == LJ_FX_NO_SUCH_FILE) {
+        if (is_start)
+            LJ_TRY(lj_sftp_check_root(walk->sftp, s, err));
+        return is_start ? lj_sftp_check_links(s, path, err) : LJ_OK;
+    }
     if (status != LJ_FX_OK)
         return lj_sftp_status_error(status, "cannot open folder", path, err);
     lj_code code = read_folder(walk, &handle, path, err);

@@ -164,6 +164,7 @@ static lj_code open_temp(putting *p, bool if_absent, lj_error *err)
             return failed(p, status, "cannot create", p->temp, err);
         if (i == LOOK_AT_TRY) {
             LJ_TRY(lj_sftp_check_folder(p->s, p->folder, err));
+            LJ_TRY(lj_sftp_check_links(p->s, p->folder, err));
             if (folder_status == LJ_FX_PERMISSION_DENIED)
                 break;
         }

@@ -76,7 +76,12 @@ bool lj_sftp_is_folder(const lj_fx_attrs *attrs)
     return (attrs->flags & LJ_FXA_PERMISSIONS) != 0 && (attrs->permissions & 0170000u) == 0040000u;
 }
 
-/* ---- folders that are none ---- */
+bool lj_sftp_is_link(const lj_fx_attrs *attrs)
+{
+    return (attrs->flags & LJ_FXA_PERMISSIONS) != 0 && (attrs->permissions & 0170000u) == 0120000u;
+}
+
+/* ---- folders that are none, links that lead nowhere ---- */
 
 lj_code lj_sftp_check_folder(lj_sftp_session *s, const char *path, lj_error *err)
 {
@@ -107,6 +112,36 @@ lj_code lj_sftp_check_root(const lj_sftp *sftp, lj_sftp_session *s, lj_error *er
 {
     LJ_CLEANUP(lj_freep) char *path = lj_sftp_path(sftp, "");
     return path != NULL ? lj_sftp_check_folder(s, path, err) : lj_error_nomem(err);
+}
+
+lj_code lj_sftp_leads_nowhere(const char *path, lj_error *err)
+{
+    lj_error_set(err, LJ_UNAVAILABLE, "%s is a link to something that is not there", path);
+    (void)lj_error_hint(err, "mount what it leads to on the server, or remove the link");
+    return lj_error_retryable(err, true);
+}
+
+lj_code lj_sftp_check_links(lj_sftp_session *s, const char *path, lj_error *err)
+{
+    LJ_CLEANUP(lj_freep) char *part = lj_str_dup(path);
+    if (part == NULL)
+        return lj_error_nomem(err);
+    /* upwards to what is there */
+    for (;;) {
+        lj_fx_attrs attrs;
+        uint32_t status = 0;
+        LJ_TRY(lj_sftp_do_stat(s, LJ_FXP_LSTAT, part, &attrs, &status, err));
+        if (status == LJ_FX_OK && lj_sftp_is_link(&attrs))
+            LJ_TRY(lj_sftp_do_stat(s, LJ_FXP_STAT, part, &attrs, &status, err));
+        else if (status == LJ_FX_NO_SUCH_FILE) {
+            char *slash = strrchr(part, '/');
+            if (slash == NULL || slash == part)
+                return LJ_OK;
+            *slash = 0;
+            continue;
+        }
+        return status == LJ_FX_NO_SUCH_FILE ? lj_sftp_leads_nowhere(part, err) : LJ_OK;
+    }
 }
 
 /* ---- unfinished puts ---- */

@@ -26,7 +26,8 @@
  * that, the old object is deleted just before the rename. Names of unfinished puts are never listed; those that are older
  * than a day are removed by the next put or deletion after a list that met them. New folders get mode 0700, new files 0600.
  * A deletion also removes the folders it emptied, but never the root. Links to files are followed, links to
- * folders only on the way to the folder part of a list's prefix.
+ * folders on the way to the folder part of a list's prefix, and below that where they have a name of the replica's layout
+ * (link.h). A link that leads nowhere on the way to an object, or with such a name, is LJ_UNAVAILABLE, not an absent object.
  * Times have whole seconds. A server that does not let times be set is logged once; objects then have the time of writing.
  *
  * Layer: storage. Thread-safety: as storage.h. Features: LJ_STORAGE_IF_ABSENT, LJ_STORAGE_SET_TIME. Survives fork: the
