@@ -219,6 +219,18 @@ def the_last_request_of_a_large_object_is_asked_again(t):
 
 
 @test()
+def a_refusal_behind_an_answer_that_got_lost(t):
+    """The object is there: what is said of a later request says nothing of that."""
+    at = Opened(t, proxied=True)
+    at.proxy.add(faults.reset_after(), method="PUT", query=r"comp=blocklist", count=1)
+    at.proxy.add(faults.azure_error("AuthorizationFailure"), method="PUT", query=r"comp=blocklist", after=1)
+    shell = at.shell()
+    got = shell.fails(UNAVAILABLE, "absent", "big", write(t, "big", 9 * MIB), says="is not known")
+    check_equal((got["http_status"], got["retryable"]), (0, True), "%s" % got)
+    check_equal(at.store.objects(BOX), [("p/big", 9 * MIB)], "objects")
+
+
+@test()
 def content_damaged_on_its_way_up(t):
     at = Opened(t, proxied=True)
     shell = at.shell()

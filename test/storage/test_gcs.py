@@ -129,6 +129,10 @@ def damage_on_the_way_up_is_noticed(case):
         answer = shell.put("c", content(PART + 5))
         check_equal((answer["code"], answer["retryable"]), ("input/output error", True), "another sum of a large object")
         check_equal(list(server.objects), ["pre/fix/a"], "the damaged large object is gone")
+        # one that cannot be removed is no failure that says that there is no object
+        server.wrong_sum = 1
+        with server.rule(faults.gcs_error(503), method="DELETE"):
+            check_equal(shell.put("d", content(4000))["code"], "service unavailable", "a damaged object that stays")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -250,6 +254,18 @@ def refusals_that_do_not_pass_end_an_upload_at_once(case):
         put_large(case, server, 2 * PART, expect="permission denied")
         check_equal(len(server.seen("PUT")), 1, "requests")
         check_equal(server.sessions, {}, "sessions left")
+
+
+@test()
+def a_refusal_behind_an_answer_that_got_lost(case):
+    """The object is there: what is said of a later request says nothing of that."""
+    with gcsserver.GcsServer("bucket") as server:
+        server.add(faults.reset_after(), method="PUT", nth=(2, 3))
+        server.add(faults.gcs_error(403, "forbidden"), method="PUT", after=3)
+        answer = put_large(case, server, PART + 5, expect="service unavailable")
+        check_equal((answer["http_status"], answer["retryable"]), (0, True), str(answer))
+        check("is not known" in answer["message"] and "403" in answer["message"], lambda: answer)
+        check_equal(list(server.objects), ["pre/fix/large"], "objects")
 
 
 @test()

@@ -399,6 +399,13 @@ def an_upload_that_may_be_complete_is_not_taken_back(t):
     with t.part("done, and not heard"), at.gate.rule(faults.reset_after(), method="POST", query="uploadId=", count=1):
         check(shell("absent", "done", large)["code"] in ("ok", EXISTS), "the upload is lost")
         check_equal(at.gate.seen("DELETE"), [], "taken back")
+    with t.part("done, not heard, and then refused"), \
+            at.gate.rule(faults.reset_after(), method="POST", query="uploadId=", count=1), \
+            at.gate.rule(faults.s3_error("AccessDenied"), method="POST", query="uploadId=", after=1):
+        got = shell.fails(UNAVAILABLE, "absent", "refused", large)
+        check_equal((got["http_status"], got["retryable"]), (0, True), "%s" % got)
+        check("is not known" in got["message"] and "AccessDenied" in got["message"], "message: %s" % got)
+        check_equal(at.gate.seen("DELETE"), [], "taken back")
     with t.part("the store refuses"), at.gate.rule(faults.s3_error("SlowDown"), method="POST", query="uploadId="):
         before = len(at.store.uploads(BUCKET))
         shell.fails(UNAVAILABLE, "absent", "later", large)

@@ -89,6 +89,18 @@ bool lj_parts_pause(const bool *cancel, unsigned attempt, int64_t retry_after_ns
     return lj_retry_pause(attempt, FIRST_PAUSE_NS, LONGEST_PAUSE_NS, retry_after_ns, cancel, NULL);
 }
 
+lj_code lj_parts_unclear(lj_error *err)
+{
+    if (err == NULL)
+        return LJ_UNAVAILABLE;
+    if (err->code == LJ_EXISTS || err->http_status < 400 || err->http_status >= 500)
+        return err->code;
+    err->code = LJ_UNAVAILABLE;
+    err->http_status = 0;
+    (void)lj_error_context(err, "whether the upload is complete is not known");
+    return lj_error_retryable(err, true);
+}
+
 static lj_code send_part(upload *u, const part *p, lj_error *err)
 {
     const lj_parts_job *job = u->job;

@@ -57,5 +57,10 @@ LJ_WARN_UNUSED lj_code lj_parts_send(lj_source *source, lj_buf *head, const lj_p
  * for, up to a minute. false: cancelled meanwhile (`cancel` may be NULL).
  */
 bool lj_parts_pause(const bool *cancel, unsigned attempt, int64_t retry_after_ns);
+/*
+ * For an upload whose last request got no answer, so that it may have been carried out, and that then ended with `err`: a
+ * refusal of what was asked later is none of the object's. It becomes LJ_UNAVAILABLE without a status. Returns the code.
+ */
+lj_code lj_parts_unclear(lj_error *err);
 
 #endif

@@ -160,6 +160,8 @@ void lj_storage_counters_get(lj_storage *storage, lj_storage_counters *ret_count
  * and the present object is untouched; where an HTTP status says so it is looked for. A failure of the source itself ends
  * the put with the source's error and leaves no object; so does a source that gives more or fewer bytes than its `size` says
  * (LJ_IO, retryable). The source is read from where it stands; for another try the caller rewinds it. `options` may be NULL.
+ * Of a failure that is LJ_UNAVAILABLE, LJ_TIMEOUT, LJ_CANCELLED or LJ_NOMEM, and has no http_status from 400 to 499, nobody knows
+ * whether the object is there, or comes yet; after any other it is not.
  */
 LJ_WARN_UNUSED lj_code lj_storage_put(lj_storage *storage, const char *key, lj_source *source,
                                       const lj_storage_put_options *options, lj_error *err);

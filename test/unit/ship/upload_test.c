@@ -141,7 +141,8 @@ static void outcomes(void **state)
         {LJ_UNAVAILABLE, 0, true},   {LJ_TIMEOUT, 0, true},       {LJ_CANCELLED, 0, true},
         {LJ_UNAVAILABLE, 500, true}, {LJ_UNAVAILABLE, 503, true}, {LJ_UNAVAILABLE, 429, false},
         {LJ_TIMEOUT, 408, false},    {LJ_DENIED, 403, false},     {LJ_INVALID, 404, false},
-        {LJ_NOSPACE, 507, false},    {LJ_EXISTS, 0, true},        {LJ_CORRUPT, 0, false}};
+        {LJ_NOSPACE, 507, false},    {LJ_EXISTS, 0, true},        {LJ_CORRUPT, 0, false},
+        {LJ_IO, 0, false},           {LJ_NOMEM, 0, true}};
     for (size_t i = 0; i < LJ_ARRAY_LEN(rows); i++) {
         lj_error_set(&err, rows[i].code, "x");
         err.http_status = rows[i].status;

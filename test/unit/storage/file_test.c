@@ -12,6 +12,7 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -28,6 +29,8 @@
 /* ---- in the place of libc's ---- */
 
 static bool hide_kinds; /* a file system that does not say what its names are */
+static bool no_folder_syncs;
+static bool no_unlinks;
 
 struct dirent *readdir(DIR *dirp)
 {
@@ -40,6 +43,26 @@ struct dirent *readdir(DIR *dirp)
     if (entry != NULL && hide_kinds)
         entry->d_type = DT_UNKNOWN;
     return entry;
+}
+
+int fsync(int fd)
+{
+    struct stat st;
+    bool folder = fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+    if (folder && no_folder_syncs) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fsync, fd);
+}
+
+int unlink(const char *name)
+{
+    if (no_unlinks) {
+        errno = EROFS;
+        return -1;
+    }
+    return unlinkat(AT_FDCWD, name, 0);
 }
 
 /* A new folder with a replica root "r" in it that does not exist yet. */
@@ -580,6 +603,25 @@ static void names_that_cannot_be_looked_at(void **state)
     assert_int_equal(code, LJ_DENIED);
 }
 
+/* An object whose name cannot be made durable is none; and when it cannot be removed either nobody says that it is none. */
+static void a_name_that_cannot_be_synced(void **state)
+{
+    fixture *f = *state;
+    lj_error err = LJ_ERROR_INIT;
+    lj_storage_entry entry;
+    assert_ok(bytes_put(f->storage, "g/before", 1, 5, true, &err), &err);
+    no_folder_syncs = true;
+    lj_code gone = bytes_put(f->storage, "g/gone", 1, 5, true, &err);
+    no_unlinks = true;
+    lj_code stays = bytes_put(f->storage, "g/stays", 1, 5, true, &err);
+    no_folder_syncs = false;
+    no_unlinks = false;
+    assert_int_equal(gone, LJ_IO);
+    assert_int_equal(lj_storage_head(f->storage, "g/gone", &entry, &err), LJ_NOTFOUND);
+    assert_int_equal(stays, LJ_UNAVAILABLE);
+    assert_ok(lj_storage_head(f->storage, "g/stays", &entry, &err), &err);
+}
+
 #define COMING_BEFORE 3000u
 #define COMING_AFTER  20000u
 
@@ -680,6 +722,7 @@ int main(void)
         CASE(links_of_the_layout),
         CASE(a_root_that_leads_nowhere),
         CASE(names_that_cannot_be_looked_at),
+        CASE(a_name_that_cannot_be_synced),
         CASE(what_comes_meanwhile_leaves_no_hole),
         CASE(folders_vanish_under_puts),
     };

@@ -121,12 +121,16 @@ static bool may_pass(const lj_error *err)
            (status < 400 || status >= 500 || status == 408 || status == 429);
 }
 
-static lj_code commit(const upload *u, uint32_t count, bool if_absent, lj_error *err)
+/* *ret_unclear: one that was not answered may have been carried out, whatever was answered to the last. */
+static lj_code commit(const upload *u, uint32_t count, bool if_absent, bool *ret_unclear,
+                      lj_error *err)
 {
     LJ_CLEANUP(lj_buf_free) lj_buf xml = LJ_BUF_INIT(BLOCK_LIST_MAX);
     LJ_TRY(make_list(u, count, &xml, err));
     for (unsigned attempt = 0;; attempt++) {
         lj_code code = commit_once(u, &xml, if_absent, err);
+        if (code != LJ_OK && (err->http_status < 400 || err->http_status >= 500))
+            *ret_unclear = true;
         if (code == LJ_OK || !may_pass(err) || attempt + 1 >= LJ_PARTS_ATTEMPTS)
             return code;
         if (!lj_parts_pause(u->abs->cancel, attempt, err->retry_after_ns))
@@ -156,17 +160,20 @@ static lj_code put_blocks(lj_abs *abs, const char *key, const char *blob, lj_sou
     lj_parts_job job = {
         .ctx = &u, .parts_max = LJ_ABS_BLOCKS_MAX, .cancel = abs->cancel, .send = send_block};
     uint32_t count = 0;
+    bool unclear = false;
     lj_error why = LJ_ERROR_INIT;
     if (if_absent)
         LJ_TRY(check_absent(abs, key, err));
     lj_io_random(u.id, sizeof(u.id));
     LJ_TRY(lj_parts_send(source, head, &job, &count, err));
-    lj_code code = commit(&u, count, if_absent, &why);
+    lj_code code = commit(&u, count, if_absent, &unclear, &why);
     if (code == LJ_OK)
         return LJ_OK;
     /* blocks are gone when another upload of this name was finished: then its object is there */
     if (if_absent && why.http_status == 400)
         LJ_TRY(check_absent(abs, key, err));
+    if (unclear)
+        code = lj_parts_unclear(&why);
     if (err != NULL)
         *err = why;
     return code;

@@ -277,9 +277,12 @@ lj_code lj_file_publish_new(const char *temp, const char *path, const char *fold
 static lj_code sync_folder(const char *folder, const char *path, bool was_free, lj_error *err)
 {
     lj_code code = lj_io_fsync_dir(folder, err);
-    if (code != LJ_OK && was_free)
-        (void)unlink(path);
-    return code;
+    if (code == LJ_OK || !was_free || unlink(path) == 0)
+        return code;
+    if (err != NULL) /* it is not a failure that says that there is no object */
+        err->code = LJ_UNAVAILABLE;
+    (void)lj_error_retryable(err, true);
+    return LJ_UNAVAILABLE;
 }
 
 /* Spares the upload when the answer is known; the real decision is the one of lj_file_publish_new. */

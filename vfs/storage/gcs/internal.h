@@ -138,10 +138,10 @@ LJ_WARN_UNUSED lj_code lj_gcs_upload_check(const lj_gcs_upload *upload,
                                            const lj_http_response *response, uint64_t size,
                                            uint32_t crc32c, lj_error *err);
 /*
- * Deletes the object that an upload just made, best effort: exactly that generation, whatever is there under the name by
- * now. `answer`: the store's to the upload.
+ * Deletes the object that an upload just made: exactly that generation, whatever is there under the name by
+ * now. `answer`: the store's to the upload. false: it may be there still.
  */
-void lj_gcs_upload_discard(const lj_gcs_upload *upload, const lj_http_response *answer);
+bool lj_gcs_upload_discard(const lj_gcs_upload *upload, const lj_http_response *answer);
 /* Sends `head` (LJ_PARTS_SMALL_MAX + 1 bytes) and the rest of `source`. `head` is used as the buffer. */
 LJ_WARN_UNUSED lj_code lj_gcs_resumable(const lj_gcs_upload *upload, lj_source *source,
                                         lj_buf *head, lj_error *err);

@@ -49,7 +49,7 @@ lj_code lj_gcs_upload_refused(const lj_gcs_upload *upload, const lj_http_respons
     return lj_gcs_refused(upload->gcs, response, "uploading an object", err);
 }
 
-void lj_gcs_upload_discard(const lj_gcs_upload *upload, const lj_http_response *answer)
+bool lj_gcs_upload_discard(const lj_gcs_upload *upload, const lj_http_response *answer)
 {
     char text[24];
     lj_gcs_object object;
@@ -58,14 +58,14 @@ void lj_gcs_upload_discard(const lj_gcs_upload *upload, const lj_http_response *
     if (lj_gcs_object_parse(lj_buf_text(&answer->body), answer->body.len, false, &object, NULL) !=
             LJ_OK ||
         object.generation == 0)
-        return;
+        return false;
     (void)snprintf(text, sizeof(text), "%" PRIu64, object.generation);
     if (lj_gcs_url(upload->gcs, false, upload->name, &url, NULL) != LJ_OK ||
         lj_gcs_param(&url, "ifGenerationMatch", text, NULL) != LJ_OK)
-        return;
+        return false;
     lj_http_request request = LJ_HTTP_REQUEST("DELETE", lj_buf_text(&url));
-    if (lj_gcs_send(upload->gcs, &request, &response, NULL) != LJ_OK)
-        return;
+    return lj_gcs_send(upload->gcs, &request, &response, NULL) == LJ_OK &&
+           (response.status / 100 == 2 || response.status == 404 || response.status == 412);
 }
 
 lj_code lj_gcs_upload_check(const lj_gcs_upload *upload, const lj_http_response *response,
@@ -77,8 +77,8 @@ lj_code lj_gcs_upload_check(const lj_gcs_upload *upload, const lj_http_response 
         lj_gcs_object_parse(lj_buf_text(&response->body), response->body.len, false, &object, err));
     if (object.size_bytes == size && (!object.has_crc32c || object.crc32c == crc32c))
         return LJ_OK;
-    lj_gcs_upload_discard(upload, response);
-    lj_error_set(err, LJ_IO,
+    bool gone = lj_gcs_upload_discard(upload, response);
+    lj_error_set(err, gone ? LJ_IO : LJ_UNAVAILABLE,
                  "the store has other bytes than were sent: %" PRIu64 " of %" PRIu64
                  " bytes, another CRC32C",
                  object.size_bytes, size);

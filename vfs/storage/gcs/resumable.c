@@ -35,6 +35,7 @@ typedef struct {
     uint32_t crc32c; /* of everything up to the end of the part being sent */
     bool complete;   /* the object is there */
     bool gone;       /* the session cannot be gone on with */
+    bool unclear;    /* the last part got no answer: the object may be there */
     lj_http_response response;
 } session;
 
@@ -178,6 +179,8 @@ static lj_code send_part(session *s, size_t len, bool last, lj_error *err)
         size_t have = 0;
         lj_error why = LJ_ERROR_INIT;
         lj_code code = exchange(s, ask ? len : from, len, last, &have, &why);
+        if (last && code != LJ_OK && (why.http_status < 400 || why.http_status >= 500))
+            s->unclear = true;
         if (code == LJ_OK && (s->complete || (have == len && !last)))
             return LJ_OK;
         bool moved = code == LJ_OK && have > from;
@@ -227,7 +230,7 @@ static lj_code send_all(session *s, lj_source *source, lj_error *err)
         if (last)
             return LJ_OK;
         if (s->complete) {
-            lj_gcs_upload_discard(s->upload, &s->response);
+            (void)lj_gcs_upload_discard(s->upload, &s->response);
             lj_error_set(err, LJ_CORRUPT, "the store ended the upload before its end");
             return lj_error_retryable(err, true);
         }
@@ -248,6 +251,8 @@ lj_code lj_gcs_resumable(const lj_gcs_upload *upload, lj_source *source, lj_buf 
             code = lj_gcs_upload_check(upload, &s.response, s.base, s.crc32c, err);
         else if (!s.complete && !s.gone)
             abandon(&s);
+        if (code != LJ_OK && s.unclear)
+            code = lj_parts_unclear(err);
     }
     session_free(&s);
     return code;

@@ -338,11 +338,13 @@ static lj_code run(upload *u, lj_source *source, lj_buf *head, bool if_absent,
         code = complete(u, count, if_absent, condition, err);
     if (code != LJ_OK && !u->maybe_complete)
         take_back(u);
-    else if (code != LJ_OK && code != LJ_EXISTS)
+    else if (code != LJ_OK && code != LJ_EXISTS) {
         lj_log_error(LJ_LOG_WARN,
                      "s3: whether an upload is complete is not known, so it is not taken back; a "
                      "lifecycle rule for incomplete multipart uploads removes it if it is not",
                      err);
+        code = lj_parts_unclear(err);
+    }
     return code;
 }
 

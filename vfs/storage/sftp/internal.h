@@ -239,7 +239,7 @@ LJ_WARN_UNUSED lj_code lj_sftp_receive_id(lj_sftp_session *session, uint32_t id,
 void lj_sftp_flush(lj_sftp_session *session);
 /* The connection's first packets: version, extensions, limits. */
 LJ_WARN_UNUSED lj_code lj_sftp_hello(lj_sftp_session *session, lj_error *err);
-/* LJ_IO, and the session is broken: an answer that is none. */
+/* LJ_UNAVAILABLE, and the session is broken: an answer that is none. */
 lj_code lj_sftp_nonsense(lj_sftp_session *session, const char *what, lj_error *err);
 
 /* The status in a STATUS answer; any other type: nonsense. */

@@ -93,7 +93,7 @@ lj_code lj_sftp_ssh_error(lj_sftp_session *s, int rc, const char *what, lj_error
 lj_code lj_sftp_nonsense(lj_sftp_session *s, const char *what, lj_error *err)
 {
     s->broken = true;
-    lj_error_set(err, LJ_IO, "the server's SFTP answer makes no sense: %s", what);
+    lj_error_set(err, LJ_UNAVAILABLE, "the server's SFTP answer makes no sense: %s", what);
     return lj_error_retryable(err, true);
 }
 

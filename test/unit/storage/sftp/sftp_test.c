@@ -109,6 +109,17 @@ static void settings_beat_the_url(void **state)
     assert_null(strstr(err.hint, "password"));
 }
 
+/* The store may have done what it was asked: such an answer is no refusal. */
+static void answers_that_make_no_sense(void **state)
+{
+    (void)state;
+    lj_error err = LJ_ERROR_INIT;
+    lj_sftp_session session = {.broken = false};
+    assert_int_equal(lj_sftp_nonsense(&session, "answers out of order", &err), LJ_UNAVAILABLE);
+    assert_true(err.retryable);
+    assert_true(session.broken);
+}
+
 static void names_of_unfinished_puts(void **state)
 {
     (void)state;
@@ -339,6 +350,7 @@ int main(void)
         cmocka_unit_test(urls),
         cmocka_unit_test(what_is_refused),
         cmocka_unit_test(settings_beat_the_url),
+        cmocka_unit_test(answers_that_make_no_sense),
         cmocka_unit_test(names_of_unfinished_puts),
         cmocka_unit_test(paths),
         cmocka_unit_test(a_silent_server_is_a_timeout),
