@@ -8,7 +8,7 @@
  *     put KEY FILE            the file's content        absent KEY FILE    the same, if there is no such object
  *     get KEY FILE [OFFSET LENGTH]    into the file     head KEY           size and time
  *     list PREFIX [AFTER]     names and sizes           delete KEY...      in this order
- *     counters
+ *     counters                                    late    whether a put that was given up may overwrite
  *
  * {"code":"ok",...} or {"code":..., "message":..., "hint":..., "retryable":..., "retry_after_ms":..., "http_status":...}. A log
  * line goes to stderr. LJ_SHELL_TIMEOUT_MS is lj_storage_options.io_timeout_ns.
@@ -155,6 +155,9 @@ static lj_code run(lj_storage *storage, char **fields, size_t count, lj_buf *mor
         counters(storage, more);
         return LJ_OK;
     }
+    if (strcmp(fields[0], "late") == 0)
+        return lj_buf_printf(more, err, ",\"late\":%s",
+                             lj_storage_overwrites_late(storage) ? "true" : "false");
     return lj_error_set(err, LJ_INTERNAL, "no such command: %s", fields[0]);
 }
 

@@ -731,11 +731,30 @@ def a_file_system_without_hard_links(t):
         path = some_file(t, 1000)
         shell.fails("input/output error", "absent", "w/one", path, says="cannot link")
         check_equal(server.objects("b"), [], "what is left")
+        check_equal(shell.good("late")["late"], True, "what comes late may overwrite")
         for i in range(3):
             shell.good("absent", "w/%d" % i, path)
             check_equal(shell("absent", "w/%d" % i, path)["code"], "already exists", "the second time")
             check_equal(server.read("b", "w/%d" % i), content(path), "content")
         check_equal(hidden(server, "b"), [], "unfinished files")
+        check_equal(shell.good("late")["late"], True, "what comes late may overwrite")
+
+
+@test()
+def what_comes_late(t):
+    """A name that is given by a hard link is never taken from another; of a server that made none yet nobody knows."""
+    with servers.Sshd() as server:
+        server.make_bucket("b")
+        shell = Shell(t, server.url("b"))
+        path = some_file(t, 1000)
+        check_equal(shell.good("late")["late"], True, "before the first put")
+        shell.good("absent", "w/one", path)
+        check_equal(shell.good("late")["late"], False, "behind it")
+    with servers.Sshd(options=["ForceCommand internal-sftp -P " + ALL_EXTENSIONS]) as server:
+        server.make_bucket("b")
+        shell = Shell(t, server.url("b"))
+        shell.good("absent", "w/one", path)
+        check_equal(shell.good("late")["late"], True, "where names are given by a rename")
 
 
 @test()

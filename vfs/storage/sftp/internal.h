@@ -58,6 +58,7 @@ typedef struct lj_sftp_target {
     bool warned_times;    /* atomic: said that times cannot be set */
     bool warned_busy;     /* atomic: said that there are too few connections */
     bool no_hard_links;   /* atomic: they did not work */
+    bool hard_links;      /* atomic: one was made, so the server keeps a name that is taken */
     struct lj_sftp_target *next;
 } lj_sftp_target;
 

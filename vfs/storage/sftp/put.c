@@ -364,6 +364,8 @@ static lj_code publish_new(putting *p, lj_error *err)
         LJ_TRY(give_name(p, LJ_FXP_EXTENDED, "hardlink@openssh.com", true, &status, err));
     else
         LJ_TRY(give_name(p, LJ_FXP_RENAME, NULL, false, &status, err));
+    if (status == LJ_FX_OK && link)
+        __atomic_store_n(&p->sftp->target->hard_links, true, __ATOMIC_RELAXED);
     if (status == LJ_FX_OK)
         return LJ_OK;
     bool taken = status == LJ_FX_FILE_ALREADY_EXISTS;

@@ -344,6 +344,17 @@ static void clean_root(char *root)
         memcpy(root, "/", 2); /* it was one slash at least */
 }
 
+/*
+ * A rename that was asked for before the connection broke may be done when the server has time for it, and there are servers that
+ * replace what has the name. Of one that has not made a hard link for us yet nobody knows how it gives names.
+ */
+static bool sftp_overwrites_late(void *self)
+{
+    const lj_sftp_target *target = ((lj_sftp *)self)->target;
+    return !__atomic_load_n(&target->hard_links, __ATOMIC_RELAXED) ||
+           __atomic_load_n(&target->no_hard_links, __ATOMIC_RELAXED);
+}
+
 static const lj_storage_ops sftp_ops = {
     .name = "sftp",
     .features = LJ_STORAGE_IF_ABSENT | LJ_STORAGE_SET_TIME | LJ_STORAGE_REMOTE,
@@ -353,6 +364,7 @@ static const lj_storage_ops sftp_ops = {
     .list = lj_sftp_list,
     .delete_many = lj_sftp_delete_many,
     .close = sftp_close,
+    .overwrites_late = sftp_overwrites_late,
 };
 
 static lj_code sftp_new(const char *url, const lj_url *parts, const lj_settings *settings,
