@@ -29,6 +29,7 @@
 /* ---- in the place of libc's ---- */
 
 static bool hide_kinds; /* a file system that does not say what its names are */
+static ino_t synced;    /* the folder that was synced last */
 static bool no_folder_syncs;
 static bool no_unlinks;
 
@@ -53,6 +54,8 @@ int fsync(int fd)
         errno = EIO;
         return -1;
     }
+    if (folder)
+        synced = st.st_ino;
     return (int)syscall(SYS_fsync, fd);
 }
 
@@ -603,6 +606,20 @@ static void names_that_cannot_be_looked_at(void **state)
     assert_int_equal(code, LJ_DENIED);
 }
 
+/* Who was killed between giving a name and syncing the folder leaves an object that a power cut may still take. */
+static void a_name_that_is_taken_is_durable(void **state)
+{
+    fixture *f = *state;
+    lj_error err = LJ_ERROR_INIT;
+    struct stat st;
+    assert_ok(bytes_put(f->storage, SEGMENT, 1, 5, true, &err), &err);
+    assert_int_equal(stat(in(f, "r/" GENERATION "wal"), &st), 0);
+    assert_true(synced == st.st_ino);
+    synced = 0;
+    assert_int_equal(bytes_put(f->storage, SEGMENT, 1, 5, true, &err), LJ_EXISTS);
+    assert_true(synced == st.st_ino);
+}
+
 /* An object whose name cannot be made durable is none; and when it cannot be removed either nobody says that it is none. */
 static void a_name_that_cannot_be_synced(void **state)
 {
@@ -722,6 +739,7 @@ int main(void)
         CASE(links_of_the_layout),
         CASE(a_root_that_leads_nowhere),
         CASE(names_that_cannot_be_looked_at),
+        CASE(a_name_that_is_taken_is_durable),
         CASE(a_name_that_cannot_be_synced),
         CASE(what_comes_meanwhile_leaves_no_hole),
         CASE(folders_vanish_under_puts),

@@ -292,22 +292,13 @@ static lj_code check_absent(const char *path, lj_error *err)
     return lstat(path, &st) == 0 ? already_there(err) : LJ_OK;
 }
 
-lj_code lj_file_put(void *self, const char *key, lj_source *source,
-                    const lj_storage_put_options *options, lj_error *err)
+static lj_code put_into(lj_file *file, const char *path, const char *folder, lj_source *source,
+                        const lj_storage_put_options *options, lj_error *err)
 {
-    lj_file *file = self;
-    LJ_CLEANUP(lj_freep) char *path = lj_file_path(file, key);
-    LJ_CLEANUP(lj_freep) char *folder = path != NULL ? lj_str_dirname(path) : NULL;
-    if (folder == NULL)
-        return lj_error_nomem(err);
-    const char *name = lj_str_basename(path);
-    if (lj_file_is_temp(name))
-        return lj_error_set(err, LJ_INVALID, "names of this form are kept for unfinished uploads");
+    LJ_CLEANUP(temp_discard) temp_file temp = {.path = NULL, .fd = -1};
     if (options->if_absent)
         LJ_TRY(check_absent(path, err));
-
-    LJ_CLEANUP(temp_discard) temp_file temp = {.path = NULL, .fd = -1};
-    LJ_TRY(temp_create(file, folder, name, &temp, err));
+    LJ_TRY(temp_create(file, folder, lj_str_basename(path), &temp, err));
     sweep_once(file, folder);
     LJ_TRY(write_content(&temp, source, options->created_ns, err));
     if (options->if_absent)
@@ -317,4 +308,25 @@ lj_code lj_file_put(void *self, const char *key, lj_source *source,
     free(temp.path);
     temp.path = NULL;
     return sync_folder(folder, path, options->if_absent, err);
+}
+
+lj_code lj_file_put(void *self, const char *key, lj_source *source,
+                    const lj_storage_put_options *options, lj_error *err)
+{
+    lj_file *file = self;
+    LJ_CLEANUP(lj_freep) char *path = lj_file_path(file, key);
+    LJ_CLEANUP(lj_freep) char *folder = path != NULL ? lj_str_dirname(path) : NULL;
+    if (folder == NULL)
+        return lj_error_nomem(err);
+    if (lj_file_is_temp(lj_str_basename(path)))
+        return lj_error_set(err, LJ_INVALID, "names of this form are kept for unfinished uploads");
+    lj_code code = put_into(file, path, folder, source, options, err);
+    /* who gave it its name may have been killed before the name was durable, and it is relied on from now on */
+    lj_error why = LJ_ERROR_INIT;
+    if (code == LJ_EXISTS && lj_io_fsync_dir(folder, &why) != LJ_OK) {
+        code = why.code;
+        if (err != NULL)
+            *err = why;
+    }
+    return code;
 }
