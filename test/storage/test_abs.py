@@ -425,6 +425,12 @@ def ranges_are_checked(t):
     at.proxy.add(faults.request_headers({"x-ms-range": None}), method="GET")
     check(shell("get", "a", out, 1000, 100)["code"] != "ok", "a whole object was taken for a range")
     check_equal(read(out), b"", "bytes handed on")
+    for page in (b"<html>Please sign in</html>", b""):
+        at.proxy.clear()
+        at.proxy.add(faults.status(200, {"Content-Type": "text/html"}, page), method="GET")
+        got = shell.fails(UNAVAILABLE, "get", "a", out, says="blob store")
+        check(got["retryable"], "not retryable: %s" % got)
+        check_equal(read(out), b"", "bytes handed on")
 
 
 @test()

@@ -378,7 +378,7 @@ def a_store_that_ignores_ranges(case):
         data = content(3 * MIB)
         shell.put("a", data)
         # as GCS does for an object that it unpacks: the whole of it, as 200
-        server.add(faults.answer(lambda request: httpd.Response(200, {"Content-Type": "application/octet-stream"}, data), "whole"), method="GET", query="alt=media")
+        server.add(faults.answer(lambda request: httpd.Response(200, {"X-Goog-Generation": "1"}, data), "whole"), method="GET", query="alt=media")
         for offset, length, want in ((MIB, 1000, data[MIB:MIB + 1000]), (MIB, -1, data[MIB:]), (0, 5, data[:5]),
                                      (3 * MIB, 5, b""), (4 * MIB, -1, b"")):
             answer, got = shell.get("a", offset, length)
@@ -469,6 +469,9 @@ def absence_that_cannot_be_shown_is_no_absence(case):
             shell.fails("permission denied", "head", "a")
         with server.rule(faults.gcs_error(503), method="GET", path=listing):
             check(shell.fails("service unavailable", "head", "a")["retryable"], "not retryable")
+        for page in (b"<html>Welcome</html>", b"{}"):
+            with server.rule(faults.status(200, {}, page), method="GET", path=listing):
+                check(shell.fails("service unavailable", "head", "a")["retryable"], "not retryable")
         shell.fails("not found", "head", "a")
         before = len(server.seen("GET", path=listing))
         shell.fails("not found", "head", "a")
@@ -522,7 +525,8 @@ def deleting_stops_at_the_first_failure(case):
 @test()
 def answers_that_are_no_answers(case):
     """Whatever comes with a 200: no crash, no object that is not there, and an error that passes."""
-    bodies = (b"", b"null", b"[]", b"<html>", b"{", b'{"items":[{"name":"pre/fix/a"}]}', b'{"items":5}', b'{"nextPageToken":1}',
+    bodies = (b"", b"null", b"[]", b"<html>", b"{", b"{}", b'{"status":"ok"}', b'{"items":[{"name":"pre/fix/a"}]}',
+              b'{"items":5}', b'{"nextPageToken":1}',
               b'{"items":[{"name":"pre/fix/a","size":"-5","timeCreated":"2026-01-02T03:04:05Z"}]}', b"[" * 100000)
     with gcsserver.GcsServer("bucket") as server:
         shell = start(case, server)
@@ -538,6 +542,11 @@ def answers_that_are_no_answers(case):
         with server.rule(faults.status(200, {"Content-Type": "application/json"}, page), method="GET"):
             answer = shell.fails("service unavailable", "list", "")
             check("does not come to an end" in answer["message"], lambda: answer)
+        for page in (b"<html>Please sign in</html>", b""):
+            with server.rule(faults.status(200, {"Content-Type": "text/html"}, page), method="GET"):
+                for span in ((), (5, 10)):
+                    answer, got = shell.get("a", *span)
+                    check_equal((answer["code"], answer["retryable"], got), ("service unavailable", True, b""), "content")
 
 
 @test()

@@ -68,10 +68,23 @@ typedef struct {
     bool checked;
 } range_guard;
 
+static bool has_header(const range_guard *guard, const char *name)
+{
+    char value[256];
+    return lj_http_header(guard->response, name, value, sizeof(value));
+}
+
 static lj_code check_range(const range_guard *guard, lj_error *err)
 {
     char text[96];
     uint64_t begin = 0;
+    /* a page of something between says 200, too, and would be judged as what the replica holds */
+    if (!has_header(guard, "x-ms-request-id") && !has_header(guard, "etag") &&
+        !has_header(guard, "last-modified")) {
+        lj_error_set(err, LJ_UNAVAILABLE, "the answer is not that of a blob store");
+        (void)lj_error_hint(err, "check the endpoint, and whether a proxy stands between");
+        return lj_error_retryable(err, true);
+    }
     if (guard->ranged) {
         bool told = lj_http_header(guard->response, "content-range", text, sizeof(text)) &&
                     strncmp(text, "bytes ", 6) == 0;

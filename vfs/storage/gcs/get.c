@@ -48,12 +48,29 @@ static bool read_content_range(const lj_http_response *response, uint64_t *ret_f
            *ret_last < INT64_MAX;
 }
 
+/* A page of something between says 200, too, and would be judged as what the replica holds. */
+static bool is_of_a_store(const lj_http_response *response)
+{
+    static const char *const names[] = {"x-goog-generation", "x-goog-stored-content-encoding",
+                                        "etag", "last-modified"};
+    char value[256];
+    for (size_t i = 0; i < LJ_ARRAY_LEN(names); i++)
+        if (lj_http_header(response, names[i], value, sizeof(value)))
+            return true;
+    return false;
+}
+
 static lj_code begin(window *w, lj_error *err)
 {
     w->begun = true;
     w->skip = w->offset;
     w->total = UINT64_MAX;
     w->size = UINT64_MAX;
+    if (!is_of_a_store(w->response)) {
+        lj_error_set(err, LJ_UNAVAILABLE, "the answer is not that of a store");
+        (void)lj_error_hint(err, "check whether a proxy stands between");
+        return lj_error_retryable(err, true);
+    }
     if (w->response->status != 206)
         return LJ_OK;
     uint64_t first = 0;
@@ -86,7 +103,7 @@ static lj_code window_write(void *ctx, const void *data, size_t len, lj_error *e
     return lj_error_set(err, LJ_CANCELLED, "all that was asked for is there");
 }
 
-static lj_code finish(lj_gcs *gcs, const lj_http_response *response, const window *w, lj_error *err)
+static lj_code finish(lj_gcs *gcs, const lj_http_response *response, window *w, lj_error *err)
 {
     if (response->status == 404)
         return lj_gcs_absent(gcs, response, err);
@@ -96,8 +113,10 @@ static lj_code finish(lj_gcs *gcs, const lj_http_response *response, const windo
     }
     if (response->status / 100 != 2)
         return lj_gcs_refused(gcs, response, "reading an object", err);
+    if (!w->begun)
+        LJ_TRY(begin(w, err));
     lj_gcs_seen(gcs);
-    if (!w->begun || w->total == UINT64_MAX)
+    if (w->total == UINT64_MAX)
         return LJ_OK;
     bool to_end = w->size == UINT64_MAX || w->offset + w->passed >= w->size;
     if (response->sunk == w->total && (to_end || w->passed == w->length))

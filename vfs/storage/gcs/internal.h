@@ -74,7 +74,7 @@ typedef lj_code (*lj_gcs_item_fn)(void *ctx, const char *name, const lj_gcs_obje
                                   lj_error *err);
 /*
  * A page of a listing: `fn` for each object in it. *ret_token: the token of the next page, allocated, NULL at the end.
- * LJ_CORRUPT as above, else what `fn` returned.
+ * LJ_CORRUPT as above, and for an object that does not say that it is a listing; else what `fn` returned.
  */
 LJ_WARN_UNUSED lj_code lj_gcs_page_parse(const char *text, size_t len, lj_gcs_item_fn fn, void *ctx,
                                          char **ret_token, lj_error *err);

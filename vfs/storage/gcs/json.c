@@ -114,6 +114,11 @@ lj_code lj_gcs_page_parse(const char *text, size_t len, lj_gcs_item_fn fn, void 
     if (root == NULL)
         return malformed(err, "not a JSON object");
     const json_t *next = json_object_get(root, "nextPageToken");
+    const char *kind = text_of(root, "kind");
+    /* any other service may say {} to what it does not know */
+    if (json_object_get(root, "items") == NULL && next == NULL &&
+        (kind == NULL || strcmp(kind, "storage#objects") != 0))
+        return malformed(err, "not a listing");
     const char *token = json_string_value(next);
     if (next != NULL && (token == NULL || strlen(token) > LJ_GCS_PAGE_TOKEN_MAX))
         return malformed(err, "nextPageToken");

@@ -39,7 +39,7 @@ static lj_code first_url(const lj_gcs *gcs, const char *root, const char *prefix
     if (full == NULL || start == NULL)
         return lj_error_nomem(err);
     LJ_TRY(lj_gcs_url(gcs, false, NULL, url, err));
-    LJ_TRY(lj_gcs_param(url, "fields", "nextPageToken,items(name,size,timeCreated)", err));
+    LJ_TRY(lj_gcs_param(url, "fields", "kind,nextPageToken,items(name,size,timeCreated)", err));
     LJ_TRY(lj_gcs_param(url, "maxResults", size, err));
     if (full[0] != 0)
         LJ_TRY(lj_gcs_param(url, "prefix", full, err));

@@ -89,8 +89,10 @@ static void pages(void **state)
         const char *names; /* NULL: refused */
         const char *token;
     } rows[] = {
-        {"{}", "", NULL},
         {"{\"kind\":\"storage#objects\"}", "", NULL},
+        {"{}", NULL, NULL}, /* so says many a service that is none of Google's */
+        {"{\"kind\":\"storage#buckets\"}", NULL, NULL},
+        {"{\"message\":\"ok\"}", NULL, NULL},
         {"{\"items\":[]}", "", NULL},
         {"{\"items\":null}", "", NULL},
         {"{\"items\":[],\"nextPageToken\":\"t=\"}", "", "t="},
