@@ -709,17 +709,41 @@ def a_full_disk(t):
         shell.good("put", "w/small", some_file(t, 100000))
 
 
-class WithoutLinks(servers.Sshd):
-    """On a file system without hard links, as the server sees it."""
+class Preloaded(servers.Sshd):
+    """With other system calls."""
+
+    source = None
 
     def process_env(self):
         env = dict(super().process_env())
         try:
-            library = native.shared_library(os.path.join(os.path.dirname(os.path.abspath(__file__)), "no_links.c"))
+            library = native.shared_library(os.path.join(os.path.dirname(os.path.abspath(__file__)), self.source))
         except OSError as error:
-            raise harness.Skip("cannot compile no_links.c: %s" % error)
+            raise harness.Skip("cannot compile %s: %s" % (self.source, error))
         env["LD_PRELOAD"] = ":".join(filter(None, [library, env.get("LD_PRELOAD")]))
         return env
+
+
+class WithoutLinks(Preloaded):
+    """On a file system without hard links, as the server sees it."""
+
+    source = "no_links.c"
+
+
+class WithoutKinds(Preloaded):
+    """A server that does not say what is a file and what a folder."""
+
+    source = "no_kinds.c"
+
+
+@test()
+def a_server_that_does_not_say_what_is_a_folder(t):
+    """Nothing can be found there: it is no empty replica."""
+    with WithoutKinds() as server:
+        server.put("b", "generations/x", b"0123456789")
+        shell = Shell(t, server.url("b"))
+        for command in (("list", ""), ("list", "generations/"), ("head", "generations/x"), ("get", "generations/x", t.path("got"))):
+            shell.fails("not supported", *command, says="does not say", retryable=False)
 
 
 @test(timeout=120)

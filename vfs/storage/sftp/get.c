@@ -143,7 +143,7 @@ static lj_code take_answer(reading *r, lj_sftp_answer *answer, const char *path,
 }
 
 /* The size comes with the first data. *ret_file false: it is no object. */
-static lj_code take_size(reading *r, uint32_t id, bool *ret_file, lj_error *err)
+static lj_code take_size(reading *r, const char *path, uint32_t id, bool *ret_file, lj_error *err)
 {
     lj_sftp_answer answer;
     lj_fx_attrs attrs;
@@ -152,6 +152,8 @@ static lj_code take_size(reading *r, uint32_t id, bool *ret_file, lj_error *err)
     LJ_TRY(lj_sftp_attrs_of(r->s, &answer, &attrs, &status, err));
     if (status != LJ_FX_OK)
         return lj_sftp_status_error(status, "cannot get the size of", "the object", err);
+    if (!lj_sftp_has_kind(&attrs))
+        return lj_sftp_no_kind(path, err);
     *ret_file = lj_sftp_is_file(&attrs) && (attrs.flags & LJ_FXA_SIZE) != 0;
     r->end = LJ_MIN(r->end, attrs.size);
     r->size_known = true;
@@ -179,7 +181,7 @@ static lj_code read_all(const lj_sftp *sftp, reading *r, const char *path, lj_er
     bool is_file = false;
     LJ_TRY(lj_sftp_ask_handle(r->s, LJ_FXP_FSTAT, &r->handle, &stat_id, err));
     LJ_TRY(ask_more(r, err));
-    LJ_TRY(take_size(r, stat_id, &is_file, err));
+    LJ_TRY(take_size(r, path, stat_id, &is_file, err));
     if (!is_file) {
         lj_sftp_forget(r->s);
         return no_object(sftp, r->s, path, err);
@@ -226,6 +228,8 @@ static lj_code stat_object(const lj_sftp *sftp, lj_sftp_session *s, const char *
         return no_object(sftp, s, path, err);
     if (status != LJ_FX_OK)
         return lj_sftp_status_error(status, "cannot look at", path, err);
+    if (!lj_sftp_has_kind(&attrs))
+        return lj_sftp_no_kind(path, err);
     if (!lj_sftp_is_file(&attrs))
         return no_object(sftp, s, path, err);
     ret_entry->size_bytes = attrs.size;

@@ -304,6 +304,10 @@ lj_code lj_sftp_leads_nowhere(const char *path, lj_error *err);
 bool lj_sftp_is_file(const lj_fx_attrs *attrs);
 bool lj_sftp_is_folder(const lj_fx_attrs *attrs);
 bool lj_sftp_is_link(const lj_fx_attrs *attrs);
+/* Whether the server says what it is. It need not: attributes may lack the permissions, and these the bits for that. */
+bool lj_sftp_has_kind(const lj_fx_attrs *attrs);
+/* The error when it does not. */
+lj_code lj_sftp_no_kind(const char *path, lj_error *err);
 /* Remembers an old unfinished put that a list met; and deletes those that are remembered. */
 void lj_sftp_stale_add(lj_sftp *sftp, const char *path);
 void lj_sftp_stale_delete(lj_sftp *sftp, lj_sftp_session *session);

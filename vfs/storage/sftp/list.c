@@ -106,14 +106,15 @@ static lj_code take_entry(walk_state *walk, const uint8_t *name, size_t len,
         note_temp(walk, attrs);
         return LJ_OK;
     }
-    if (!wanted(walk, folder || lj_sftp_is_link(attrs))) /* which may lead to one */
+    bool unsure = lj_sftp_is_link(attrs) || !lj_sftp_has_kind(attrs);
+    if (!wanted(walk, folder || unsure))
         return LJ_OK;
     const uint32_t needed = LJ_FXA_PERMISSIONS | LJ_FXA_SIZE | LJ_FXA_TIMES;
     if (folder)
         return lj_buf_append(&walk->folders, walk->key, strlen(walk->key) + 1, err);
     if (lj_sftp_is_file(attrs) && (attrs->flags & needed) == needed)
         return show(walk, attrs, err);
-    if (lj_sftp_is_link(attrs) || (attrs->flags & needed) != needed)
+    if (unsure || (attrs->flags & needed) != needed)
         return lj_buf_append(&walk->unsure, walk->key, strlen(walk->key) + 1, err);
     return LJ_OK;
 }
@@ -221,6 +222,8 @@ static lj_code look_at(walk_state *walk, const char *key, lj_error *err)
     size_t len = strlen(key);
     LJ_TRY(lj_sftp_do_stat(walk->s, LJ_FXP_STAT, path, &attrs, &status, err));
     memcpy(walk->key, key, len + 1);
+    if (status == LJ_FX_OK && !lj_sftp_has_kind(&attrs))
+        return lj_sftp_no_kind(path, err);
     if (status == LJ_FX_OK && lj_sftp_is_file(&attrs))
         return show(walk, &attrs, err);
     if (len == LJ_STORAGE_KEY_MAX)

@@ -81,6 +81,18 @@ bool lj_sftp_is_link(const lj_fx_attrs *attrs)
     return (attrs->flags & LJ_FXA_PERMISSIONS) != 0 && (attrs->permissions & 0170000u) == 0120000u;
 }
 
+bool lj_sftp_has_kind(const lj_fx_attrs *attrs)
+{
+    return (attrs->flags & LJ_FXA_PERMISSIONS) != 0 && (attrs->permissions & 0170000u) != 0;
+}
+
+lj_code lj_sftp_no_kind(const char *path, lj_error *err)
+{
+    lj_error_set(err, LJ_UNSUPPORTED, "the server does not say whether %s is a file or a folder",
+                 path);
+    return lj_error_hint(err, "a replica cannot be found on such a server: use another one");
+}
+
 /* ---- folders that are none, links that lead nowhere ---- */
 
 lj_code lj_sftp_check_folder(lj_sftp_session *s, const char *path, lj_error *err)

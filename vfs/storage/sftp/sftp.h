@@ -33,7 +33,8 @@
  * Layer: storage. Thread-safety: as storage.h. Features: LJ_STORAGE_IF_ABSENT, LJ_STORAGE_SET_TIME. Survives fork: the
  * child leaves the parent's connections alone.
  * Errors of its own: LJ_DENIED (retryable) for a host key that is unknown, has changed or is not the pinned one, and when no
- * way to log in is left; the message says which were tried.
+ * way to log in is left; the message says which were tried. LJ_UNSUPPORTED for a server that does not say what is a file and what
+ * a folder.
  */
 #ifndef LJ_SFTP_H
 #define LJ_SFTP_H
