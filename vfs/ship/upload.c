@@ -169,9 +169,8 @@ bool lj_ship_outcome_unknown(const lj_error *err)
     case LJ_UNAVAILABLE:
     case LJ_TIMEOUT:
     case LJ_CANCELLED:
-    case LJ_NOMEM: /* for the answer, perhaps */
-    case LJ_EXISTS:
     case LJ_NOMEM: /* there may have been an answer, and no memory to read it */
+    case LJ_EXISTS:
         /* a refusal is an answer; a server error is also what a gateway says that gave up waiting for one */
         return err->http_status < 400 || err->http_status >= 500;
     default:
