@@ -31,6 +31,8 @@
 static bool hide_kinds; /* a file system that does not say what its names are */
 static ino_t synced;    /* the folder that was synced last */
 static bool no_folder_syncs;
+static int wait_errno; /* of a wait for a piece of a file that is written out; 0: none fails */
+static int write_errno;
 static bool no_unlinks;
 
 struct dirent *readdir(DIR *dirp)
@@ -57,6 +59,12 @@ int fsync(int fd)
     if (folder)
         synced = st.st_ino;
     return (int)syscall(SYS_fsync, fd);
+}
+
+int sync_file_range(int fd, off_t offset, off_t count, unsigned flags)
+{
+    errno = (flags & SYNC_FILE_RANGE_WRITE) != 0 ? write_errno : wait_errno;
+    return errno == 0 ? (int)syscall(SYS_sync_file_range, fd, offset, count, flags) : -1;
 }
 
 int unlink(const char *name)
@@ -639,6 +647,27 @@ static void a_name_that_cannot_be_synced(void **state)
     assert_ok(lj_storage_head(f->storage, "g/stays", &entry, &err), &err);
 }
 
+/* A failure that the wait for a piece is told of is told to nobody else: the fsync at the end succeeds. */
+static void a_piece_that_cannot_be_written(void **state)
+{
+    fixture *f = *state;
+    lj_error err = LJ_ERROR_INIT;
+    wait_errno = EIO;
+    assert_int_equal(bytes_put(f->storage, "g/broken", 1, KIB * KIB, true, &err), LJ_IO);
+    wait_errno = ENOSPC;
+    assert_int_equal(bytes_put(f->storage, "g/broken", 1, KIB * KIB, true, &err), LJ_NOSPACE);
+    assert_true(err.retryable);
+    assert_non_null(strstr(err.message, "g/.broken"));
+    assert_int_equal(entries(in(f, "r/g")), 0);
+    /* a system without it, or one that forbids it */
+    wait_errno = EPERM;
+    write_errno = EPERM;
+    assert_ok(bytes_put(f->storage, "g/whole", 1, KIB * KIB, true, &err), &err);
+    wait_errno = 0;
+    write_errno = 0;
+    bytes_expect(f->storage, "g/whole", 1, KIB * KIB);
+}
+
 #define COMING_BEFORE 3000u
 #define COMING_AFTER  20000u
 
@@ -741,6 +770,7 @@ int main(void)
         CASE(names_that_cannot_be_looked_at),
         CASE(a_name_that_is_taken_is_durable),
         CASE(a_name_that_cannot_be_synced),
+        CASE(a_piece_that_cannot_be_written),
         CASE(what_comes_meanwhile_leaves_no_hole),
         CASE(folders_vanish_under_puts),
     };

@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,7 @@
 #define FOLDER_TRIES 100
 /* so little that an fsync of somebody else is hardly longer for it: measured, 512 KiB are too much */
 #define PIECE_BYTES (UINT64_C(256) << 10)
+#define NO_PIECES   UINT64_MAX
 
 /* ---- temporary names ---- */
 
@@ -177,25 +179,29 @@ static lj_code temp_create(const lj_file *file, const char *folder, const char *
 
 /*
  * What is written of a large object goes to the disk piece by piece, and not all at once in its fsync: a commit of the application
- * that syncs meanwhile, on the same disk, would wait for all of it. No promise hangs on this; the fsync at the end is the one that
- * counts, so failures of it show there.
+ * that syncs meanwhile, on the same disk, would wait for all of it. The fsync at the end is the one that makes it durable. But a
+ * write that failed is told once: where the wait for a piece tells it, that fsync does not any more.
  */
-static void write_out(int fd, uint64_t end, uint64_t *written_out)
+static lj_code write_out(int fd, uint64_t end, uint64_t *written_out, lj_error *err)
 {
 #ifdef __linux__
-    if (end - *written_out < PIECE_BYTES)
-        return;
+    if (*written_out == NO_PIECES || end - *written_out < PIECE_BYTES)
+        return LJ_OK;
     off_t start = (off_t)*written_out;
-    if (start > 0)
-        (void)sync_file_range(fd, start - (off_t)PIECE_BYTES, (off_t)PIECE_BYTES,
-                              SYNC_FILE_RANGE_WAIT_BEFORE);
-    (void)sync_file_range(fd, start, (off_t)(end - *written_out), SYNC_FILE_RANGE_WRITE);
-    *written_out = end;
+    off_t before = start - (off_t)PIECE_BYTES;
+    if (start > 0 &&
+        sync_file_range(fd, before, (off_t)PIECE_BYTES, SYNC_FILE_RANGE_WAIT_BEFORE) != 0)
+        return lj_error_errno(err, errno, "cannot write %" PRIu64 " bytes to the disk", end);
+    /* not every system lets us; what fails here is told by the wait, or by the fsync */
+    bool begun = sync_file_range(fd, start, (off_t)end - start, SYNC_FILE_RANGE_WRITE) == 0;
+    *written_out = begun || start > 0 ? end : NO_PIECES;
 #else
     (void)fd;
     (void)end;
     (void)written_out;
+    (void)err;
 #endif
+    return LJ_OK;
 }
 
 static lj_code write_content(const temp_file *temp, lj_source *source, int64_t created_ns,
@@ -217,7 +223,11 @@ static lj_code write_content(const temp_file *temp, lj_source *source, int64_t c
             return code;
         }
         end += n;
-        write_out(temp->fd, end, &written_out);
+        code = write_out(temp->fd, end, &written_out, err);
+        if (code != LJ_OK) {
+            (void)lj_error_context(err, "%s", temp->path);
+            return code;
+        }
     }
     if (created_ns != 0) {
         int64_t seconds = created_ns / LJ_NS_PER_S - (created_ns % LJ_NS_PER_S < 0);
