@@ -282,7 +282,7 @@ def a_replica_that_was_set_back(t):
     n = lost.restore_now("set back")
     check(n < lost.synced, "nothing is missing")
     lost.comes_back(n)
-    check(len(told()) == 1 and "lacks" in told()[0], told())
+    check(len(told()) == 1 and "has lost the end" in told()[0], told())
 
 
 @test(*NEEDS)

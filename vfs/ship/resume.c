@@ -298,7 +298,10 @@ static lj_code check_acknowledged(lj_shipper *s, const lj_generation_info *found
     if (last == NULL)
         return not_listed(s, err);
     LJ_TRY(end_of_segment(s, last, &reached, err));
-    return reached != 0 && reached < end.offset ? not_listed(s, err) : LJ_OK;
+    if (reached != 0 && reached < end.offset)
+        return not_listed(s, err);
+    s->missing_since_ns = 0;
+    return LJ_OK;
 }
 
 static lj_code check(lj_shipper *s, bool tail, lj_error *err)

@@ -23,6 +23,7 @@
 #define ATTEMPTS         4u
 #define FIRST_PAUSE_NS   (250 * LJ_NS_PER_MS)
 #define LONGEST_PAUSE_NS (2 * LJ_NS_PER_S)
+#define LONG_AGO_NS      INT64_C(1)
 
 static void wake_nobody(lj_db *db, int64_t due_ns)
 {
@@ -108,6 +109,9 @@ static lj_code ship(lj_shipper *s, lj_error *err)
         failures = lj_position_eq(&before, &s->saved.at) ? failures + 1 : 1;
         if (failures == ATTEMPTS)
             return code;
+        /* what the store does not list may only be late; but an open cannot wait for as long as a shipper */
+        if (failures == ATTEMPTS - 1 && s->missing_since_ns != 0)
+            s->missing_since_ns = LONG_AGO_NS;
         lj_log(LJ_LOG_INFO, "%s: trying again after: %s", s->db->path, err->message);
         (void)lj_retry_pause(failures - 1, FIRST_PAUSE_NS, LONGEST_PAUSE_NS, err->retry_after_ns,
                              NULL, NULL);

@@ -285,7 +285,7 @@ static void the_replica_lacks_what_was_shipped(void **state)
     ship_kit_begin_spooled(&kit, 2);
     assert_ok(lj_storage_delete_many(kit.files, &key, 1, NULL, NULL, &err), &err);
     lose(&kit, false);
-    nothing_fits(&kit, KIT_GEN, "lacks");
+    nothing_fits(&kit, KIT_GEN, "has lost the end");
     ship_kit_end(&kit);
 }
 
