@@ -439,6 +439,10 @@ def a_plain_process_empties_the_wal(t):
         foreign(shard.path, *ELSEWHERE, "PRAGMA wal_checkpoint(TRUNCATE)")
         return con
 
+    def truncates_behind_our_truncation(shard, con, idle):
+        con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return truncates(shard, con, idle)
+
     def restarts_and_rolls_back(shard, con, idle):
         idle.close()
         foreign(shard.path, "PRAGMA cache_size=5", *ELSEWHERE, "PRAGMA wal_checkpoint(RESTART)", "BEGIN",
@@ -459,11 +463,17 @@ def a_plain_process_empties_the_wal(t):
         con.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
         return con
 
-    for act in (truncates, restarts_and_rolls_back, closes_last, closes_last_before_exclusive_locking):
+    for act in (truncates, truncates_behind_our_truncation, restarts_and_rolls_back, closes_last, closes_last_before_exclusive_locking):
         with t.part(act.__name__):
             shard = Shard(t, act.__name__)
             con = act(shard, *two_connections(shard))
             old = shard.generation()
+            check_equal(con.execute("SELECT count(*) FROM elsewhere").fetchone()[0], 1, "rows of the other program")
+            shim.sync(con)
+            shard.restore_now("behind a read")
+            look = shim.plain(t.path("now.db"))
+            check_equal(look.execute("SELECT count(*) FROM elsewhere").fetchone()[0], 1, "rows in the replica behind a read")
+            look.close()
             n = shard.write(con, 2)
             shim.sync(con)
             check_equal(shard.restore_now("after it " + act.__name__), n, "last link in the replica")

@@ -306,19 +306,24 @@ static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
         after->due_ns = 0;
 }
 
-/* The chain's life was not sealed, and the WAL does not begin with it any more. */
-static bool emptied_by_others_locked(const lj_db *db, const lj_wal_end *end)
+/* Without a frame in the WAL: who ended the last life, and may have begun and ended others since? NULL: it was one of ours. */
+static const char *emptied_by_others_locked(const lj_db *db, const lj_wal_end *end)
 {
     const lj_chain *chain = &db->chain;
-    return end->frames == 0 && chain->active && chain->has_life && !chain->sealed &&
-           !lj_wal_salt_eq(end->salt, chain->salt);
+    if (end->frames > 0 || !chain->active)
+        return NULL;
+    if (!chain->has_life || chain->sealed)
+        return file_is_as_emptied(db) ? NULL : LJ_WRITTEN_WHILE_EMPTY;
+    return lj_wal_salt_eq(end->salt, chain->salt) ? NULL
+                                                  : "a process without this VFS emptied the WAL";
 }
 
 static void break_if_emptied_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
 {
-    if (!emptied_by_others_locked(db, end))
+    const char *why = emptied_by_others_locked(db, end);
+    if (why == NULL)
         return;
-    break_locked(db, "a process without this VFS emptied the WAL");
+    break_locked(db, why);
     after->broke = true;
     after->due_ns = 0;
     memcpy(after->reason, db->last_break, sizeof(after->reason));
@@ -331,7 +336,7 @@ static bool publish(lj_db *db, lj_db_look_fn look, void *ctx, bool settled, lj_w
     pthread_mutex_lock(&db->mutex);
     bool seen = look(ctx, &end);
     bool empty = settled && seen && end.frames == 0 &&
-                 (lj_db_page_moved_locked(db) || emptied_by_others_locked(db, &end));
+                 (lj_db_page_moved_locked(db) || emptied_by_others_locked(db, &end) != NULL);
     if (seen && (empty || concerns_chain_locked(db, &end))) {
         /* again, with the page's lock: what we saw may be older than what others have noted meanwhile */
         lj_db_enter_locked(db);

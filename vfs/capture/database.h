@@ -213,8 +213,9 @@ typedef bool (*lj_db_look_fn)(void *ctx, lj_wal_end *ret_end);
 bool lj_db_publish_seen(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *ret_end);
 /*
  * The same in the name of somebody who keeps others from restarting the WAL meanwhile, by a lock of the wal-index or of the whole file.
- * Who restarts it with this VFS seals its life before that shows. So where there is no frame any more and the life was not sealed,
- * another program has emptied the WAL, perhaps of frames that nobody here has seen: the chain breaks.
+ * Who restarts it with this VFS seals its life before that shows, and notes what the file looks like. So where there is no frame any
+ * more and the life was not sealed, or the file is another, some other program has had the WAL, perhaps with frames that nobody here
+ * has seen: the chain breaks.
  */
 bool lj_db_publish_settled(lj_db *db, lj_db_look_fn look, void *ctx, lj_wal_end *ret_end);
 /* The number of the life with these salts; 0 when it is not the current one. */
@@ -243,6 +244,7 @@ void lj_db_hurry(lj_db *db);
 void lj_db_seal(lj_db *db, bool going);
 /* It was sealed to be deleted, and was not: the spool may have it under another name. */
 void lj_db_wal_stays(lj_db *db);
+#define LJ_WRITTEN_WHILE_EMPTY "the database file was written while the WAL was empty"
 /* The WAL was sealed and is being restarted, truncated or deleted: remembers what the database file looks like. */
 void lj_db_wal_emptied(lj_db *db);
 /* A WAL header is about to be written: the life it begins, once something is committed in it, follows the sealed one. */

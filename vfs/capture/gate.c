@@ -262,7 +262,7 @@ void lj_db_wal_emptied(lj_db *db)
     }
     lj_db_leave(db);
     if (foreign)
-        lj_db_break(db, "the database file was written while the WAL was empty");
+        lj_db_break(db, "%s", LJ_WRITTEN_WHILE_EMPTY);
 }
 
 void lj_db_wal_header(lj_db *db, lj_wal_salt salt)
