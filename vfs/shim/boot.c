@@ -82,22 +82,6 @@ static void keep_lineage(const char *position_path, lj_saved_position *saved)
 }
 
 /*
- * What the lost database had not shipped, and what did not get to the replica before it was restored either. Behind the restored
- * state it would be another history.
- */
-static void drop_left(const char *path, const char *state_dir, const lj_left *left)
-{
-    LJ_CLEANUP(lj_freep) char *dir = lj_str_printf("%s/spool", state_dir);
-    if (dir != NULL)
-        lj_spool_drop(dir, NULL);
-    if (left->reason[0] != 0)
-        lj_log(LJ_LOG_WARN,
-               "%s: what the lost database had not shipped yet, at most %" PRIu64
-               " bytes, is lost, the restored one goes on without it: %s",
-               path, left->out_bytes, left->reason);
-}
-
-/*
  * Whoever finds the file under its name does not wait for the restore lock: another process may have opened, written and closed it
  * before we look at it. Its ctime says nothing, the change of names has moved it.
  */
@@ -105,6 +89,24 @@ static bool is_as_restored(const lj_restore_result *result, const lj_identity *n
 {
     return now->inode == result->inode && now->size_bytes == result->db_bytes &&
            now->mtime_ns == result->mtime_ns;
+}
+
+/*
+ * What the lost database had not shipped, and what did not get to the replica before it was restored either. Behind the restored
+ * state it would be another history. Who has written the restored file meanwhile may have spooled something of his own.
+ */
+static void drop_left(const char *path, const char *state_dir, const lj_restore_result *result,
+                      const lj_left *left)
+{
+    LJ_CLEANUP(lj_freep) char *dir = lj_str_printf("%s/spool", state_dir);
+    lj_identity now;
+    if (dir != NULL && lj_identity_of(path, &now) && is_as_restored(result, &now))
+        lj_spool_drop(dir, NULL);
+    if (left->reason[0] != 0)
+        lj_log(LJ_LOG_WARN,
+               "%s: what the lost database had not shipped yet, at most %" PRIu64
+               " bytes, is lost, the restored one goes on without it: %s",
+               path, left->out_bytes, left->reason);
 }
 
 static lj_code continue_generation(const char *path, const char *position_path,
@@ -153,7 +155,7 @@ static lj_code run_restore(const boot *b, const lj_restore_plan *plan, const lj_
     lj_log(LJ_LOG_INFO, "%s: restored from %s at %s, %" PRIu64 " bytes in %lld ms", b->path,
            lj_storage_url(b->storage), at, result.db_bytes,
            (long long)((lj_clock_mono_ns() - start_ns) / LJ_NS_PER_MS));
-    drop_left(b->path, b->state_dir, left);
+    drop_left(b->path, b->state_dir, &result, left);
     lj_error ignored = LJ_ERROR_INIT;
     if (result.at_end && continue_generation(b->path, b->position_path, &result, &ignored) != LJ_OK)
         lj_log_error(LJ_LOG_WARN, b->path, &ignored); /* a new generation follows */
