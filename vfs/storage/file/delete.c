@@ -1,5 +1,5 @@
 /*
- * delete.c - the file driver's delete_many: in order, durable folder by folder, and without empty folders left.
+ * delete.c - the file driver's delete_many: in order, durable folder by folder (and index by index), and without empty folders left.
  *
  * Layer: storage. Thread-safety: as storage.h. A folder is removed with rmdir only, which fails as soon as somebody's
  * unfinished put is in it; a put whose folder goes before that makes it again.
@@ -52,18 +52,30 @@ static void prune(const lj_file *file, char *folder)
     }
 }
 
+static lj_code sync_deletions(const char *folder, bool deleted, lj_error *err)
+{
+    lj_error why = LJ_ERROR_INIT;
+    if (!deleted || lj_io_fsync_dir(folder, &why) == LJ_OK || why.sys_errno == ENOENT)
+        return LJ_OK;
+    if (err != NULL)
+        *err = why;
+    return why.code;
+}
+
 /* Called when the deletions in `folder` are through. */
 static lj_code leave_folder(const lj_file *file, char *folder, bool deleted, lj_error *err)
 {
-    lj_error why = LJ_ERROR_INIT;
     /* before the next folder's deletions, so that a power cut does not turn their order around */
-    if (deleted && lj_io_fsync_dir(folder, &why) != LJ_OK && why.sys_errno != ENOENT) {
-        if (err != NULL)
-            *err = why;
-        return why.code;
-    }
+    LJ_TRY(sync_deletions(folder, deleted, err));
     prune(file, folder);
     return LJ_OK;
+}
+
+/* keys[i] is the lowest of two or more that fall: an index goes from its end to its begin. */
+static bool ends_a_fall(const char *const *keys, size_t i, size_t count)
+{
+    return i > 0 && strcmp(keys[i], keys[i - 1]) < 0 &&
+           (i + 1 == count || strcmp(keys[i + 1], keys[i]) >= 0);
 }
 
 static void refuse_rest(const char *const *keys, size_t from, size_t count, lj_storage_delete_fn fn,
@@ -99,6 +111,9 @@ lj_code lj_file_delete_many(void *self, const char *const *keys, size_t count,
             parent = NULL;
             deleted = false;
         }
+        /* the rest of an index is gone for good before its begin goes: without that it is of no use to anybody */
+        if (code == LJ_OK && ends_a_fall(keys, i, count))
+            code = sync_deletions(folder, deleted, &why);
         if (code == LJ_OK && path != NULL)
             code = delete_one(file, path, &deleted, &why);
         fn(ctx, keys[i], code == LJ_OK ? NULL : &why);
