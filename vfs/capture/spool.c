@@ -245,6 +245,13 @@ void lj_spool_remove(const char *dir, const lj_spool_entry *entry)
         unlink(path);
 }
 
+bool lj_spool_is_there(const char *dir, const lj_spool_entry *entry)
+{
+    LJ_CLEANUP(lj_freep) char *path = entry_path(dir, entry);
+    struct stat st;
+    return path != NULL && lstat(path, &st) == 0;
+}
+
 static void visit_bytes(void *ctx, const char *name, const lj_spool_entry *entry)
 {
     (void)name;

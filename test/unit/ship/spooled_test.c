@@ -1,14 +1,29 @@
 /* spooled_test.c - from the spool to the replica: what is missing or cannot be read there, and whose files go with a generation. */
 #include "test/unit/ship/ship_kit.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 
 #define WAL_OF_5 "generations/" KIT_GEN "/wal/00000005_00000000.wal.lz4"
+
+static bool no_removals;
+
+/* In the place of libc's. */
+int unlink(const char *name)
+{
+    if (no_removals && strstr(name, "/spool/") != NULL) {
+        errno = EPERM;
+        return -1;
+    }
+    return (int)syscall(SYS_unlinkat, AT_FDCWD, name, 0);
+}
 
 static void run(ship_kit *kit)
 {
@@ -34,6 +49,28 @@ static void it_goes_in_order(void **state)
     assert_int_equal(ship_kit_spooled(&kit, "", false), 0);
     assert_int_equal(kit.db->spool_bytes, 0);
     assert_true(ship_kit_has(&kit, WAL_OF_5));
+    ship_kit_end(&kit);
+}
+
+/* It is shipped once, and the reason is told, until it can go. */
+static void a_file_that_cannot_be_removed(void **state)
+{
+    (void)state;
+    ship_kit kit;
+    ship_kit_begin_spooled(&kit, 2);
+    uint64_t before = kit.db->segments;
+    no_removals = true;
+    ship(&kit);
+    no_removals = false;
+    assert_int_equal(kit.s->saved.at.index, 4);
+    assert_true(kit.s->failures > 0);
+    assert_non_null(strstr(kit.db->ship_error.message, "cannot remove what is shipped"));
+    assert_int_equal(kit.db->segments, before + 1);
+    ship(&kit);
+    assert_false(kit.db->broken);
+    assert_int_equal(kit.s->saved.at.index, 6);
+    assert_int_equal(ship_kit_spooled(&kit, "", false), 0);
+    assert_int_equal(kit.db->spool_bytes, 0);
     ship_kit_end(&kit);
 }
 
@@ -194,6 +231,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_goes_in_order),
+        cmocka_unit_test(a_file_that_cannot_be_removed),
         cmocka_unit_test(a_file_between_two_others_is_gone),
         cmocka_unit_test(the_last_file_is_gone),
         cmocka_unit_test(out_of_descriptors_for_a_moment),
