@@ -181,7 +181,7 @@ def nothing_there(t, kind, container, words):
         with t.part("%s and nothing local" % container):
             folder = os.path.join(at.data, "other")
             os.mkdir(folder)
-            t.note(fails_saying(words, shim.connect, os.path.join(folder, "shard_0.db"), at.base,
+            t.note(fails_saying(words, shim.connect, os.path.join(folder, "shard_1.db"), at.base,
                                 **{**at.options, "restore_on_boot": "true"}))
             check_equal([f for f in os.listdir(folder) if not f.startswith(".")], [], "files of the failed open")
         at.store.make_bucket(BUCKET)
