@@ -193,14 +193,25 @@ static lj_code freeze_exclusive(lj_open *open, lj_freeze *ret_freeze, lj_error *
  * Mapping a wal-index that is not there would create it: beside a program that keeps its own in memory (exclusive mode), or
  * before one that must not make it (readonly_shm). The SHARED lock is held: nobody's last close takes it away meanwhile.
  */
-static bool index_is_there(lj_open *open)
+static bool has_index(lj_open *open, uint64_t least_bytes)
 {
     if (__atomic_load_n(&open->indexes, __ATOMIC_ACQUIRE) > 0)
         return true;
     LJ_CLEANUP(lj_freep) char *path = lj_str_printf("%s-shm", open->db->path);
     struct stat st;
-    return path != NULL &&
-           stat(path, &st) == 0; /* another process has it, or had it when it died */
+    return path != NULL && stat(path, &st) == 0 && (uint64_t)st.st_size >= least_bytes;
+}
+
+/* Another process has it, or had it when it died. */
+static bool index_is_there(lj_open *open)
+{
+    return has_index(open, 0);
+}
+
+/* The same, and there is something to read in it: else opening it would only change its length. */
+static bool index_is_made(lj_open *open)
+{
+    return has_index(open, LJ_WALINDEX_REGION_BYTES);
 }
 
 /* A WAL that has to be recovered is left to the application: recovery takes as long as the WAL is large. */
@@ -317,7 +328,7 @@ static lj_code freeze(void *ctx, lj_freeze *ret_freeze, lj_error *err)
  */
 bool lj_freeze_look(lj_open *open)
 {
-    if (!index_is_there(open))
+    if (!index_is_made(open))
         return false;
     sqlite3_file *r = calloc(1, (size_t)open->base->szOsFile);
     lj_walindex_view view = {.open = open};
@@ -381,7 +392,7 @@ static bool place(void *ctx, lj_image_place *ret_place)
     *ret_place = (lj_image_place){.attempted = UINT32_MAX};
     if (r->pMethods->xLock(r, SQLITE_LOCK_SHARED) != SQLITE_OK)
         return atomic_load(&open->exclusives) == 0;
-    if (index_is_there(open) &&
+    if (index_is_made(open) &&
         lj_view_map(open, r, 0, LJ_WALINDEX_REGION_BYTES, 0, &region) == SQLITE_OK &&
         region != NULL) {
         ret_place->attempted = lj_walindex_attempted(region);

@@ -482,7 +482,7 @@ static void the_first_one_may_find_itself(void **state)
 
 /* ------------------------------------------------------------------ asked for */
 
-static bool asked; /* the snapshot task's */
+static atomic_bool asked;
 static void commit_and_ask(ship_kit *kit, const char *line)
 {
     if (strstr(line, "/snapshots/") == NULL || asked)

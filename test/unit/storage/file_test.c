@@ -5,10 +5,11 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/file.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -28,10 +29,10 @@
 
 /* ---- in the place of libc's ---- */
 
-static bool hide_kinds; /* a file system that does not say what its names are */
-static ino_t synced;    /* the folder that was synced last */
+static bool hide_kinds;      /* a file system that does not say what its names are */
+static _Atomic ino_t synced; /* the folder that was synced last */
 static bool no_folder_syncs;
-static unsigned folder_syncs;
+static atomic_uint folder_syncs;
 static int wait_errno; /* of a wait for a piece of a file that is written out; 0: none fails */
 static int write_errno;
 static bool no_unlinks;
