@@ -238,18 +238,12 @@ lj_code lj_spool_open(const char *dir, const lj_spool_entry *entry, int *ret_fd,
     return lj_io_open(path, O_RDONLY, 0, ret_fd, err);
 }
 
-void lj_spool_remove(const char *dir, const lj_spool_entry *entry)
+int lj_spool_remove(const char *dir, const lj_spool_entry *entry)
 {
     LJ_CLEANUP(lj_freep) char *path = entry_path(dir, entry);
-    if (path != NULL)
-        unlink(path);
-}
-
-bool lj_spool_is_there(const char *dir, const lj_spool_entry *entry)
-{
-    LJ_CLEANUP(lj_freep) char *path = entry_path(dir, entry);
-    struct stat st;
-    return path != NULL && lstat(path, &st) == 0;
+    if (path == NULL)
+        return ENOMEM;
+    return unlink(path) == 0 || errno == ENOENT ? 0 : errno;
 }
 
 static void visit_bytes(void *ctx, const char *name, const lj_spool_entry *entry)

@@ -60,8 +60,8 @@ void lj_spool_drop_links(const char *dir, const char *wal_path);
 LJ_WARN_UNUSED lj_code lj_spool_copy_links(const char *dir, const char *wal_path, lj_error *err);
 /* Removes copies that a process began and did not finish: those nobody has written to for a minute. */
 void lj_spool_sweep(const char *dir);
-void lj_spool_remove(const char *dir, const lj_spool_entry *entry);
-bool lj_spool_is_there(const char *dir, const lj_spool_entry *entry);
+/* 0, also when it is not there, or the errno. */
+int lj_spool_remove(const char *dir, const lj_spool_entry *entry);
 /* Removes the files that together have the range of `entry`. */
 void lj_spool_remove_range(const char *dir, const lj_spool_entry *entry);
 /* Sum of end - start over all entries of the generation (NULL: of any). 0 when the folder is not there. */

@@ -201,12 +201,9 @@ static lj_code drain_spool(lj_shipper *s, const lj_chain *chain, const lj_life *
         if (s->saved.at.offset < entry.end)
             return LJ_OK;
     }
-    lj_spool_remove(db->spool_dir, &entry);
-    if (lj_spool_is_there(db->spool_dir, &entry)) {
-        /* it would be found first again and again */
-        lj_error_set(err, LJ_IO, "cannot remove what is shipped from %s", db->spool_dir);
-        return lj_error_hint(err, "look for what keeps files there from being removed");
-    }
+    int why = lj_spool_remove(db->spool_dir, &entry);
+    if (why != 0) /* it would be found first again and again */
+        return lj_error_errno(err, why, "cannot remove what is shipped from %s", db->spool_dir);
     uint64_t bytes = entry.end - entry.start.offset;
     lj_db_enter(db);
     db->spool_bytes -= LJ_MIN(db->spool_bytes, bytes);
