@@ -415,6 +415,7 @@ def a_replica_that_was_moved_behind_a_link(t):
     """Its parts lie on another disk: a restore follows the links, and fails while that disk is not mounted."""
     shard = Shard(t)
     con = shard.open()
+    shim.sync(con)  # else the first snapshot may have all of it, and there is no folder for the WAL
     n = shard.write(con, 30)
     con.close()
     generations = os.path.join(shard.root, "generations")
