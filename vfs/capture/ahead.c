@@ -31,9 +31,9 @@
 #define MOST_BYTES (UINT64_C(64) << 20)
 /* that must be left on the disk: the application needs it more */
 #define LEAVE_BYTES (UINT64_C(256) << 20)
-#define CHUNK_BYTES (256u << 10)
-/* how much may be copied in vain because the WAL is restarted meanwhile */
-#define STEP_BYTES (UINT64_C(1) << 20)
+#define CHUNK_BYTES (128u << 10)
+/* as much is copied in vain at most because the WAL restarts meanwhile; or a transaction, where that is larger */
+#define STEP_BYTES (UINT64_C(256) << 10)
 
 /* ------------------------------------------------------------------ what is to be copied */
 
