@@ -81,6 +81,12 @@ lj_code lj_error_context(lj_error *err, const char *fmt, ...) LJ_PRINTF(2, 3);
 /* Marks the error retryable or not. Returns its code. */
 lj_code lj_error_retryable(lj_error *err, bool retryable);
 
+/* A server has answered that it did not do it (HTTP 4xx). Anything else may have been done without our knowing. */
+static inline bool lj_error_is_refusal(const lj_error *err)
+{
+    return err->http_status >= 400 && err->http_status < 500;
+}
+
 /* The usual short ways. */
 lj_code lj_error_nomem(lj_error *err);
 void lj_error_clear(lj_error *err);

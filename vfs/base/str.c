@@ -107,6 +107,15 @@ char *lj_str_dirname(const char *path)
     return lj_str_printf("%.*s", (int)(slash - path), path);
 }
 
+bool lj_str_cut_part(char *path)
+{
+    char *slash = strrchr(path, '/');
+    if (slash == NULL || slash == path)
+        return false;
+    *slash = 0;
+    return true;
+}
+
 char *lj_str_state_dir(const char *db_path)
 {
     LJ_CLEANUP(lj_freep) char *dir = lj_str_dirname(db_path);

@@ -27,6 +27,8 @@ bool lj_str_u64(const char *text, uint64_t *ret_value);
 const char *lj_str_basename(const char *path);
 /* Folder of `path` ("." when it has none), allocated; NULL when out of memory. */
 char *lj_str_dirname(const char *path);
+/* Cuts the last part off, with its '/'. false, and nothing is cut: it is the only one. */
+bool lj_str_cut_part(char *path);
 /* The folder with what we keep beside a database, DIR/.NAME-litejoin; allocated, NULL when out of memory. */
 char *lj_str_state_dir(const char *db_path);
 /*

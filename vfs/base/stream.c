@@ -43,6 +43,17 @@ lj_sink lj_sink_buf(void *buf)
     return (lj_sink){.ctx = buf, .write = buf_write};
 }
 
+static lj_code nowhere_write(void *ctx, const void *data, size_t len, lj_error *err)
+{
+    (void)ctx, (void)data, (void)len, (void)err;
+    return LJ_OK;
+}
+
+lj_sink lj_sink_nowhere(void)
+{
+    return (lj_sink){.write = nowhere_write};
+}
+
 lj_code lj_stream_copy(lj_source *source, lj_sink *sink, uint64_t *ret_bytes, lj_error *err)
 {
     uint8_t chunk[65536];

@@ -40,6 +40,9 @@ lj_source lj_source_memory(lj_memory_source *state, const void *data, size_t len
 /* A sink that appends to a lj_buf (vfs/base/buf.h); fails when its maximum is reached. */
 lj_sink lj_sink_buf(void *buf);
 
+/* A sink that takes everything and keeps nothing. */
+lj_sink lj_sink_nowhere(void);
+
 /* Reads the source to its end into the sink through a buffer of 64 KiB. */
 LJ_WARN_UNUSED lj_code lj_stream_copy(lj_source *source, lj_sink *sink, uint64_t *ret_bytes,
                                       lj_error *err);

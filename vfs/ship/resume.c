@@ -238,15 +238,6 @@ static void note_newest_time(lj_shipper *s, const lj_generation_info *found)
     s->unsaved = true;
 }
 
-static lj_code ignore(void *ctx, const void *data, size_t len, lj_error *err)
-{
-    (void)ctx;
-    (void)data;
-    (void)len;
-    (void)err;
-    return LJ_OK;
-}
-
 /* Where a segment ends, as its label says; 0: it has none, or may not be read. */
 static lj_code end_of_segment(lj_shipper *s, const lj_segment_info *segment, uint64_t *ret_end,
                               lj_error *err)
@@ -254,7 +245,7 @@ static lj_code end_of_segment(lj_shipper *s, const lj_segment_info *segment, uin
     char key[LJ_NAME_MAX];
     lj_label label;
     lj_lz4_decoder *decoder = NULL;
-    lj_sink nothing = {.write = ignore};
+    lj_sink nothing = lj_sink_nowhere();
     lj_sink sink;
     size_t len = 0;
     *ret_end = 0;

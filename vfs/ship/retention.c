@@ -75,15 +75,6 @@ static const lj_snapshot_info *window_base(const lj_generation_info *g, int64_t 
     return base;
 }
 
-static lj_code discard(void *ctx, const void *data, size_t len, lj_error *err)
-{
-    (void)ctx;
-    (void)data;
-    (void)len;
-    (void)err;
-    return LJ_OK;
-}
-
 /* Reads a snapshot back to its content checksum. */
 static lj_code verify_snapshot(lj_shipper *s, const char *generation, uint32_t index, lj_error *err)
 {
@@ -91,7 +82,7 @@ static lj_code verify_snapshot(lj_shipper *s, const char *generation, uint32_t i
         return LJ_OK;
     char key[LJ_NAME_MAX];
     lj_name_snapshot(generation, index, key);
-    lj_sink drop = {.write = discard};
+    lj_sink drop = lj_sink_nowhere();
     if (lj_ship_read(s, key, &drop, err) != LJ_OK)
         return lj_error_context(
             err, "nothing was deleted, the snapshot everything else relies on does not read back");

@@ -171,8 +171,8 @@ bool lj_ship_outcome_unknown(const lj_error *err)
     case LJ_CANCELLED:
     case LJ_NOMEM: /* there may have been an answer, and no memory to read it */
     case LJ_EXISTS:
-        /* a refusal is an answer; a server error is also what a gateway says that gave up waiting for one */
-        return err->http_status < 400 || err->http_status >= 500;
+        /* a server error is also what a gateway says that gave up waiting for an answer */
+        return !lj_error_is_refusal(err);
     default:
         return false;
     }

@@ -93,7 +93,7 @@ lj_code lj_parts_unclear(lj_error *err)
 {
     if (err == NULL)
         return LJ_UNAVAILABLE;
-    if (err->code == LJ_EXISTS || err->http_status < 400 || err->http_status >= 500)
+    if (err->code == LJ_EXISTS || !lj_error_is_refusal(err))
         return err->code;
     err->code = LJ_UNAVAILABLE;
     err->http_status = 0;

@@ -129,7 +129,7 @@ static lj_code commit(const upload *u, uint32_t count, bool if_absent, bool *ret
     LJ_TRY(make_list(u, count, &xml, err));
     for (unsigned attempt = 0;; attempt++) {
         lj_code code = commit_once(u, &xml, if_absent, err);
-        if (code != LJ_OK && (err->http_status < 400 || err->http_status >= 500))
+        if (code != LJ_OK && !lj_error_is_refusal(err))
             *ret_unclear = true;
         if (code == LJ_OK || !may_pass(err) || attempt + 1 >= LJ_PARTS_ATTEMPTS)
             return code;

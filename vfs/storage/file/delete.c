@@ -15,6 +15,7 @@
 #include "vfs/base/clock.h"
 #include "vfs/base/io.h"
 #include "vfs/base/str.h"
+#include "vfs/storage/order.h"
 
 static lj_code delete_one(const lj_file *file, const char *path, bool *ret_deleted, lj_error *err)
 {
@@ -71,13 +72,6 @@ static lj_code leave_folder(const lj_file *file, char *folder, bool deleted, lj_
     return LJ_OK;
 }
 
-/* keys[i] is the lowest of two or more that fall: an index goes from its end to its begin. */
-static bool ends_a_fall(const char *const *keys, size_t i, size_t count)
-{
-    return i > 0 && strcmp(keys[i], keys[i - 1]) < 0 &&
-           (i + 1 == count || strcmp(keys[i + 1], keys[i]) >= 0);
-}
-
 static void refuse_rest(const char *const *keys, size_t from, size_t count, lj_storage_delete_fn fn,
                         void *ctx)
 {
@@ -111,8 +105,7 @@ lj_code lj_file_delete_many(void *self, const char *const *keys, size_t count,
             parent = NULL;
             deleted = false;
         }
-        /* the rest of an index is gone for good before its begin goes: without that it is of no use to anybody */
-        if (code == LJ_OK && ends_a_fall(keys, i, count))
+        if (code == LJ_OK && lj_order_ends_a_fall(keys, i, count))
             code = sync_deletions(folder, deleted, &why);
         if (code == LJ_OK && path != NULL)
             code = delete_one(file, path, &deleted, &why);

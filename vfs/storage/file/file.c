@@ -90,10 +90,8 @@ lj_code lj_file_check_absent(const lj_file *file, const char *path, lj_error *er
             return S_ISLNK(st.st_mode) && stat(part, &st) != 0 && errno == ENOENT
                        ? lj_file_leads_nowhere(part, err)
                        : LJ_OK;
-        char *slash = strrchr(part, '/');
-        if (slash == NULL || slash == part)
+        if (!lj_str_cut_part(part))
             return LJ_OK;
-        *slash = 0;
     }
 }
 

@@ -179,7 +179,7 @@ static lj_code send_part(session *s, size_t len, bool last, lj_error *err)
         size_t have = 0;
         lj_error why = LJ_ERROR_INIT;
         lj_code code = exchange(s, ask ? len : from, len, last, &have, &why);
-        if (last && code != LJ_OK && (why.http_status < 400 || why.http_status >= 500))
+        if (last && code != LJ_OK && !lj_error_is_refusal(&why))
             s->unclear = true;
         if (code == LJ_OK && (s->complete || (have == len && !last)))
             return LJ_OK;

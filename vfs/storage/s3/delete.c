@@ -18,6 +18,7 @@
 
 #include "vfs/base/log.h"
 #include "vfs/base/str.h"
+#include "vfs/storage/order.h"
 #include "vfs/storage/s3/internal.h"
 #include "vfs/storage/s3/listing.h"
 #include "vfs/storage/s3/xml.h"
@@ -71,14 +72,8 @@ static bool fits_xml(const char *key)
 static size_t batch_length(const char *const *keys, size_t count)
 {
     size_t n = 0;
-    size_t run = 0; /* where the run of falling keys begins that keys[n] is in */
-    for (; n < count && n < BATCH_MAX && fits_xml(keys[n]); n++) {
-        if (n > 0 && strcmp(keys[n], keys[n - 1]) >= 0)
-            run = n;
-        bool lowest = n + 1 == count || strcmp(keys[n + 1], keys[n]) >= 0;
-        if (lowest && n > run)
-            break;
-    }
+    while (n < count && n < BATCH_MAX && fits_xml(keys[n]) && !lj_order_ends_a_fall(keys, n, count))
+        n++;
     return LJ_MAX(n, (size_t)1);
 }
 

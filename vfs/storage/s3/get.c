@@ -203,12 +203,6 @@ lj_code lj_s3_get(void *self, const char *key, uint64_t offset, int64_t length, 
 
 /* ---- head ---- */
 
-static lj_code drop(void *ctx, const void *data, size_t len, lj_error *err)
-{
-    (void)ctx, (void)data, (void)len, (void)err;
-    return LJ_OK;
-}
-
 static bool read_time(const lj_http_response *response, int64_t *ret_ns)
 {
     char text[64];
@@ -226,7 +220,7 @@ static lj_code no_answer(lj_error *err)
 static lj_code ask_with_get(lj_s3 *s3, const char *key, lj_storage_entry *entry, lj_error *err)
 {
     LJ_CLEANUP(lj_http_response_free) lj_http_response response = LJ_HTTP_RESPONSE_INIT;
-    lj_sink sink = {.write = drop};
+    lj_sink sink = lj_sink_nowhere();
     char text[96];
     uint64_t first = 0;
     uint64_t last = 0;

@@ -113,10 +113,8 @@ lj_code lj_sftp_check_folder(lj_sftp_session *s, const char *path, lj_error *err
             return LJ_OK;
         if (status != LJ_FX_NO_SUCH_FILE)
             return lj_sftp_status_error(status, "cannot look at", part, err);
-        char *slash = strrchr(part, '/');
-        if (slash == NULL || slash == part)
+        if (!lj_str_cut_part(part))
             return LJ_OK;
-        *slash = 0;
     }
 }
 
@@ -138,22 +136,16 @@ lj_code lj_sftp_check_links(lj_sftp_session *s, const char *path, lj_error *err)
     LJ_CLEANUP(lj_freep) char *part = lj_str_dup(path);
     if (part == NULL)
         return lj_error_nomem(err);
+    lj_fx_attrs attrs;
+    uint32_t status = 0;
     /* upwards to what is there */
-    for (;;) {
-        lj_fx_attrs attrs;
-        uint32_t status = 0;
+    do {
         LJ_TRY(lj_sftp_do_stat(s, LJ_FXP_LSTAT, part, &attrs, &status, err));
-        if (status == LJ_FX_OK && lj_sftp_is_link(&attrs))
-            LJ_TRY(lj_sftp_do_stat(s, LJ_FXP_STAT, part, &attrs, &status, err));
-        else if (status == LJ_FX_NO_SUCH_FILE) {
-            char *slash = strrchr(part, '/');
-            if (slash == NULL || slash == part)
-                return LJ_OK;
-            *slash = 0;
-            continue;
-        }
-        return status == LJ_FX_NO_SUCH_FILE ? lj_sftp_leads_nowhere(part, err) : LJ_OK;
-    }
+    } while (status == LJ_FX_NO_SUCH_FILE && lj_str_cut_part(part));
+    if (status != LJ_FX_OK || !lj_sftp_is_link(&attrs))
+        return LJ_OK;
+    LJ_TRY(lj_sftp_do_stat(s, LJ_FXP_STAT, part, &attrs, &status, err));
+    return status == LJ_FX_NO_SUCH_FILE ? lj_sftp_leads_nowhere(part, err) : LJ_OK;
 }
 
 /* ---- unfinished puts ---- */
