@@ -48,15 +48,14 @@ static bool serves_locked(const lj_db *db, const lj_spool_entry *rest)
            a->end <= rest->end;
 }
 
-/* Whether a restart would find at least so many bytes to copy. */
-static bool is_due_locked(const lj_db *db, uint64_t least_bytes, lj_spool_entry *ret_rest)
+/* Whether a restart would find at least so many bytes of it to copy. */
+static bool is_due_locked(const lj_db *db, const lj_spool_entry *rest, uint64_t least_bytes)
 {
-    if (db->closing || !lj_db_rest_locked(db, ret_rest) ||
-        ret_rest->end < db->options.max_wal_size_bytes ||
-        ret_rest->end - ret_rest->start.offset > MOST_BYTES)
+    if (db->closing || rest->end < db->options.max_wal_size_bytes ||
+        rest->end - rest->start.offset > MOST_BYTES)
         return false;
-    uint64_t from = serves_locked(db, ret_rest) ? db->ahead.end : ret_rest->start.offset;
-    return ret_rest->end - from >= least_bytes;
+    uint64_t from = serves_locked(db, rest) ? db->ahead.end : rest->start.offset;
+    return rest->end - from >= least_bytes;
 }
 
 /* When the life that has just begun is to be copied: it may get as long as the one before. */
@@ -81,7 +80,8 @@ bool lj_ahead_published_locked(lj_db *db, const lj_life *before)
         return false;
     a->due_end = end + a->step_bytes;
     lj_spool_entry rest;
-    return a->wake != NULL && !a->busy && is_due_locked(db, LEAST_BYTES, &rest);
+    return a->wake != NULL && !a->busy && lj_db_rest_locked(db, &rest) &&
+           is_due_locked(db, &rest, LEAST_BYTES);
 }
 
 /* ------------------------------------------------------------------ copying */
@@ -129,8 +129,9 @@ static bool plan(lj_db *db, copy *c, uint64_t least_bytes)
     lj_spool_entry rest;
     pthread_mutex_lock(&db->mutex);
     lj_ahead old = db->ahead;
-    bool due = is_due_locked(db, least_bytes, &rest);
-    bool of_use = lj_db_rest_locked(db, &rest) && serves_locked(db, &rest);
+    bool any = lj_db_rest_locked(db, &rest);
+    bool due = any && is_due_locked(db, &rest, least_bytes);
+    bool of_use = any && serves_locked(db, &rest);
     c->fresh = due && !of_use;
     if (c->fresh)
         begin_file_locked(db, &rest);

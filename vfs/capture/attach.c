@@ -344,26 +344,18 @@ void lj_attach(lj_db *db, lj_saved_position *ret_saved)
 
 /* ------------------------------------------------------------------ a database that is gone */
 
-/* What a recovery of SQLite's would find committed. *ret_life: not known when that is nothing. */
+/* *ret_life: not known when nothing is committed in the WAL. */
 static lj_code read_life(const char *wal_path, lj_life *ret_life, lj_error *err)
 {
-    LJ_CLEANUP(lj_walfile_close) lj_walfile file = LJ_WALFILE_INIT;
-    lj_wal_chain chain;
-    lj_wal_verdict verdict = LJ_WAL_FRAME_OK;
-    lj_code code = lj_walfile_refresh(&file, wal_path, err);
-    if (code == LJ_NOTFOUND || code == LJ_CORRUPT)
-        return LJ_OK;
-    if (code != LJ_OK)
-        return code;
-    lj_wal_chain_start(&chain, &file.header);
-    LJ_TRY(lj_walfile_walk(file.fd, &chain, UINT64_MAX, NULL, NULL, &verdict, err));
-    if (chain.committed > 0)
+    lj_wal_end end;
+    LJ_TRY(lj_walfile_end(wal_path, &end, err));
+    if (end.frames > 0)
         *ret_life = (lj_life){.known = true,
                               .number = 1,
-                              .salt = file.header.salt,
-                              .frames = chain.committed,
-                              .page_size = file.header.page_size,
-                              .db_pages = chain.db_pages};
+                              .salt = end.salt,
+                              .frames = end.frames,
+                              .page_size = end.page_size,
+                              .db_pages = end.db_pages};
     return LJ_OK;
 }
 

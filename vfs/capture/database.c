@@ -232,6 +232,13 @@ typedef struct {
     char reason[sizeof(((lj_db *)NULL)->last_break)];
 } aftermath;
 
+static void note_break_locked(const lj_db *db, aftermath *after)
+{
+    after->broke = true;
+    after->due_ns = 0;
+    memcpy(after->reason, db->last_break, sizeof(after->reason));
+}
+
 /* The chain may not know of this end, or may have changed: to be decided with the page's lock. */
 static bool concerns_chain_locked(const lj_db *db, const lj_wal_end *end)
 {
@@ -258,9 +265,7 @@ static void publish_locked(lj_db *db, const lj_wal_end *end, aftermath *after)
         begin_life_locked(db, end);
     if (db->chain.active && !lj_chain_has_life(&db->chain, end->salt) &&
         !lengthen_chain_locked(db, &old)) {
-        after->broke = true;
-        after->due_ns = 0;
-        memcpy(after->reason, db->last_break, sizeof(after->reason));
+        note_break_locked(db, after);
     }
     if (!same_life && db->broken)
         after->due_ns = 0; /* what kept the last life from being shipped is over with it */
@@ -324,9 +329,7 @@ static void break_if_emptied_locked(lj_db *db, const lj_wal_end *end, aftermath 
     if (why == NULL)
         return;
     break_locked(db, why);
-    after->broke = true;
-    after->due_ns = 0;
-    memcpy(after->reason, db->last_break, sizeof(after->reason));
+    note_break_locked(db, after);
 }
 
 static bool publish(lj_db *db, lj_db_look_fn look, void *ctx, bool settled, lj_wal_end *ret_end)

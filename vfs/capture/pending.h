@@ -22,16 +22,9 @@
 #define LJ_PENDING_H
 
 #include "vfs/capture/chain.h"
+#include "vfs/capture/walfile.h"
 
 typedef struct lj_db lj_db;
-
-/* A committed end of the WAL, or one that is going to be. */
-typedef struct {
-    lj_wal_salt salt;
-    uint64_t frames;
-    uint32_t page_size;
-    uint32_t db_pages;
-} lj_wal_end;
 
 /* The current life of the WAL as this process knows it. */
 typedef struct {

@@ -374,8 +374,7 @@ static void visit_prev_end(void *ctx, const char *name, const lj_spool_entry *en
 {
     (void)name;
     search *s = ctx;
-    if (entry == NULL || strcmp(entry->start.generation, s->generation) != 0 ||
-        entry->start.index != s->index || entry->start.offset != 0)
+    if (!is_of(s, entry) || entry->start.index != s->index || entry->start.offset != 0)
         return;
     s->found = true;
     s->bytes = LJ_MAX(s->bytes, entry->prev_end);
@@ -394,8 +393,7 @@ static void visit_holds(void *ctx, const char *name, const lj_spool_entry *entry
 {
     (void)name;
     search *s = ctx;
-    if (entry != NULL && strcmp(entry->start.generation, s->generation) == 0 &&
-        entry->start.index == s->index && entry->start.offset <= s->offset &&
+    if (is_of(s, entry) && entry->start.index == s->index && entry->start.offset <= s->offset &&
         s->offset < entry->end)
         s->found = true;
 }

@@ -80,6 +80,26 @@ lj_code lj_walfile_walk(int fd, lj_wal_chain *chain, uint64_t limit, lj_walfile_
     return LJ_OK;
 }
 
+lj_code lj_walfile_end(const char *path, lj_wal_end *ret_end, lj_error *err)
+{
+    LJ_CLEANUP(lj_walfile_close) lj_walfile file = LJ_WALFILE_INIT;
+    lj_wal_chain chain;
+    lj_wal_verdict verdict = LJ_WAL_FRAME_OK;
+    *ret_end = (lj_wal_end){.frames = 0};
+    lj_code code = lj_walfile_refresh(&file, path, err);
+    if (code == LJ_NOTFOUND || code == LJ_CORRUPT)
+        return LJ_OK;
+    if (code != LJ_OK)
+        return code;
+    lj_wal_chain_start(&chain, &file.header);
+    LJ_TRY(lj_walfile_walk(file.fd, &chain, UINT64_MAX, NULL, NULL, &verdict, err));
+    *ret_end = (lj_wal_end){.salt = file.header.salt,
+                            .frames = chain.committed,
+                            .page_size = file.header.page_size,
+                            .db_pages = chain.db_pages};
+    return LJ_OK;
+}
+
 lj_code lj_walfile_frame(int fd, uint32_t page_size, uint64_t number, lj_wal_frame *ret_frame,
                          lj_error *err)
 {

@@ -10,6 +10,14 @@
 
 #include "vfs/wal/wal.h"
 
+/* A committed end of the WAL, or one that is going to be. */
+typedef struct {
+    lj_wal_salt salt;
+    uint64_t frames;
+    uint32_t page_size;
+    uint32_t db_pages;
+} lj_wal_end;
+
 typedef struct {
     int fd; /* -1 = closed */
     uint64_t inode;
@@ -39,6 +47,11 @@ typedef lj_code (*lj_walfile_fn)(void *ctx, uint64_t number, const lj_wal_frame 
 LJ_WARN_UNUSED lj_code lj_walfile_walk(int fd, lj_wal_chain *chain, uint64_t limit,
                                        lj_walfile_fn fn, void *ctx, lj_wal_verdict *ret_verdict,
                                        lj_error *err);
+/*
+ * What SQLite's recovery of the file at `path` is going to find committed, from its bytes alone: only right while nobody writes. No
+ * file, or none with a header: no frame. Errors: it cannot be read now.
+ */
+LJ_WARN_UNUSED lj_code lj_walfile_end(const char *path, lj_wal_end *ret_end, lj_error *err);
 /* Reads the running checksum and salts stored in frame `number`. */
 LJ_WARN_UNUSED lj_code lj_walfile_frame(int fd, uint32_t page_size, uint64_t number,
                                         lj_wal_frame *ret_frame, lj_error *err);

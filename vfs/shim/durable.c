@@ -166,11 +166,6 @@ static int fail_sync(lj_file *wal, uint64_t number, uint64_t frame, int rc)
     return fail_commit(wal, frame, rc, &err);
 }
 
-static bool read_wal(const lj_file *wal, uint64_t off, void *out, size_t len)
-{
-    return wal->lower->pMethods->xRead(wal->lower, out, (int)len, (sqlite3_int64)off) == SQLITE_OK;
-}
-
 /* Has this frame the page, the number and the content, of the one that waited? *ret_rc: what SQLite is told if that cannot be seen. */
 static bool repeats_pending(const lj_file *wal, uint64_t frame, int *ret_rc)
 {
@@ -183,7 +178,7 @@ static bool repeats_pending(const lj_file *wal, uint64_t frame, int *ret_rc)
     size_t len = NAME_BYTES;
     *ret_rc = SQLITE_OK;
     while (at < end) {
-        if (!read_wal(wal, at, one, len) || !read_wal(wal, at + distance, other, len)) {
+        if (!lj_read_lower(wal, one, len, at) || !lj_read_lower(wal, other, len, at + distance)) {
             *ret_rc = SQLITE_IOERR_READ;
             return false;
         }

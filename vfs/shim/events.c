@@ -135,39 +135,15 @@ void lj_event_end_exclusive(lj_file *file)
 
 /* ------------------------------------------------------------------ the WAL file */
 
-/*
- * The committed end of the WAL from its bytes alone: what SQLite's recovery is going to find, found the same way. Only right
- * while nobody writes: at the first open (connections that come meanwhile wait in lj_db_ready), and see view.c.
- */
-bool lj_event_scan(const lj_open *open, lj_wal_end *ret_end)
-{
-    lj_error err = LJ_ERROR_INIT;
-    LJ_CLEANUP(lj_walfile_close) lj_walfile own = LJ_WALFILE_INIT;
-    *ret_end = (lj_wal_end){.frames = 0};
-    lj_code code = lj_walfile_refresh(&own, open->db->wal_path, &err);
-    if (code == LJ_NOTFOUND || code == LJ_CORRUPT)
-        return true; /* there is no frame */
-    if (code != LJ_OK)
-        return false;
-    lj_wal_chain chain;
-    lj_wal_verdict verdict = LJ_WAL_FRAME_OK;
-    lj_wal_chain_start(&chain, &own.header);
-    if (lj_walfile_walk(own.fd, &chain, UINT64_MAX, NULL, NULL, &verdict, &err) != LJ_OK)
-        return false;
-    *ret_end = (lj_wal_end){.salt = own.header.salt,
-                            .frames = chain.committed,
-                            .page_size = own.header.page_size,
-                            .db_pages = chain.db_pages};
-    return true;
-}
-
+/* At the first open: connections that come meanwhile wait in lj_db_ready. */
 static bool scan_first(void *ctx)
 {
     lj_open *open = ctx;
+    lj_error err = LJ_ERROR_INIT;
     lj_wal_end end;
     lj_view_noted wal;
     lj_view_note(open, &wal);
-    if (!lj_event_scan(open, &end))
+    if (lj_walfile_end(open->db->wal_path, &end, &err) != LJ_OK)
         return false;
     lj_db_publish(open->db, end.salt, end.frames, end.page_size, end.db_pages);
     lj_view_looked(open, &wal);
@@ -199,11 +175,6 @@ void lj_event_look(lj_file *file)
     db->shim.look(db->shim.ctx);
 }
 
-static bool read_wal(lj_file *wal, void *out, size_t len, uint64_t off)
-{
-    return wal->lower->pMethods->xRead(wal->lower, out, (int)len, (sqlite3_int64)off) == SQLITE_OK;
-}
-
 /*
  * The wal-index is in SQLite's own memory: all that is known of the WAL comes from its bytes. Read through the handle that is there,
  * because what cannot be read now is not known until the WAL begins anew.
@@ -214,7 +185,8 @@ static void scan_exclusive(lj_file *wal)
     lj_error err = LJ_ERROR_INIT;
     uint8_t raw[LJ_WAL_HEADER_BYTES];
     lj_wal_header header;
-    if (!read_wal(wal, raw, sizeof(raw), 0) || lj_wal_header_parse(raw, &header, &err) != LJ_OK) {
+    if (!lj_read_lower(wal, raw, sizeof(raw), 0) ||
+        lj_wal_header_parse(raw, &header, &err) != LJ_OK) {
         lj_db_publish(db, (lj_wal_salt){0, 0}, 0, 0, 0);
         return;
     }
@@ -229,8 +201,8 @@ static void scan_exclusive(lj_file *wal)
     lj_wal_chain chain;
     lj_wal_frame frame;
     lj_wal_chain_start(&chain, &header);
-    while (read_wal(wal, bytes, frame_bytes,
-                    lj_wal_frame_offset(header.page_size, chain.frames + 1)) &&
+    while (lj_read_lower(wal, bytes, frame_bytes,
+                         lj_wal_frame_offset(header.page_size, chain.frames + 1)) &&
            lj_wal_chain_next(&chain, bytes, &frame) == LJ_WAL_FRAME_OK)
         ;
     lj_db_publish(db, header.salt, chain.committed, header.page_size, chain.db_pages);
@@ -322,7 +294,7 @@ static void refresh_header(lj_file *wal)
     lj_walindex_peek(file->index, &salt, &frames);
     if (wal->wal_page_size != 0 && lj_wal_salt_eq(salt, wal->index_salt))
         return;
-    if (wal->lower->pMethods->xRead(wal->lower, raw, sizeof(raw), 0) != SQLITE_OK ||
+    if (!lj_read_lower(wal, raw, sizeof(raw), 0) ||
         lj_wal_header_parse(raw, &header, &err) != LJ_OK)
         return;
     wal->index_salt = salt;

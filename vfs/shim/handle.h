@@ -97,6 +97,13 @@ struct lj_file {
     bool flushed; /* nothing was written through this handle since SQLite synced it */
 };
 
+/* All `len` bytes, through SQLite's own handle below. */
+static inline bool lj_read_lower(const lj_file *file, void *out, size_t len, uint64_t off)
+{
+    sqlite3_file *lower = file->lower;
+    return lower->pMethods->xRead(lower, out, (int)len, (sqlite3_int64)off) == SQLITE_OK;
+}
+
 struct lj_open {
     lj_open *next, *previous;      /* registry: all of them */
     lj_link by_inode, by_wal_path; /* registry */
@@ -254,8 +261,6 @@ void lj_event_end_exclusive(lj_file *file);
 /* What anybody has committed until now is published: for a wait that is to be for all of it. */
 void lj_event_look(lj_file *file);
 void lj_event_wal_opened(lj_file *wal);
-/* The committed end of the WAL from its bytes; without a frame: 0. Only right while nobody writes. false: it cannot be read now. */
-bool lj_event_scan(const lj_open *open, lj_wal_end *ret_end);
 /* The first handle of a database was opened: finds what a crash left in the WAL, and decides how to go on. */
 void lj_event_first_open(lj_open *open, bool wal_mode);
 /*

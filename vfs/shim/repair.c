@@ -34,16 +34,11 @@ typedef struct {
     uint8_t *frame; /* header and page */
 } walk;
 
-static bool read_wal(lj_file *wal, void *out, size_t len, uint64_t off)
-{
-    return wal->lower->pMethods->xRead(wal->lower, out, (int)len, (sqlite3_int64)off) == SQLITE_OK;
-}
-
 static bool read_frame(walk *w, uint64_t number)
 {
     uint32_t page_size = w->chain.header.page_size;
-    return read_wal(w->wal, w->frame, lj_wal_frame_bytes(page_size),
-                    lj_wal_frame_offset(page_size, number));
+    return lj_read_lower(w->wal, w->frame, lj_wal_frame_bytes(page_size),
+                         lj_wal_frame_offset(page_size, number));
 }
 
 static bool without_sums(const uint8_t *frame_header)
@@ -174,7 +169,7 @@ static void repair_commit(lj_file *file)
     uint64_t start = same_life ? file->begin_frames : 0;
     if (index.frames <= start)
         return; /* rolled back */
-    if (!read_wal(file->partner, raw, sizeof(raw), 0) ||
+    if (!lj_read_lower(file->partner, raw, sizeof(raw), 0) ||
         lj_wal_header_parse(raw, &header, &err) != LJ_OK ||
         !lj_wal_salt_eq(header.salt, index.salt) || header.page_size != index.page_size)
         return;

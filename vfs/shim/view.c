@@ -136,10 +136,11 @@ static bool has_news(lj_open *open, const lj_view_noted *wal)
 static void look_at_bytes(lj_open *open, const lj_view_noted *wal)
 {
     found f = {.open = open};
+    lj_error err = LJ_ERROR_INIT;
     pthread_mutex_lock(&open->db->mutex);
     f.commits = open->db->commits;
     pthread_mutex_unlock(&open->db->mutex);
-    if (!lj_event_scan(open, &f.end))
+    if (lj_walfile_end(open->db->wal_path, &f.end, &err) != LJ_OK)
         return;
     (void)lj_db_publish_seen(open->db, still_true, &f, NULL);
     lj_view_looked(open, wal);
