@@ -52,14 +52,20 @@ def write_until_copied(shard, con):
     return n, copies[0]
 
 
-@test(*NEEDS, timeout=120)
-def a_restart_takes_what_was_copied(t):
-    """The spool's file is the very file that was made before the restart, with what was committed since."""
-    shard = Shard(t)
+def failing(t, data=None, **options):
+    """(shard, what keeps its replica away from now on, a connection that never checkpoints by itself)."""
+    shard = Shard(t, data=data, **options)
     block = FileInTheWay(shard.root)
     con = shard.open(pragmas=("wal_autocheckpoint=0",))
     shim.sync(con)
     block.fail()
+    return shard, block, con
+
+
+@test(*NEEDS, timeout=120)
+def a_restart_takes_what_was_copied(t):
+    """The spool's file is the very file that was made before the restart, with what was committed since."""
+    shard, block, con = failing(t)
     for turn in range(4):
         n, inode = write_until_copied(shard, con)
         check_equal(con.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0], 0, "busy of RESTART")
@@ -78,11 +84,7 @@ def a_restart_takes_what_was_copied(t):
 @test(*NEEDS, timeout=120)
 def what_is_shipped_in_time_leaves_nothing(t):
     """A copy of frames that get to the replica before the WAL restarts goes by itself."""
-    shard = Shard(t)
-    block = FileInTheWay(shard.root)
-    con = shard.open(pragmas=("wal_autocheckpoint=0",))
-    shim.sync(con)
-    block.fail()
+    shard, block, con = failing(t)
     n, _ = write_until_copied(shard, con)
     block.heal()
     wait_caught_up(con, 90)
@@ -94,11 +96,7 @@ def what_is_shipped_in_time_leaves_nothing(t):
 
 @test(*NEEDS, timeout=120)
 def a_close_leaves_no_copy(t):
-    shard = Shard(t, shutdown_timeout="200ms")
-    block = FileInTheWay(shard.root)
-    con = shard.open(pragmas=("wal_autocheckpoint=0",))
-    shim.sync(con)
-    block.fail()
+    shard, block, con = failing(t, shutdown_timeout="200ms")
     n, _ = write_until_copied(shard, con)
     con.close()
     check_equal(spool_of(shard, ".tmp"), {}, "copies that nobody took")
@@ -114,11 +112,7 @@ def a_close_leaves_no_copy(t):
 def little_room_is_left_to_the_application(t):
     """On a disk with less than 256 MiB nothing is copied before it has to be."""
     with Tmpfs(t.path("small"), "200m"):
-        shard = Shard(t, data=t.path("small"))
-        block = FileInTheWay(shard.root)
-        con = shard.open(pragmas=("wal_autocheckpoint=0",))
-        shim.sync(con)
-        block.fail()
+        shard, block, con = failing(t, data=t.path("small"))
         for turn in range(2):
             for _ in range(40):
                 n = shard.write(con, 20, payload_bytes=(3000, 9000))

@@ -208,21 +208,26 @@ def the_uploader_is_killed_and_the_store_is_away(t):
         pair.check("and then", same=False)
 
 
+def kill_waiting(pair, stored):
+    """The other one is killed while its COMMIT waits; `stored`: when the store has the transaction, and it does not know yet."""
+    event, rule = pair.hold()
+    number = pair.ask(pair.other)
+    wait_for(lambda: rule.fired, "a PUT", PATIENCE, 0.005)
+    pair.other.halt()  # it cannot go on when the answer is there
+    if stored:
+        event.set()
+        wait_for(lambda: number in pair.restored(pair.leader), "it is stored", PATIENCE, 0.05)
+    pair.other.kill()
+    event.set()
+
+
 @test(*NEEDS, timeout=180)
 def the_standby_is_killed(t):
     """While it waits: nothing pends for ever. What was stored by then is in no generation that goes on."""
     for name, stored, closes in (("not stored", False, False), ("stored", True, False), ("stored, and the last one closes", True, True)):
         with t.part(name):
             with Pair(t, "dead%d%d" % (stored, closes)) as pair:
-                event, rule = pair.hold()
-                number = pair.ask(pair.other)
-                wait_for(lambda: rule.fired, "a PUT", PATIENCE, 0.005)
-                pair.other.halt()  # it cannot go on when the answer is there
-                if stored:
-                    event.set()
-                    wait_for(lambda: number in pair.restored(pair.leader), "it is stored", PATIENCE, 0.05)
-                pair.other.kill()
-                event.set()
+                kill_waiting(pair, stored)
                 if closes:
                     pair.leader.close()
                     pair.leader.end()
@@ -242,15 +247,7 @@ def the_standby_is_killed_and_the_next_writer_locks_exclusively(t):
     for stored in (False, True):
         with t.part("stored" if stored else "not stored"):
             with Pair(t, "alone%d" % stored) as pair:
-                event, rule = pair.hold()
-                number = pair.ask(pair.other)
-                wait_for(lambda: rule.fired, "a PUT", PATIENCE, 0.005)
-                pair.other.halt()  # it cannot go on when the answer is there
-                if stored:
-                    event.set()
-                    wait_for(lambda: number in pair.restored(pair.leader), "it is stored", PATIENCE, 0.05)
-                pair.other.kill()
-                event.set()
+                kill_waiting(pair, stored)
                 pair.leader.sql("PRAGMA locking_mode=EXCLUSIVE")
                 pair.commit(pair.leader)
                 check_equal(pair.leader.status()["generation"] != pair.generation, stored, "a new generation")

@@ -31,23 +31,12 @@ static void count(lj_db *db)
 
 static void begin(fixture *f)
 {
-    lj_error err = LJ_ERROR_INIT;
     lj_db_options options = kit_db_options();
     options.max_wal_size_bytes = 0;
     kit_dir_make(&f->dir);
     kit_db_file(f->dir.db_path, PAGE, 3, 0);
-    f->db = kit_db(&f->dir, &options);
-    char path[128];
-    snprintf(path, sizeof(path), "%s/shared", f->dir.state_dir);
-    assert_ok(lj_shared_open(path, &f->db->shared, &err), &err);
-    lj_db *db = f->db;
-    db->chain.active = true;
-    snprintf(db->chain.generation, sizeof(db->chain.generation), "%s", GEN);
-    snprintf(db->pos.generation, sizeof(db->pos.generation), "%s", GEN);
-    db->established = true;
-    db->attached = true;
-    db->state = LJ_DB_REPLICATING;
-    db->ahead.wake = count;
+    f->db = kit_db_replicating(&f->dir, &options, GEN);
+    f->db->ahead.wake = count;
     wakes = 0;
     kit_wal_begin(&f->wal, f->dir.wal_path, PAGE, 1);
 }

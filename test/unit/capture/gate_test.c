@@ -20,20 +20,9 @@ typedef struct {
 
 static void begin(fixture *f, unsigned frames, unsigned safe)
 {
-    lj_error err = LJ_ERROR_INIT;
     kit_dir_make(&f->dir);
     kit_db_file(f->dir.db_path, PAGE, 3, 0);
-    f->db = kit_db(&f->dir, NULL);
-    char path[128];
-    snprintf(path, sizeof(path), "%s/shared", f->dir.state_dir);
-    assert_ok(lj_shared_open(path, &f->db->shared, &err), &err);
-    lj_db *db = f->db;
-    db->chain.active = true;
-    snprintf(db->chain.generation, sizeof(db->chain.generation), "%s", GEN);
-    snprintf(db->pos.generation, sizeof(db->pos.generation), "%s", GEN);
-    db->established = true;
-    db->attached = true;
-    db->state = LJ_DB_REPLICATING;
+    lj_db *db = f->db = kit_db_replicating(&f->dir, NULL, GEN);
     kit_wal_begin(&f->wal, f->dir.wal_path, PAGE, 1);
     if (frames > 0) {
         kit_wal_commits(&f->wal, frames, 3, 1);

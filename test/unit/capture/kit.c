@@ -172,3 +172,19 @@ lj_db *kit_db(const kit_dir *kit, const lj_db_options *options)
               &err);
     return db;
 }
+
+lj_db *kit_db_replicating(const kit_dir *kit, const lj_db_options *options, const char *generation)
+{
+    lj_error err = LJ_ERROR_INIT;
+    lj_db *db = kit_db(kit, options);
+    char path[128];
+    snprintf(path, sizeof(path), "%s/shared", kit->state_dir);
+    assert_ok(lj_shared_open(path, &db->shared, &err), &err);
+    db->chain.active = true;
+    snprintf(db->chain.generation, sizeof(db->chain.generation), "%s", generation);
+    snprintf(db->pos.generation, sizeof(db->pos.generation), "%s", generation);
+    db->established = true;
+    db->attached = true;
+    db->state = LJ_DB_REPLICATING;
+    return db;
+}

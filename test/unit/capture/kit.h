@@ -57,6 +57,8 @@ bool kit_spool_holds(const char *dir, const lj_position *at);
 /* A database object whose wake-ups are only counted. */
 lj_db *kit_db(const kit_dir *kit, const lj_db_options *options);
 extern atomic_int kit_wakes;
+/* One that replicates that generation, from its begin, and has a shared page of its own. */
+lj_db *kit_db_replicating(const kit_dir *kit, const lj_db_options *options, const char *generation);
 /* max_wal_size 64 KiB, max_spool_size 1 MiB, times that never come. */
 lj_db_options kit_db_options(void);
 
